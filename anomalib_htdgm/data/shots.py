@@ -1,0 +1,97 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Reading the k training images once, for a model whose training has iterations rather than epochs."""
+
+import copy
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from anomalib.data import AnomalibDataset, ImageBatch
+from anomalib.data.utils import split_by_label
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from .few_shot import draw_shots
+
+logger = logging.getLogger(__name__)
+
+
+def read_shots(dataloader: DataLoader, k_shot: int, seed: int, smallest_side: int) -> ImageBatch:
+    """Draw k normal images from a training set, and read them.
+
+    They are read here and not by the dataloader, whose order, batches and workers would make a difference.
+
+    Args:
+        dataloader (DataLoader): Dataloader of the training set.
+        k_shot (int): Number of images. Where there are fewer, all are taken.
+        seed (int): Seed of the draw, the same as :class:`~anomalib_htdgm.data.few_shot.FewShot` makes.
+        smallest_side (int): Least height and width of an image file in pixels.
+
+    Returns:
+        ImageBatch: The images, in [0, 1], in the order of their paths.
+
+    Raises:
+        TypeError: If the dataloader has no dataset to draw from.
+        ValueError: If there are no images, or if one is corrupt, too small, or of another size than the others.
+    """
+    dataset = getattr(dataloader, "dataset", None)
+    if not isinstance(dataset, Dataset):
+        msg = f"train_dataloaders: got {type(dataloader).__name__}; allowed is a torch DataLoader over a dataset"
+        raise TypeError(msg)
+    if isinstance(dataset, AnomalibDataset) and len(dataset):
+        dataset, _ = split_by_label(dataset)
+    if not len(dataset):
+        msg = "datamodule: its training set has no normal images; at least one is needed"
+        raise ValueError(msg)
+    indices = draw_shots(len(dataset), k_shot, seed)
+    if isinstance(dataset, AnomalibDataset):
+        for path in dataset.samples["image_path"].iloc[indices]:
+            _check_file(path, smallest_side)
+    items = [dataset[index] for index in indices]
+    shapes = {tuple(item.image.shape) for item in items}
+    if len(shapes) > 1:
+        msg = f"train_dataloaders: images of different shapes {sorted(shapes)}; resize them, as a pre_processor would"
+        raise ValueError(msg)
+    batch: ImageBatch = dataloader.collate_fn(items)
+    return batch
+
+
+def _check_file(path: str, smallest_side: int) -> None:
+    try:
+        with Image.open(path) as image:
+            image.load()
+            if image.mode.startswith(("I", "F")):
+                logger.warning("%s has more than 8 bits a channel, which anomalib reads clipped at 255", path)
+    except (OSError, SyntaxError) as error:  # Pillow reports some broken files as syntax errors
+        msg = f"training image {path} cannot be read: {error}"
+        raise ValueError(msg) from error
+    if min(image.size) < smallest_side:
+        width, height = image.size
+        msg = (
+            f"training image {path} has {height}x{width} pixels; allowed are images of at least "
+            f"{smallest_side}x{smallest_side} (the receptive field)"
+        )
+        raise ValueError(msg)
+
+
+@dataclass(frozen=True)
+class RepeatedBatch:
+    """Serves one batch again and again, so that an epoch has as many batches as the training has iterations.
+
+    Args:
+        batch (ImageBatch): The batch.
+        times (int): How often it is served.
+    """
+
+    batch: ImageBatch
+    times: int
+
+    def __len__(self) -> int:
+        """Return how often the batch is served."""
+        return self.times
+
+    def __iter__(self) -> Iterator[ImageBatch]:
+        """Serve copies, since a pre-processor writes into what it is given."""
+        return (copy.copy(self.batch) for _ in range(self.times))

@@ -1,0 +1,265 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""HTDGM: A Hierarchical Transformation-Discriminating Generative Model for Few Shot Anomaly Detection.
+
+A pyramid of small discriminators learns, from a few images and without pretrained weights, which transformation was
+applied to a patch of a normal image. Patches whose transformation they cannot tell are anomalous.
+
+Example:
+    >>> from anomalib.data import MVTecAD
+    >>> from anomalib.engine import Engine
+    >>> from anomalib_htdgm import Htdgm
+
+    >>> datamodule = MVTecAD(category="bottle")
+    >>> model = Htdgm(k_shot=1)
+    >>> engine = Engine()
+    >>> engine.fit(model, datamodule=datamodule)  # doctest: +SKIP
+    >>> engine.test(model, datamodule=datamodule)  # doctest: +SKIP
+
+Paper:
+    Shelly Sheynin, Sagie Benaim, Lior Wolf: A Hierarchical Transformation-Discriminating Generative Model for Few Shot
+    Anomaly Detection. ICCV 2021.
+
+See Also:
+    :class:`anomalib_htdgm.models.htdgm.torch_model.HtdgmModel`: the PyTorch model.
+    :class:`anomalib_htdgm.models.htdgm.training.Training`: its training.
+"""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from anomalib import LearningType
+from anomalib.data import Batch
+from anomalib.metrics import AUPRO, AUROC, Evaluator, F1Score
+from anomalib.models.components import AnomalibModule
+from anomalib.post_processing import PostProcessor
+from anomalib.pre_processing import PreProcessor
+from anomalib.visualization import Visualizer
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from torch.optim import Optimizer
+
+from anomalib_htdgm.data.shots import RepeatedBatch, read_shots
+
+from .anomaly_map import Localization
+from .equalization import Equalization
+from .networks import RECEPTIVE_FIELD
+from .pre_processor import configure_pre_processor
+from .score import Vote
+from .torch_model import HtdgmModel
+from .training import Training, TrainingStep
+
+logger = logging.getLogger(__name__)
+
+
+class Htdgm(AnomalibModule):
+    """HTDGM: few-shot anomaly detection without pretrained weights.
+
+    Args:
+        k_shot (int): Number of training images, drawn by ``seed`` from the training set; all, if there are fewer.
+        seed (int): Seed of the draw, of the weights and of the noise. A seed gives one model, bit for bit.
+        transformations (str | list[str]): What the discriminators tell apart: ``rotations`` (4, for defects), ``full``
+            (54, for whole images), ``grayscale`` (42, for whole images without colour) or a list of names such as
+            ``["identity", "rotate90", "flip+right"]``.
+        image_size (int): Side of the finest scale in pixels.
+        coarsest_size (int): Side of the coarsest scale in pixels; not below the receptive field of 11.
+        scale_factor (float): Ratio between a scale and the next finer one.
+        fit_scale_factor (bool): Whether the ratio is adapted so that the coarsest scale has exactly ``coarsest_size``.
+        width (int): Channels of the hidden layers.
+        double_width_every (int | None): Double the width after so many scales, as published (4). The default keeps one
+            width, so that each scale starts from the weights of the scale before.
+        iterations (int): Iterations of training per scale.
+        discriminator_steps (int): Steps of the discriminator in an iteration.
+        generator_steps (int): Steps of the generator in an iteration.
+        learning_rate (float): Adam's rate.
+        reconstruction_weight (float): Weight alpha of the generator's reconstruction loss.
+        fake_weight (float): Weight of the discriminator's fake class; 0 trains no generators.
+        reestimate_statistics (bool): Whether a finished scale's batch-norm statistics become those of the real images.
+        vote (str): ``log_probability`` or ``probability`` (the paper's) of the right transformation.
+        patch_fraction (float): Fraction of patches, the most anomalous, that make the score: small for defects, 1 for
+            whole images.
+        localization (str): ``multi_scale``, or ``finest_scale`` for the paper's map.
+        equalization (str): Images whose histograms are equalised: ``none``, ``train`` (the paper's way) or ``both``.
+        pre_processor (PreProcessor | bool): Pre-processor; the default resizes to 256x256 and brings pixels to [-1, 1].
+        post_processor (PostProcessor | bool): Post-processor.
+        evaluator (Evaluator | bool): Evaluator; the default reports AUROC and F1 of images and pixels, and AUPRO.
+        visualizer (Visualizer | bool): Visualizer.
+
+    Raises:
+        ValueError: If an argument is out of its range; the message names it.
+    """
+
+    def __init__(
+        self,
+        k_shot: int = 10,
+        seed: int = 0,
+        transformations: str | list[str] = "rotations",
+        image_size: int = 64,
+        coarsest_size: int = 25,
+        scale_factor: float = 0.75,
+        fit_scale_factor: bool = True,
+        width: int = 32,
+        double_width_every: int | None = None,
+        iterations: int = 30,
+        discriminator_steps: int = 1,
+        generator_steps: int = 1,
+        learning_rate: float = 5e-4,
+        reconstruction_weight: float = 100.0,
+        fake_weight: float = 0.0,
+        reestimate_statistics: bool = True,
+        vote: Vote = "log_probability",
+        patch_fraction: float = 0.01,
+        localization: Localization = "multi_scale",
+        equalization: Equalization = "none",
+        pre_processor: PreProcessor | bool = True,
+        post_processor: PostProcessor | bool = True,
+        evaluator: Evaluator | bool = True,
+        visualizer: Visualizer | bool = True,
+    ) -> None:
+        super().__init__(
+            pre_processor=pre_processor,
+            post_processor=post_processor,
+            evaluator=evaluator,
+            visualizer=visualizer,
+        )
+        self.automatic_optimization = False
+        self.k_shot = k_shot
+        self.seed = seed
+        self.training_schedule = Training(
+            iterations=iterations,
+            discriminator_steps=discriminator_steps,
+            generator_steps=generator_steps,
+            learning_rate=learning_rate,
+            reconstruction_weight=reconstruction_weight,
+            fake_weight=fake_weight,
+            reestimate_statistics=reestimate_statistics,
+        )
+        self.model: HtdgmModel = HtdgmModel(
+            input_size=self.input_size or (256, 256),
+            k_shot=k_shot,
+            transformations=transformations,
+            image_size=image_size,
+            coarsest_size=coarsest_size,
+            scale_factor=scale_factor,
+            fit_scale_factor=fit_scale_factor,
+            width=width,
+            double_width_every=double_width_every,
+            adversarial=self.training_schedule.fake_weight > 0,
+            vote=vote,
+            patch_fraction=patch_fraction,
+            localization=localization,
+            equalization=equalization,
+        )
+        self._steps: Iterator[TrainingStep] = iter(())
+
+    def setup(self, stage: str) -> None:
+        """Read the training images, once, and let an epoch be the whole training: one batch for each iteration.
+
+        Args:
+            stage (str): Stage of the trainer; only ``fit`` needs the training images.
+        """
+        if stage != "fit":
+            return
+        # Lightning has no public way to put a dataloader of the model's own in place of the datamodule's.
+        source = self.trainer.fit_loop._data_source  # noqa: SLF001
+        self._shots = read_shots(source.dataloader(), self.k_shot, self.seed, RECEPTIVE_FIELD)
+        source.instance = self
+        paths = self._shots.image_path or [f"{len(self._shots.image)} images without a path"]
+        logger.info("Training on %d normal images: %s", len(self._shots.image), ", ".join(map(str, paths)))
+
+    def train_dataloader(self) -> RepeatedBatch:
+        """Serve the training images once for each iteration."""
+        return RepeatedBatch(self._shots, self.training_schedule.iterations * len(self.model.pyramid.sizes))
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        """Make one optimiser for each network."""
+        return self.training_schedule.configure_optimizers(self.model)
+
+    def on_train_start(self) -> None:
+        """Forget any training that was broken off."""
+        self._steps = iter(())
+
+    def training_step(self, batch: Batch, batch_idx: int) -> STEP_OUTPUT:
+        """Do one iteration of the training.
+
+        Args:
+            batch (Batch): The training images, always the same.
+            batch_idx (int): Index of the iteration; at 0 the training begins.
+
+        Returns:
+            STEP_OUTPUT: Nothing, since optimisation is manual.
+        """
+        if batch_idx == 0:
+            optimizers = self.optimizers()
+            self._steps = self.training_schedule.run(self.model, batch.image, self.seed, optimizers)
+        step = next(self._steps)
+        self.log_dict({"scale": step.scale, "iteration": step.iteration, **step.losses}, prog_bar=True)
+
+    def on_validation_start(self) -> None:
+        """Finish the training before the first validation."""
+        self._finish_training()
+
+    def on_train_epoch_end(self) -> None:
+        """Finish the training where there is no validation."""
+        self._finish_training()
+
+    def _finish_training(self) -> None:
+        """Do what is left to do: to end the finest scale and, if the trainer limits the batches, more."""
+        missed = sum(1 for _ in self._steps)
+        if missed:
+            logger.warning(
+                "The trainer stopped %d iterations early; they were done all the same, since a pyramid that is not "
+                "complete cannot score. Shorten the training by the model's argument `iterations`.",
+                missed,
+            )
+
+    def validation_step(self, batch: Batch, *args, **kwargs) -> STEP_OUTPUT:
+        """Score and localise a batch.
+
+        Args:
+            batch (Batch): Images.
+            *args: Unused.
+            **kwargs: Unused.
+
+        Returns:
+            STEP_OUTPUT: The batch with ``pred_score`` and ``anomaly_map``.
+        """
+        del args, kwargs
+        return batch.update(**self.model(batch.image)._asdict())
+
+    @property
+    def trainer_arguments(self) -> dict[str, Any]:
+        """Trainer arguments that must hold: one epoch is one training, and validation comes after it."""
+        return {"max_epochs": 1, "val_check_interval": 1.0, "num_sanity_val_steps": 0, "devices": 1}
+
+    @property
+    def learning_type(self) -> LearningType:
+        """Learning type; anomalib would not fit a model that called itself few-shot."""
+        return LearningType.ONE_CLASS
+
+    @staticmethod
+    def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
+        """Make the default pre-processor.
+
+        Args:
+            image_size (tuple[int, int] | None): Height and width of images and maps in pixels; ``None`` is 256x256.
+
+        Returns:
+            PreProcessor: It resizes, and brings pixels to [-1, 1].
+        """
+        return configure_pre_processor(image_size)
+
+    @staticmethod
+    def configure_evaluator() -> Evaluator:
+        """Make the default evaluator: AUROC and F1 of images and pixels, and AUPRO."""
+        image, pixel = ["pred_score", "gt_label"], ["anomaly_map", "gt_mask"]
+        return Evaluator(
+            test_metrics=[
+                AUROC(fields=image, prefix="image_"),
+                F1Score(fields=["pred_label", "gt_label"], prefix="image_"),
+                AUROC(fields=pixel, prefix="pixel_", strict=False),
+                F1Score(fields=["pred_mask", "gt_mask"], prefix="pixel_", strict=False),
+                AUPRO(fields=pixel, prefix="pixel_", strict=False),
+            ],
+        )

@@ -1,0 +1,97 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""A pre-processor whose exported form resizes exactly as the pre-processor itself does.
+
+anomalib switches antialiasing off in what it exports, so that an exported model sees other images, and gives other
+scores, than the model that was tested. Here antialiased resizing is a multiplication by two matrices, which exports.
+"""
+
+from typing import Any
+
+import torch
+from anomalib.pre_processing import PreProcessor
+from torch import nn
+from torchvision.transforms.v2 import Compose, InterpolationMode, Normalize, Resize, Transform
+
+
+def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
+    """Make the default pre-processor: resize, then bring pixels from [0, 1] to [-1, 1].
+
+    Args:
+        image_size (tuple[int, int] | None): Height and width of images and maps in pixels; ``None`` is 256x256, at
+            which anomalib's other models report their pixel metrics.
+
+    Returns:
+        PreProcessor: The pre-processor.
+    """
+    half = [0.5, 0.5, 0.5]
+    return AntialiasedPreProcessor(Compose([Resize(image_size or (256, 256), antialias=True), Normalize(half, half)]))
+
+
+class AntialiasedPreProcessor(PreProcessor):
+    """A pre-processor that keeps antialiasing when it is exported.
+
+    Args:
+        transform (Transform | None): Transform of images; bilinear resizing with antialiasing, on its own or in a
+            ``Compose``, is kept in the export.
+    """
+
+    def __init__(self, transform: Transform | None = None) -> None:
+        super().__init__(transform)
+        self.export_transform = _make_exportable(transform, self.export_transform)
+
+    def load_checkpoint_config(self, config: dict[str, Any]) -> None:
+        """Restore the transform from a checkpoint.
+
+        Args:
+            config (dict[str, Any]): What ``checkpoint_config`` returned.
+        """
+        super().load_checkpoint_config(config)
+        self.export_transform = _make_exportable(self.transform, self.export_transform)
+
+
+def _make_exportable(transform: Transform | None, fallback: Transform | None) -> nn.Module | None:
+    if isinstance(transform, Compose):
+        pairs = zip(transform.transforms, fallback.transforms, strict=True)
+        return nn.Sequential(*(_make_exportable(*pair) for pair in pairs))
+    if isinstance(transform, Resize) and _is_antialiased_to_fixed_size(transform):
+        return AntialiasedResize(*transform.size)
+    return fallback
+
+
+def _is_antialiased_to_fixed_size(resize: Resize) -> bool:
+    return bool(resize.antialias) and InterpolationMode(resize.interpolation) is InterpolationMode.BILINEAR and len(resize.size) == 2  # noqa: PLR2004
+
+
+class AntialiasedResize(nn.Module):
+    """Bilinear, antialiased resizing of images of any size, in operations that every runtime has.
+
+    Args:
+        height (int): Height of the resized images in pixels.
+        width (int): Width of the resized images in pixels.
+    """
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__()
+        self.height = height
+        self.width = width
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Resize images of shape ``(..., H, W)`` to ``(..., height, width)``."""
+        rows = _resize_matrix(images.shape[-2], self.height, images)
+        columns = _resize_matrix(images.shape[-1], self.width, images)
+        return rows @ images @ columns.T
+
+
+def _resize_matrix(size: int, new_size: int, like: torch.Tensor) -> torch.Tensor:
+    """Compute the weights of each old pixel in each new one: a triangle as wide as two of the wider of the two pixels.
+
+    ``size`` may be symbolic in an export, hence tensor operations only. Positions are counted in whole units of
+    ``1 / (2 * size * new_size)``, since runtimes that compute in bfloat16 leave only integers exact.
+    """
+    centers = (2 * torch.arange(size, device=like.device) + 1) * new_size
+    new_centers = (2 * torch.arange(new_size, device=like.device) + 1) * size
+    half_width = 2 * torch.full((), size, device=like.device).clamp(min=new_size)
+    weights = (half_width - (new_centers[:, None] - centers).abs()).clamp(min=0)
+    return weights.to(like.dtype) / weights.sum(dim=1, keepdim=True).to(like.dtype)

@@ -1,0 +1,140 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The pyramid of scales: an image, bicubically reduced to each of a list of sizes.
+
+Resizing between fixed sizes is a multiplication by two constant matrices, which every exporter understands, where the
+antialiased resizing of PyTorch is not exportable to all runtimes.
+
+Example:
+    >>> pyramid_sizes(64)
+    [25, 32, 40, 51, 64]
+    >>> pyramid_sizes(64, fit=False)
+    [27, 36, 48, 64]
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from anomalib_htdgm.validation import check_integer
+
+from .networks import RECEPTIVE_FIELD
+
+
+def pyramid_sizes(finest: int, coarsest: int = 25, factor: float = 0.75, *, fit: bool = True) -> list[int]:
+    """Compute the sizes of a pyramid's scales, coarse to fine.
+
+    Args:
+        finest (int): Side of the finest scale in pixels.
+        coarsest (int): Side of the coarsest scale in pixels; at least the receptive field of 11 pixels.
+        factor (float): Ratio ``r`` between a scale and the next finer one, in (0, 1).
+        fit (bool): Raise ``factor`` a little so that the coarsest scale has exactly ``coarsest`` pixels, as the
+            authors' code does, or (``False``) keep it and stop before the sizes fall below ``coarsest``.
+
+    Returns:
+        list[int]: Sizes in pixels, strictly increasing, the last one ``finest``.
+
+    Raises:
+        ValueError: If these numbers make no pyramid.
+    """
+    check_integer("image_size", finest, at_least=RECEPTIVE_FIELD)
+    check_integer("coarsest_size", coarsest, at_least=RECEPTIVE_FIELD)
+    if not 0 < factor < 1:
+        msg = f"scale_factor: got {factor!r}; allowed are numbers between 0 and 1, both excluded"
+        raise ValueError(msg)
+    if coarsest > finest:
+        msg = f"coarsest_size: got {coarsest}; allowed are at most image_size, {finest}, pixels"
+        raise ValueError(msg)
+    steps = math.log(coarsest / finest) / math.log(factor)
+    num_steps = math.ceil(steps - 1e-9) if fit else math.floor(steps + 1e-9)
+    if fit and num_steps:
+        factor = (coarsest / finest) ** (1 / num_steps)
+    # The tolerance keeps 40.000000000000007 from becoming 41 on one machine and 40 on another.
+    sizes = [math.ceil(finest * factor**step - 1e-6) for step in range(num_steps, -1, -1)]
+    if len(set(sizes)) < len(sizes):
+        msg = f"scale_factor: got {factor}, which gives scales of equal size {sizes}; allowed are smaller factors"
+        raise ValueError(msg)
+    return sizes
+
+
+def resize_matrix(size: int, new_size: int) -> torch.Tensor:
+    """Compute the matrix that resizes a signal bicubically, antialiased where it shrinks.
+
+    Args:
+        size (int): Length of the signal.
+        new_size (int): Length of the resized signal.
+
+    Returns:
+        torch.Tensor: Matrix of shape ``(new_size, size)``; its rows sum to 1.
+    """
+    identity = torch.eye(size)[None, None]
+    return F.interpolate(identity, (new_size, size), mode="bicubic", antialias=True)[0, 0]
+
+
+class Resize(nn.Module):
+    """Bicubic, antialiased resizing of images of one fixed size.
+
+    Args:
+        size (Sequence[int]): Height and width of the images.
+        new_size (int): Side of the square that they become.
+    """
+
+    rows: torch.Tensor
+    columns: torch.Tensor
+
+    def __init__(self, size: Sequence[int], new_size: int) -> None:
+        super().__init__()
+        height, width = size
+        self.register_buffer("rows", resize_matrix(height, new_size), persistent=False)
+        self.register_buffer("columns", resize_matrix(width, new_size).T.contiguous(), persistent=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Resize ``images``, shape ``(B, C, H, W)``, to ``(B, C, new_size, new_size)``."""
+        return self.rows @ images @ self.columns
+
+
+class Pyramid(nn.Module):
+    """Reduces images to every scale.
+
+    Args:
+        sizes (Sequence[int]): Sizes of the scales, coarse to fine, in pixels.
+        input_size (Sequence[int]): Height and width of the images that are expected.
+    """
+
+    def __init__(self, sizes: Sequence[int], input_size: Sequence[int]) -> None:
+        super().__init__()
+        self.sizes = list(sizes)
+        self.input_size = tuple(input_size)
+        self.reduce = nn.ModuleList(Resize(input_size, size) for size in sizes)
+        self.enlarge = nn.ModuleList(Resize((size, size), finer) for size, finer in zip(sizes, sizes[1:], strict=False))
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Reduce images to every scale.
+
+        Args:
+            images (torch.Tensor): Images of shape ``(B, C, H, W)``. Images of another size than ``input_size`` are
+                legal too, but cannot be traced for an export.
+
+        Returns:
+            list[torch.Tensor]: One tensor of shape ``(B, C, size, size)`` for each scale, coarse to fine.
+        """
+        if images.shape[-2:] != self.input_size:
+            images = F.interpolate(images, self.input_size, mode="bicubic", antialias=True)
+        return [reduce(images) for reduce in self.reduce]
+
+    def upsample(self, images: torch.Tensor, scale: int) -> torch.Tensor:
+        """Enlarge images of one scale to the size of the next finer scale.
+
+        Args:
+            images (torch.Tensor): Images of shape ``(B, C, sizes[scale], sizes[scale])``.
+            scale (int): Index of their scale.
+
+        Returns:
+            torch.Tensor: Images of shape ``(B, C, sizes[scale + 1], sizes[scale + 1])``.
+        """
+        enlarged: torch.Tensor = self.enlarge[scale](images)
+        return enlarged

@@ -1,0 +1,45 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""From the votes of the discriminators to one anomaly score for each image."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+
+Vote = Literal["probability", "log_probability"]
+
+
+def patch_anomaly(log_probabilities: torch.Tensor, vote: Vote) -> torch.Tensor:
+    """Turn the log-probability of the right transformation into an anomaly, high where patches are anomalous.
+
+    Args:
+        log_probabilities (torch.Tensor): Any shape, at most 0.
+        vote (Vote): ``probability`` gives 1 - p, in [0, 1], the paper's vote (Eq. 12) turned around;
+            ``log_probability`` gives -log p, at least 0, which weighs confident mistakes more.
+
+    Returns:
+        torch.Tensor: Anomalies of the same shape.
+    """
+    return 1 - log_probabilities.exp() if vote == "probability" else -log_probabilities
+
+
+def anomaly_score(anomalies: Sequence[torch.Tensor], patch_fraction: float) -> torch.Tensor:
+    """Compute the anomaly score of images: high means anomalous.
+
+    Args:
+        anomalies (Sequence[torch.Tensor]): Patch anomalies of every scale, each of shape ``(B, M, h, h)``.
+        patch_fraction (float): Fraction of the patches, the most anomalous ones of each scale and transformation, that
+            are averaged: 1 for whole images (Eq. 12), a few percent for defects (Sec. 3.3); in (0, 1].
+
+    Returns:
+        torch.Tensor: Scores of shape ``(B,)``: means over these patches, over transformations and over scales.
+    """
+    scores = []
+    for scale in anomalies:
+        patches = scale.flatten(2)
+        num_patches = max(1, math.ceil(patch_fraction * patches.shape[-1]))
+        scores.append(patches.topk(num_patches, dim=-1, sorted=False).values.mean(dim=(1, 2)))
+    return torch.stack(scores).mean(dim=0)

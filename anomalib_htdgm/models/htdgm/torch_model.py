@@ -1,0 +1,285 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""PyTorch model of HTDGM: image -> pyramid -> canvases -> discriminators -> votes -> score and map.
+
+Example:
+    >>> import torch
+    >>> from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
+    >>> from anomalib_htdgm.models.htdgm.training import Training
+    >>> model = HtdgmModel(input_size=(64, 64), k_shot=1)
+    >>> shots = torch.rand(1, 3, 64, 64) * 2 - 1
+    >>> for step in Training(iterations=2).run(model, shots):
+    ...     losses = step.losses
+    >>> model(torch.rand(4, 3, 64, 64) * 2 - 1).pred_score.shape
+    torch.Size([4])
+"""
+
+from collections.abc import Sequence
+from typing import get_args
+
+import torch
+from anomalib.data import InferenceBatch
+from torch import nn
+from torchvision.utils import make_grid
+
+from anomalib_htdgm.validation import check_choice, check_integer, check_number
+
+from .anomaly_map import AnomalyMapGenerator, Localization
+from .canvases import Canvases
+from .equalization import Equalization, equalize
+from .networks import Discriminator, Generator
+from .pyramid import Pyramid, pyramid_sizes
+from .score import Vote, anomaly_score, patch_anomaly
+from .transformations import get_transformations
+
+
+class HtdgmModel(nn.Module):
+    """A pyramid of patch discriminators that tell transformations apart, and of the generators they are trained with.
+
+    Args:
+        input_size (tuple[int, int]): Height and width in pixels of the images it is given.
+        k_shot (int): Most training images that it can be trained on.
+        transformations (str | Sequence[str]): Set of transformations, see
+            :func:`~anomalib_htdgm.models.htdgm.transformations.get_transformations`.
+        image_size (int): Side of the finest scale in pixels.
+        coarsest_size (int): Side of the coarsest scale in pixels.
+        scale_factor (float): Ratio between a scale and the next finer one.
+        fit_scale_factor (bool): Whether ``scale_factor`` is adapted to ``coarsest_size``, see
+            :func:`~anomalib_htdgm.models.htdgm.pyramid.pyramid_sizes`.
+        width (int): Channels of the hidden layers at the coarsest scale.
+        double_width_every (int | None): Double the width after so many scales; ``None`` keeps one width, so that every
+            scale can start from the weights of the scale before.
+        adversarial (bool): Whether there are generators, and a class for generated patches.
+        vote (Vote): How a patch votes, see :func:`~anomalib_htdgm.models.htdgm.score.patch_anomaly`.
+        patch_fraction (float): Fraction of the patches that the score is over, see
+            :func:`~anomalib_htdgm.models.htdgm.score.anomaly_score`.
+        localization (Localization): Kind of anomaly map, see
+            :class:`~anomalib_htdgm.models.htdgm.anomaly_map.AnomalyMapGenerator`.
+        equalization (Equalization): Which images have their histogram equalised.
+
+    Raises:
+        ValueError: If the arguments contradict one another; the message names them.
+    """
+
+    is_trained: torch.Tensor
+    num_shots: torch.Tensor
+    fixed_noise: torch.Tensor
+    noise_amplitudes: torch.Tensor
+
+    def __init__(
+        self,
+        input_size: tuple[int, int] = (256, 256),
+        k_shot: int = 1,
+        transformations: str | Sequence[str] = "rotations",
+        image_size: int = 64,
+        coarsest_size: int = 25,
+        scale_factor: float = 0.75,
+        fit_scale_factor: bool = True,
+        width: int = 32,
+        double_width_every: int | None = None,
+        adversarial: bool = False,
+        vote: Vote = "log_probability",
+        patch_fraction: float = 0.01,
+        localization: Localization = "multi_scale",
+        equalization: Equalization = "none",
+    ) -> None:
+        super().__init__()
+        check_integer("k_shot", k_shot, at_least=1)
+        check_integer("width", width, at_least=1)
+        if double_width_every is not None:
+            check_integer("double_width_every", double_width_every, at_least=1)
+        check_number("patch_fraction", patch_fraction, above=0, at_most=1)
+        check_choice("vote", vote, get_args(Vote))
+        check_choice("equalization", equalization, get_args(Equalization))
+        self.adversarial = adversarial
+        self.vote = vote
+        self.patch_fraction = patch_fraction
+        self.equalization = equalization
+        self.transformations = get_transformations(transformations)
+        sizes = pyramid_sizes(image_size, coarsest_size, scale_factor, fit=fit_scale_factor)
+        widths = [width * 2 ** (scale // (double_width_every or len(sizes))) for scale in range(len(sizes))]
+        self.pyramid = Pyramid(sizes, input_size)
+        self.canvases = nn.ModuleList(Canvases(self.transformations, size) for size in sizes)
+        num_classes = len(self.transformations) + adversarial
+        self.discriminators = nn.ModuleList(Discriminator(num_classes, width) for width in widths)
+        self.generators = nn.ModuleList(Generator(width) for width in widths if adversarial)
+        self.anomaly_map_generator = AnomalyMapGenerator(localization)
+        self.register_buffer("is_trained", torch.tensor(False))  # noqa: FBT003
+        self.register_buffer("num_shots", torch.tensor(0))
+        self.register_buffer("fixed_noise", torch.zeros(k_shot, 3, sizes[0], sizes[0]))
+        self.register_buffer("noise_amplitudes", torch.zeros(len(sizes), k_shot))
+
+    def forward(self, images: torch.Tensor) -> InferenceBatch:
+        """Score and localise.
+
+        Args:
+            images (torch.Tensor): Images in [-1, 1] of shape ``(B, 3, H, W)``.
+
+        Returns:
+            InferenceBatch: ``pred_score`` of shape ``(B,)`` and ``anomaly_map`` of shape ``(B, 1, H, W)``, both high
+            where anomalous: at least 0, and at most 1 if patches vote with probabilities.
+
+        Raises:
+            RuntimeError: If the model has not been trained.
+        """
+        self._require_training()
+        anomalies = [patch_anomaly(votes, self.vote) for votes in self.votes(images)]
+        return InferenceBatch(
+            pred_score=anomaly_score(anomalies, self.patch_fraction),
+            anomaly_map=self.anomaly_map_generator(anomalies, self.canvases, images.shape[-2:]),
+        )
+
+    def votes(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Let every patch of every transformed image vote.
+
+        Args:
+            images (torch.Tensor): Images in [-1, 1] of shape ``(B, 3, H, W)``.
+
+        Returns:
+            list[torch.Tensor]: For each scale, coarse to fine, the log-probability of the right transformation, of shape
+            ``(B, M, size - 10, size - 10)``, as :meth:`Canvases.log_probabilities` defines it.
+        """
+        scales = zip(self.reduce(images), self.canvases, self.discriminators, strict=True)
+        return [
+            canvases.log_probabilities(discriminator(canvases.draw(image))) for image, canvases, discriminator in scales
+        ]
+
+    def reduce(self, images: torch.Tensor, *, training: bool = False) -> list[torch.Tensor]:
+        """Equalise images, if they are to be, and reduce them to every scale.
+
+        Args:
+            images (torch.Tensor): Images in [-1, 1] of shape ``(B, 3, H, W)``.
+            training (bool): Whether they are the training images.
+
+        Returns:
+            list[torch.Tensor]: For each scale, coarse to fine, images of shape ``(B, 3, size, size)``.
+        """
+        if self.equalization == "both" or (training and self.equalization == "train"):
+            images = equalize(images)
+        scales: list[torch.Tensor] = self.pyramid(images)
+        return scales
+
+    @torch.no_grad()
+    def sample(self, num_images: int, seed: int = 0) -> list[torch.Tensor]:
+        """Generate random images; the training images they are modelled on take turns (Eqs. 1-2, 13-14).
+
+        Args:
+            num_images (int): Number of images ``B``.
+            seed (int): Seed of the noise.
+
+        Returns:
+            list[torch.Tensor]: For each scale, coarse to fine, images in [-1, 1] of shape ``(B, 3, size, size)``.
+
+        Raises:
+            RuntimeError: If the model has not been trained, or trained without generators.
+        """
+        self._require_generators()
+        shots = torch.arange(num_images, device=self.num_shots.device) % self.num_shots
+        source = torch.Generator().manual_seed(seed)
+        return [images.clamp(-1, 1) for images in self.generate(shots, len(self.generators), source)]
+
+    @torch.no_grad()
+    def reconstruct(self) -> list[torch.Tensor]:
+        """Generate the training images from their fixed noise (Eqs. 8, 15-16).
+
+        Returns:
+            list[torch.Tensor]: For each scale, coarse to fine, images in [-1, 1] of shape ``(k, 3, size, size)``.
+
+        Raises:
+            RuntimeError: If the model has not been trained, or trained without generators.
+        """
+        self._require_generators()
+        shots = torch.arange(int(self.num_shots), device=self.num_shots.device)
+        return [images.clamp(-1, 1) for images in self.generate(shots, len(self.generators))]
+
+    def picture(self, num_images: int = 4, seed: int = 0) -> torch.Tensor:
+        """Draw reconstructions and random images as one picture: a row for each scale, coarse to fine.
+
+        Args:
+            num_images (int): Number of random images; they stand to the right of the reconstructions.
+            seed (int): Seed of the noise.
+
+        Returns:
+            torch.Tensor: The picture in [0, 1], of shape ``(3, height, width)``.
+
+        Raises:
+            RuntimeError: If the model has not been trained, or trained without generators.
+        """
+        size = self.pyramid.sizes[-1]
+        rows = [torch.cat(pair) for pair in zip(self.reconstruct(), self.sample(num_images, seed), strict=True)]
+        enlarged = [nn.functional.interpolate(row, (size, size), mode="nearest") for row in rows]
+        return make_grid(torch.cat(enlarged) / 2 + 0.5, nrow=len(rows[0]))
+
+    def generate(
+        self, shots: torch.Tensor, num_scales: int, source: torch.Generator | None = None
+    ) -> list[torch.Tensor]:
+        """Generate images scale by scale.
+
+        Args:
+            shots (torch.Tensor): Index of the training image that each is modelled on, shape ``(B,)``.
+            num_scales (int): Number of scales, from the coarsest.
+            source (torch.Generator | None): Source of the noise, on the CPU; ``None`` takes the fixed noise at the
+                coarsest scale and none above, which reconstructs the training images.
+
+        Returns:
+            list[torch.Tensor]: For each scale, coarse to fine, images of shape ``(B, 3, size, size)``.
+        """
+        images: list[torch.Tensor] = []
+        for scale in range(num_scales):
+            previous = self.pyramid.upsample(images[-1], scale - 1) if images else None
+            images.append(self.generate_scale(scale, previous, shots, source))
+        return images
+
+    def generate_scale(
+        self, scale: int, previous: torch.Tensor | None, shots: torch.Tensor, source: torch.Generator | None
+    ) -> torch.Tensor:
+        """Generate images of one scale.
+
+        Args:
+            scale (int): Index of the scale.
+            previous (torch.Tensor | None): The images of the scale before, upsampled; ``None`` at the coarsest scale.
+            shots (torch.Tensor): Index of the training image that each is modelled on, shape ``(B,)``.
+            source (torch.Generator | None): Source of the noise, as in :meth:`generate`.
+
+        Returns:
+            torch.Tensor: Images of shape ``(B, 3, size, size)``.
+        """
+        size = self.pyramid.sizes[scale]
+        if source is None:
+            noise = self.fixed_noise[shots] if previous is None else torch.zeros_like(previous)
+        else:
+            noise = draw_noise(len(shots), size, source, same_in_all_channels=previous is None).to(shots.device)
+            noise = noise * self.noise_amplitudes[scale, shots][:, None, None, None]
+        images: torch.Tensor = self.generators[scale](noise, torch.zeros_like(noise) if previous is None else previous, shots)
+        return images
+
+    def _require_training(self) -> None:
+        # An exported graph cannot hold this question, and a trained model answers it at export.
+        if not torch.compiler.is_compiling() and not self.is_trained:
+            msg = "Htdgm has not been trained: fit it, or load a checkpoint of a trained model, before it can score"
+            raise RuntimeError(msg)
+
+    def _require_generators(self) -> None:
+        self._require_training()
+        if not self.adversarial:
+            msg = "fake_weight: the model was trained with 0, without generators; sampling needs a positive fake_weight"
+            raise RuntimeError(msg)
+
+
+def draw_noise(
+    num_images: int, size: int, source: torch.Generator, *, same_in_all_channels: bool = False
+) -> torch.Tensor:
+    """Draw noise from N(0, 1).
+
+    Args:
+        num_images (int): Number of images ``B``.
+        size (int): Side of the images in pixels.
+        source (torch.Generator): Source of randomness, on the CPU.
+        same_in_all_channels (bool): Whether one channel is drawn and repeated, as at the coarsest scale.
+
+    Returns:
+        torch.Tensor: Noise of shape ``(B, 3, size, size)``.
+    """
+    channels = 1 if same_in_all_channels else 3
+    return torch.randn(num_images, channels, size, size, generator=source).expand(-1, 3, -1, -1)

@@ -1,0 +1,253 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Training: scale after scale, discriminator against generator (Eqs. 4-11, 13-18, Sec. 3.4)."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.optim import Adam, Optimizer
+
+from anomalib_htdgm.validation import check_integer, check_number
+
+from .loss import TransformationLoss, reconstruction_loss
+from .networks import RECEPTIVE_FIELD, initialize
+from .torch_model import HtdgmModel, draw_noise
+
+BETAS = (0.5, 0.999)
+DECAY = 0.1
+DISCRIMINATOR_DECAY_ITERATION = 500
+"""Iteration of a scale after which the discriminator learns at a tenth of its rate, as in the authors' code. The
+generator's turn comes after 1000 iterations, which is where the published training ends."""
+GENERATOR_DECAY_ITERATION = 1000
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """What one iteration did.
+
+    Args:
+        scale (int): Index of the scale it trained.
+        iteration (int): Index of the iteration within that scale.
+        losses (dict[str, torch.Tensor]): Losses by name, each a detached scalar.
+    """
+
+    scale: int
+    iteration: int
+    losses: dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a model is trained.
+
+    Args:
+        iterations (int): Iterations per scale. 30 take seconds; the published number is 1000.
+        discriminator_steps (int): Steps of the discriminator in an iteration; published: 3.
+        generator_steps (int): Steps of the generator in an iteration; published: 3.
+        learning_rate (float): Adam's rate; the published one.
+        reconstruction_weight (float): Weight alpha of the reconstruction (Eq. 18); the published one.
+        fake_weight (float): Weight of the fake class in the discriminator's loss; published: 1. With 0 there is neither
+            a fake class nor a generator, the variant (a) of the paper's Table 1.
+        reestimate_statistics (bool): Whether a finished scale's batch-norm statistics become those of the real
+            canvases; published: no.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    iterations: int = 30
+    discriminator_steps: int = 1
+    generator_steps: int = 1
+    learning_rate: float = 5e-4
+    reconstruction_weight: float = 100.0
+    fake_weight: float = 0.0
+    reestimate_statistics: bool = True
+
+    def __post_init__(self) -> None:
+        check_integer("iterations", self.iterations, at_least=1)
+        check_integer("discriminator_steps", self.discriminator_steps, at_least=1)
+        check_integer("generator_steps", self.generator_steps, at_least=1)
+        check_number("learning_rate", self.learning_rate, above=0)
+        check_number("reconstruction_weight", self.reconstruction_weight, at_least=0)
+        check_number("fake_weight", self.fake_weight, at_least=0)
+
+    def configure_optimizers(self, model: HtdgmModel) -> list[Optimizer]:
+        """Make the optimisers of all networks: of the discriminators, coarse to fine, then of the generators.
+
+        Args:
+            model (HtdgmModel): The model to train.
+
+        Returns:
+            list[Optimizer]: One for each network.
+        """
+        networks = [*model.discriminators, *model.generators]
+        return [Adam(network.parameters(), lr=self.learning_rate, betas=BETAS) for network in networks]
+
+    def run(
+        self, model: HtdgmModel, images: torch.Tensor, seed: int = 0, optimizers: Sequence[Optimizer] | None = None
+    ) -> Iterator[TrainingStep]:
+        """Train a model from scratch on a few images.
+
+        Nothing is changed until the iterator is advanced, and the model is trained when it is exhausted.
+
+        Args:
+            model (HtdgmModel): The model; its weights are drawn anew.
+            images (torch.Tensor): The k training images in [-1, 1], of shape ``(k, 3, H, W)``.
+            seed (int): Seed of weights and noise.
+            optimizers (Sequence[Optimizer] | None): As :meth:`configure_optimizers` makes them, the default.
+
+        Returns:
+            Iterator[TrainingStep]: ``iterations`` steps for each scale, coarse to fine.
+
+        Raises:
+            ValueError: If the images cannot be trained on.
+        """
+        _check(images, len(model.fixed_noise))
+        optimizers = self.configure_optimizers(model) if optimizers is None else optimizers
+        return self._iterate(model, images, torch.Generator().manual_seed(seed), optimizers)
+
+    def _iterate(
+        self, model: HtdgmModel, images: torch.Tensor, source: torch.Generator, optimizers: Sequence[Optimizer]
+    ) -> Iterator[TrainingStep]:
+        model.is_trained.fill_(False)  # noqa: FBT003
+        model.num_shots.fill_(len(images))
+        for scale, real in enumerate(model.reduce(images, training=True)):
+            _start(model.discriminators, scale, source)
+            _start(model.generators, scale, source)
+            trainer = _ScaleTrainer(self, model, scale, real, source, optimizers)
+            for iteration in range(self.iterations):
+                yield TrainingStep(scale, iteration, trainer.step(iteration))
+            trainer.finish()
+        model.is_trained.fill_(True)  # noqa: FBT003
+        model.eval()
+
+
+def _check(images: torch.Tensor, most_images: int) -> None:
+    num_images, height, width = len(images), *images.shape[-2:]
+    if not 1 <= num_images <= most_images:
+        msg = f"images: got {num_images}; allowed are 1 to {most_images} (k_shot)"
+        raise ValueError(msg)
+    if min(height, width) < RECEPTIVE_FIELD:
+        msg = f"images: got {height}x{width} pixels; allowed are images of {RECEPTIVE_FIELD}x{RECEPTIVE_FIELD} or more"
+        raise ValueError(msg)
+    for index, image in enumerate(images):
+        if not image.isfinite().all():
+            msg = f"images: number {index} has pixels that are NaN or infinite; allowed are finite values"
+            raise ValueError(msg)
+
+
+def _start(networks: nn.ModuleList, scale: int, source: torch.Generator) -> None:
+    """Let a scale start from the weights of the scale before where the widths agree, else from random ones."""
+    if not networks:
+        return
+    if scale and networks[scale].width == networks[scale - 1].width:
+        networks[scale].load_state_dict(networks[scale - 1].state_dict())
+    else:
+        initialize(networks[scale], source)
+
+
+class _ScaleTrainer:
+    """Discriminator and generator of one scale at work, with all that stays the same while they train."""
+
+    def __init__(
+        self,
+        training: Training,
+        model: HtdgmModel,
+        scale: int,
+        real: torch.Tensor,
+        source: torch.Generator,
+        optimizers: Sequence[Optimizer],
+    ) -> None:
+        self.training, self.model, self.scale, self.real, self.source = training, model, scale, real, source
+        self.canvases = model.canvases[scale]
+        self.loss = TransformationLoss(self.canvases, fake_class=model.adversarial)
+        self.discriminator = model.discriminators[scale].train()
+        self.discriminator_optimizer = optimizers[scale]
+        self.real_canvases = self.canvases.draw(real)
+        if model.adversarial:
+            self.shots = torch.arange(len(real), device=real.device)
+            self.generator = model.generators[scale].train()
+            self.generator_optimizer = optimizers[len(model.discriminators) + scale]
+            if scale == 0:
+                model.fixed_noise[: len(real)] = draw_noise(len(real), real.shape[-1], source, same_in_all_channels=True)
+            self.reconstruction_input = self._previous(None)
+            model.noise_amplitudes[scale, : len(real)] = self._noise_amplitudes()
+
+    def step(self, iteration: int) -> dict[str, torch.Tensor]:
+        """Do one iteration: steps of the discriminator, then steps of the generator."""
+        self._decay_rates(iteration)
+        losses: dict[str, torch.Tensor] = {}
+        for _ in range(self.training.discriminator_steps):
+            losses |= self._step_discriminator()
+        if self.model.adversarial:
+            for _ in range(self.training.generator_steps):
+                losses |= self._step_generator()
+        return losses
+
+    def finish(self) -> None:
+        """End the training of this scale."""
+        if self.training.reestimate_statistics:
+            self.discriminator.reestimate_statistics(self.real_canvases)
+        self.discriminator.eval()
+        if self.model.adversarial:
+            self.generator.eval()
+
+    def _step_discriminator(self) -> dict[str, torch.Tensor]:
+        """Learn to tell the transformations of real patches, and real from generated patches (Eqs. 4-6)."""
+        loss = self.loss(self.discriminator(self.real_canvases))
+        losses = {"discriminator_loss": loss.detach()}
+        if self.model.adversarial:
+            with torch.no_grad():
+                fake = self._generate()
+            fake_loss = self.loss.fake(self.discriminator(self.canvases.draw(fake)))
+            losses["fake_loss"] = fake_loss.detach()
+            loss = loss + self.training.fake_weight * fake_loss
+        _descend(self.discriminator_optimizer, loss)
+        return losses
+
+    def _step_generator(self) -> dict[str, torch.Tensor]:
+        """Learn to generate patches whose transformation is told, and to reconstruct (Eqs. 7-11)."""
+        self.discriminator.requires_grad_(False)  # noqa: FBT003  # only its input's gradient is needed
+        loss = self.loss(self.discriminator(self.canvases.draw(self._generate())))
+        reconstructions = self.model.generate_scale(self.scale, self.reconstruction_input, self.shots, None)
+        reconstruction = reconstruction_loss(reconstructions, self.real)
+        _descend(self.generator_optimizer, loss + self.training.reconstruction_weight * reconstruction)
+        self.discriminator.requires_grad_(True)  # noqa: FBT003
+        return {"generator_loss": loss.detach(), "reconstruction_loss": reconstruction.detach()}
+
+    def _decay_rates(self, iteration: int) -> None:
+        """Lower the learning rates where the published schedule does."""
+        if iteration == DISCRIMINATOR_DECAY_ITERATION:
+            _decay(self.discriminator_optimizer)
+        if iteration == GENERATOR_DECAY_ITERATION and self.model.adversarial:
+            _decay(self.generator_optimizer)
+
+    def _generate(self) -> torch.Tensor:
+        return self.model.generate_scale(self.scale, self._previous(self.source), self.shots, self.source)
+
+    @torch.no_grad()
+    def _previous(self, source: torch.Generator | None) -> torch.Tensor | None:
+        """Generate the images of the scale before, whose networks are finished, and enlarge them."""
+        if self.scale == 0:
+            return None
+        return self.model.pyramid.upsample(self.model.generate(self.shots, self.scale, source)[-1], self.scale - 1)
+
+    def _noise_amplitudes(self) -> torch.Tensor:
+        """Measure how far each reconstruction is from its image: the RMSE is the amplitude of the noise."""
+        if self.reconstruction_input is None:
+            return torch.ones(len(self.real), device=self.real.device)
+        return (self.reconstruction_input - self.real).square().mean(dim=(1, 2, 3)).sqrt()
+
+
+def _descend(optimizer: Optimizer, loss: torch.Tensor) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+def _decay(optimizer: Optimizer) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] *= DECAY

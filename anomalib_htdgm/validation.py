@@ -1,0 +1,63 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Checks of arguments: one error that names the argument, what was given and what is allowed."""
+
+from collections.abc import Sequence
+from math import inf, isfinite
+from numbers import Integral, Real
+
+
+def check_integer(name: str, value: int, at_least: int) -> None:
+    """Require an integer.
+
+    Args:
+        name (str): Name of the argument.
+        value (int): What was given.
+        at_least (int): The smallest allowed value.
+
+    Raises:
+        ValueError: If ``value`` is no integer, or too small.
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < at_least:
+        msg = f"{name}: got {value!r}; allowed are integers of at least {at_least}"
+        raise ValueError(msg)
+
+
+def check_number(
+    name: str, value: float, *, above: float = -inf, at_least: float = -inf, at_most: float = inf
+) -> None:
+    """Require a finite number.
+
+    Args:
+        name (str): Name of the argument.
+        value (float): What was given.
+        above (float): A lower limit that is not allowed itself.
+        at_least (float): The smallest allowed value.
+        at_most (float): The largest allowed value.
+
+    Raises:
+        ValueError: If ``value`` is no finite number, or out of this range.
+    """
+    is_number = isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)
+    if not (is_number and above < value and at_least <= value <= at_most):
+        limits = {"above": above, "at least": at_least, "at most": at_most}
+        allowed = " and ".join(f"{which} {limit}" for which, limit in limits.items() if isfinite(limit))
+        msg = f"{name}: got {value!r}; allowed are numbers {allowed}"
+        raise ValueError(msg)
+
+
+def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
+    """Require one of a few names.
+
+    Args:
+        name (str): Name of the argument.
+        value (str): What was given.
+        allowed (Sequence[str]): The allowed names.
+
+    Raises:
+        ValueError: If ``value`` is none of them.
+    """
+    if value not in allowed:
+        msg = f"{name}: got {value!r}; allowed are {', '.join(map(repr, allowed))}"
+        raise ValueError(msg)
