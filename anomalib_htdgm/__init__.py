@@ -7,19 +7,25 @@ The public names are loaded when they are first asked for: this module is import
 (see :mod:`anomalib_htdgm.plugin`) and must cost nothing there.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # `typing` would have to be loaded
 if TYPE_CHECKING:
-    from .data import FewShot
+    from typing import Any
+
+    from .data import FewShot, QuickstartTextures
     from .models.htdgm import Htdgm
 
-__all__ = ["FewShot", "Htdgm"]
+__all__ = ["FewShot", "Htdgm", "QuickstartTextures"]
 
-_MODULE_OF = {"FewShot": "anomalib_htdgm.data", "Htdgm": "anomalib_htdgm.models.htdgm"}
+_MODULE_OF = {
+    "FewShot": "anomalib_htdgm.data",
+    "Htdgm": "anomalib_htdgm.models.htdgm",
+    "QuickstartTextures": "anomalib_htdgm.data",
+}
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401
+def __getattr__(name: str) -> "Any":  # noqa: ANN401
+    from importlib import import_module  # noqa: PLC0415 - would have to be loaded, too
+
     if name in _MODULE_OF:
         return getattr(import_module(_MODULE_OF[name]), name)
     msg = f"module {__name__!r} has no attribute {name!r}"

@@ -3,6 +3,11 @@
 
 """Datamodules for few-shot anomaly detection."""
 
-from .few_shot import FewShot
+# First of all: the plugin hook loads the datamodules of this package upon this import, which has to happen before any
+# of its modules has begun, whichever is imported first (see `anomalib_htdgm.plugin`).
+import anomalib.data  # noqa: F401 - see above
 
-__all__ = ["FewShot"]
+from .few_shot import FewShot
+from .quickstart import QuickstartTextures
+
+__all__ = ["FewShot", "QuickstartTextures"]

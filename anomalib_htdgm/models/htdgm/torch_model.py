@@ -104,7 +104,7 @@ class HtdgmModel(nn.Module):
         num_classes = len(self.transformations) + adversarial
         self.discriminators = nn.ModuleList(Discriminator(num_classes, width) for width in widths)
         self.generators = nn.ModuleList(Generator(width) for width in widths if adversarial)
-        self.anomaly_map_generator = AnomalyMapGenerator(localization)
+        self.anomaly_map_generator = AnomalyMapGenerator(localization, image_size)
         self.register_buffer("is_trained", torch.tensor(False))  # noqa: FBT003
         self.register_buffer("num_shots", torch.tensor(0))
         self.register_buffer("fixed_noise", torch.zeros(k_shot, 3, sizes[0], sizes[0]))

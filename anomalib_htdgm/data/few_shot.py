@@ -1,0 +1,223 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Training sets of k shots, for any model and any image datamodule of anomalib.
+
+Example:
+    Five random normal images to train on, all of the official test set to test on:
+
+    >>> from anomalib.data import MVTecAD
+    >>> from anomalib_htdgm import FewShot
+    >>> datamodule = FewShot(MVTecAD(category="bottle"), k_shot=5, seed=0)  # doctest: +SKIP
+"""
+
+import logging
+from typing import Literal, get_args
+
+import numpy as np
+from anomalib.data import AnomalibDataModule, get_datamodule
+from anomalib.data.datamodules.base import AnomalibVideoDataModule
+from anomalib.data.utils import ValSplitMode, split_by_label
+from lightning.pytorch.utilities.types import EVAL_DATALOADERS
+from omegaconf import DictConfig
+
+from anomalib_htdgm.validation import check_choice, check_integer
+
+logger = logging.getLogger(__name__)
+
+Sampling = Literal["random", "sorted"]
+
+
+def draw_shots(num_images: int, k_shot: int, seed: int) -> list[int]:
+    """Draw k distinct images at random.
+
+    The draw is the prefix of a permutation that only ``num_images`` and ``seed`` determine: it is the same on every
+    machine, whatever has been done to the global random states, and the shots of a smaller k are among those of a
+    larger k of the same seed.
+
+    Args:
+        num_images: Number of images to draw from, at least 1.
+        k_shot: Number of images to draw, at least 1. Where there are fewer, all are taken.
+        seed: Seed of the draw, at least 0.
+
+    Returns:
+        ``min(k_shot, num_images)`` indices in ``[0, num_images)``, ascending.
+
+    Raises:
+        ValueError: If an argument is not an integer or is too small.
+    """
+    check_integer("num_images", num_images, at_least=1)
+    check_integer("k_shot", k_shot, at_least=1)
+    check_integer("seed", seed, at_least=0)
+    # PCG64 by name: numpy may change what `default_rng` stands for.
+    permutation = np.random.Generator(np.random.PCG64(seed)).permutation(num_images)
+    return sorted(permutation[:k_shot].tolist())
+
+
+def sorted_slice(num_images: int, k_shot: int, seed: int) -> list[int]:
+    """Take the seed-th run of k images, the protocol of AnomalyDINO.
+
+    Args:
+        num_images: Number of path-sorted images to take from, at least 1.
+        k_shot: Number of images to take, at least 1.
+        seed: Which run to take, at least 0.
+
+    Returns:
+        The indices ``[seed * k_shot, (seed + 1) * k_shot)``.
+
+    Raises:
+        ValueError: If an argument is not an integer or is too small, or if the run ends beyond the last image.
+    """
+    check_integer("num_images", num_images, at_least=1)
+    check_integer("k_shot", k_shot, at_least=1)
+    check_integer("seed", seed, at_least=0)
+    start, stop = seed * k_shot, (seed + 1) * k_shot
+    if stop > num_images:
+        allowed = f"0 to {num_images // k_shot - 1}" if num_images >= k_shot else "none, k_shot is too large"
+        msg = (
+            f"seed is {seed}: sorted sampling with k_shot {k_shot} takes images {start} to {stop - 1}, "
+            f"but there are only {num_images}. Allowed seeds: {allowed}."
+        )
+        raise ValueError(msg)
+    return list(range(start, stop))
+
+
+class FewShot(AnomalibDataModule):
+    """Reduces the training set of another datamodule to k normal images.
+
+    Validation and test set stay the wrapped datamodule's own, and so do batch sizes, workers and augmentations. The
+    shots are drawn from the path-sorted normal images of its training set; labelled anomalies that it may contain are
+    never drawn. The draw comes after the wrapped datamodule's own splits: where those take images out of the training
+    set, give the wrapped datamodule a ``seed`` of its own, else its splits, and with them the shots, follow torch's
+    global random state.
+
+    Args:
+        datamodule: The datamodule to draw from: an instance, or a configuration with ``class_path`` and ``init_args``
+            as :func:`anomalib.data.get_datamodule` takes it.
+        k_shot: Number of training images, at least 1. Where there are fewer, all are taken, with a warning.
+        seed: Seed of the draw, at least 0.
+        sampling: ``"random"`` draws with :func:`draw_shots`, ``"sorted"`` takes :func:`sorted_slice`.
+
+    Raises:
+        TypeError: If ``datamodule`` is not a datamodule of images.
+        ValueError: If another argument is out of its range.
+
+    Example:
+        From the command line::
+
+            anomalib train --model Padim --data FewShot --data.datamodule MVTecAD \
+                --data.datamodule.category bottle --data.k_shot 5
+    """
+
+    def __init__(
+        self,
+        datamodule: AnomalibDataModule,
+        k_shot: int = 1,
+        seed: int = 0,
+        sampling: Sampling = "random",
+    ) -> None:
+        check_integer("k_shot", k_shot, at_least=1)
+        check_integer("seed", seed, at_least=0)
+        check_choice("sampling", sampling, get_args(Sampling))
+        # `anomalib benchmark` builds only the outermost object of a configuration.
+        if isinstance(datamodule, dict | DictConfig) and "class_path" in datamodule:
+            datamodule = get_datamodule(datamodule)
+        if not isinstance(datamodule, AnomalibDataModule) or isinstance(datamodule, AnomalibVideoDataModule):
+            msg = (
+                f"datamodule is {datamodule!r}: must be an AnomalibDataModule of images, such as MVTecAD or Folder, "
+                "or its configuration with class_path and init_args."
+            )
+            raise TypeError(msg)
+        super().__init__(
+            train_batch_size=datamodule.train_batch_size,
+            eval_batch_size=datamodule.eval_batch_size,
+            num_workers=datamodule.num_workers,
+            train_augmentations=datamodule.train_augmentations,
+            val_augmentations=datamodule.val_augmentations,
+            test_augmentations=datamodule.test_augmentations,
+            val_split_mode=datamodule.val_split_mode,
+            val_split_ratio=datamodule.val_split_ratio,
+            test_split_mode=datamodule.test_split_mode,
+            test_split_ratio=datamodule.test_split_ratio,
+        )
+        self.seed: int = seed
+        self.datamodule = datamodule
+        self.k_shot = k_shot
+        self.sampling = sampling
+        self.category = datamodule.category
+
+    @property
+    def name(self) -> str:  # type: ignore[override]  # anomalib's base class overrides Lightning's attribute alike
+        """Name of the wrapped datamodule and the number of shots, such as ``MVTecAD_1shot``.
+
+        Results are filed under it: runs on k shots must not pass for versions of a run on all images.
+        """
+        return f"{self.datamodule.name}_{self.k_shot}shot"
+
+    @property
+    def shot_paths(self) -> list[str]:
+        """Paths of the drawn images, ascending.
+
+        Raises:
+            AttributeError: Before :meth:`setup`.
+        """
+        if not hasattr(self, "train_data"):
+            msg = "The shots have not been drawn yet. Did you call setup?"
+            raise AttributeError(msg)
+        return [str(path) for path in self.train_data.samples["image_path"]]
+
+    def prepare_data(self) -> None:
+        """Prepare the wrapped datamodule's data, which may download them."""
+        self.datamodule.prepare_data()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Set up the wrapped datamodule and draw the shots, once; later calls only update the augmentations.
+
+        Args:
+            stage: Stage of the trainer, which makes no difference to the draw.
+        """
+        self.datamodule.trainer = self.trainer
+        # The base class would set up anew at every call that does not come from a trainer.
+        if not self._is_setup:
+            self._setup(stage)
+            self._is_setup = True
+        self._update_augmentations()
+
+    def _setup(self, _stage: str | None = None) -> None:
+        self.datamodule.setup(_stage)
+        if self.datamodule.seed is None and self.val_split_mode in {ValSplitMode.FROM_TRAIN, ValSplitMode.SYNTHETIC}:
+            logger.warning(
+                "%s splits its training images at random without a seed: the shots will differ from run to run.",
+                self.datamodule.name,
+            )
+        normal_data, _ = split_by_label(self.datamodule.train_data)
+        draw = draw_shots if self.sampling == "random" else sorted_slice
+        self.train_data = normal_data.subsample(draw(len(normal_data), self.k_shot, self.seed))
+        # Not every datamodule has all subsets. What there is, is shared, so that it gets the trainer's augmentations.
+        for subset in ("val_data", "test_data"):
+            if hasattr(self.datamodule, subset):
+                setattr(self, subset, getattr(self.datamodule, subset))
+        if len(self.train_data) < self.k_shot:
+            logger.warning("k_shot is %d, but there are only %d images.", self.k_shot, len(self.train_data))
+        logger.info(
+            "Drew %d of %d normal training images: %s",
+            len(self.train_data),
+            len(normal_data),
+            ", ".join(self.shot_paths),
+        )
+
+    def val_dataloader(self) -> EVAL_DATALOADERS:
+        """Get the wrapped datamodule's validation dataloader."""
+        return self._evaluation_datamodule().val_dataloader()
+
+    def test_dataloader(self) -> EVAL_DATALOADERS:
+        """Get the wrapped datamodule's test dataloader."""
+        return self._evaluation_datamodule().test_dataloader()
+
+    def _evaluation_datamodule(self) -> AnomalibDataModule:
+        # Asked for its own dataloaders because a datamodule may choose among test sets there (MVTecAD2). Anomalib's
+        # export and tiled ensemble set these attributes on the datamodule that they were given, which is this one.
+        self.datamodule.eval_batch_size = self.eval_batch_size
+        self.datamodule.num_workers = self.num_workers
+        self.datamodule.external_collate_fn = self.external_collate_fn
+        return self.datamodule

@@ -1,0 +1,117 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Votes and losses on canvases are those on all transformed images, seen one by one."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from anomalib_htdgm.models.htdgm.canvases import Canvases
+from anomalib_htdgm.models.htdgm.loss import TransformationLoss
+from anomalib_htdgm.models.htdgm.networks import MARGIN, Discriminator
+from anomalib_htdgm.models.htdgm.transformations import Transformation, get_transformations, shift_length
+
+OWN = ["identity", "right", "right+rotate90", "left+rotate90", "flip+up", "flip+down+gray"]
+SETS = pytest.mark.parametrize("transformations", ["full", "grayscale", "rotations", OWN], ids=str)
+SIZES = pytest.mark.parametrize("size", [25, 26, 41, 64])
+MakeDiscriminator = Callable[[int], Discriminator]
+MakeImages = Callable[..., torch.Tensor]
+
+
+def naive_logits(
+    discriminator: Discriminator, transformations: list[Transformation], images: torch.Tensor
+) -> list[torch.Tensor]:
+    """Show the discriminator every transformed image."""
+    return [discriminator([each.apply(images)])[0] for each in transformations]
+
+
+@SETS
+@SIZES
+def test_votes_equal_those_on_transformed_images(
+    transformations: str | list[str], size: int, make_discriminator: MakeDiscriminator, make_images: MakeImages
+) -> None:
+    chosen = get_transformations(transformations)
+    num_classes = len(chosen)
+    discriminator, images, canvases = make_discriminator(num_classes + 1), make_images(2, size), Canvases(chosen, size)
+    votes = canvases.log_probabilities(discriminator(canvases.draw(images)))
+
+    logits = naive_logits(discriminator, chosen, images)
+    expected = [part[:, :num_classes].log_softmax(1)[:, index] for index, part in enumerate(logits)]
+    assert torch.stack(expected).std() > 0.1  # the votes do differ from patch to patch
+    torch.testing.assert_close(votes, torch.stack(expected, dim=1), atol=1e-5, rtol=0)
+
+
+@SETS
+@SIZES
+def test_losses_and_gradients_equal_those_on_transformed_images(
+    transformations: str | list[str], size: int, make_discriminator: MakeDiscriminator, make_images: MakeImages
+) -> None:
+    chosen = get_transformations(transformations)
+    fake = len(chosen)
+    discriminator, images, canvases = make_discriminator(fake + 1), make_images(2, size), Canvases(chosen, size)
+    loss = TransformationLoss(canvases, fake_class=True)
+    weights = list(discriminator.parameters())
+
+    logits = discriminator(canvases.draw(images))
+    losses = [loss(logits), loss.fake(logits)]
+    gradients = [torch.autograd.grad(each, weights, retain_graph=True) for each in losses]
+
+    parts = naive_logits(discriminator, chosen, images)
+    expected = [
+        torch.stack([F.cross_entropy(part, torch.full_like(part[:, 0], target, dtype=torch.long)) for target, part in pairs]).mean()
+        for pairs in (list(enumerate(parts)), [(fake, part) for part in parts])
+    ]
+    expected_gradients = [torch.autograd.grad(each, weights, retain_graph=True) for each in expected]
+    torch.testing.assert_close(losses, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(gradients, expected_gradients, atol=1e-5, rtol=1e-3)
+
+
+@SETS
+def test_inversion_puts_votes_where_their_patches_were(transformations: str | list[str]) -> None:
+    size = 41
+    shift = shift_length(size)
+    chosen = get_transformations(transformations)
+    image = torch.arange(float(size * size)).view(1, 1, size, size).expand(1, 3, -1, -1)
+    inside = slice(MARGIN, size - MARGIN)
+    # A "vote" that is the number of the pixel in the centre of the patch.
+    votes = torch.stack([each.apply(image)[:, 0, inside, inside] for each in chosen], dim=1)
+    restored = Canvases(chosen, size).invert(votes)
+    core = slice(shift, size - 2 * MARGIN - shift)  # what no translation pushes out
+    expected = image[:, :1, inside, inside].expand_as(restored)
+    torch.testing.assert_close(restored[..., core, core], expected[..., core, core])
+
+
+def test_full_set_needs_the_pixels_of_sixteen_canvases(make_images: MakeImages) -> None:
+    canvases = Canvases(get_transformations("full"), 64).draw(make_images(1, 64))
+    assert sum(len(group) for group in canvases) == 16
+    pixels = sum(group[:, 0].numel() for group in canvases)
+    assert pixels == 3 * 82**2 + 6 * 73**2 + 7 * 64**2
+    assert 2.6 < 54 * 64**2 / pixels < 2.8
+
+
+def test_batch_norm_shares_statistics_among_sizes(make_discriminator: MakeDiscriminator, make_images: MakeImages) -> None:
+    images = make_images(4, 30)
+    together, apart = make_discriminator(5).train(), make_discriminator(5).train()
+    expected = together([images])[0]
+    votes = torch.cat(apart([images[:1], images[1:]]))
+    torch.testing.assert_close(votes, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(apart.state_dict(), together.state_dict(), atol=1e-5, rtol=1e-4)
+
+
+def test_reestimated_statistics_are_those_of_the_canvases(
+    make_discriminator: MakeDiscriminator, make_images: MakeImages
+) -> None:
+    discriminator = make_discriminator(5)
+    canvases = [make_images(2, 40), make_images(3, 30, seed=1)]
+    before = discriminator(canvases)
+    discriminator.reestimate_statistics(canvases)
+    assert not discriminator.training
+    after = discriminator(canvases)
+    discriminator.train()
+    expected = discriminator(canvases)
+    assert not torch.allclose(before[0], expected[0], atol=0.1)
+    # Running variances are unbiased, those of a batch are not: a factor of 1 / number of pixels.
+    torch.testing.assert_close(after, expected, atol=1e-2, rtol=1e-2)

@@ -1,0 +1,58 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The pyramid has the published sizes, and its matrices resize as PyTorch does."""
+
+import pytest
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from anomalib_htdgm.models.htdgm.pyramid import Pyramid, Resize, pyramid_sizes
+
+
+def test_sizes() -> None:
+    assert pyramid_sizes(64) == [25, 32, 40, 51, 64]
+    assert pyramid_sizes(64, fit=False) == [27, 36, 48, 64]
+    assert pyramid_sizes(25) == [25]
+
+
+@pytest.mark.parametrize("finest", range(25, 257, 7))
+@pytest.mark.parametrize("fit", [True, False])
+def test_sizes_grow_from_coarsest_to_finest(finest: int, fit: bool) -> None:
+    sizes = pyramid_sizes(finest, 25, fit=fit)
+    assert sizes[-1] == finest
+    assert sizes == sorted(set(sizes))
+    assert sizes[0] == 25 if fit else 25 <= sizes[0] <= 34
+    # Sizes are rounded up: the exact finer size is above fine - 1.
+    assert all(coarse >= 0.75 * (fine - 1) for coarse, fine in zip(sizes, sizes[1:], strict=False))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"finest": 64, "coarsest": 10}, "coarsest_size: got 10"),
+        ({"finest": 20}, "coarsest_size: got 25"),
+        ({"finest": 64.5}, "image_size: got 64.5"),
+        ({"finest": 64, "factor": 1.0}, "scale_factor: got 1.0"),
+        ({"finest": 64, "factor": 0.0}, "scale_factor: got 0.0"),
+        ({"finest": 64, "factor": 0.999}, "scale_factor: got 0.99"),
+    ],
+)
+def test_what_makes_no_pyramid_is_refused(arguments: dict[str, float], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        pyramid_sizes(**arguments)
+
+
+@pytest.mark.parametrize(("size", "new_size"), [((256, 256), 64), ((256, 200), 25), ((25, 25), 32), ((51, 51), 64)])
+def test_resizes_as_pytorch_does(size: tuple[int, int], new_size: int) -> None:
+    images = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    expected = F.interpolate(images, (new_size, new_size), mode="bicubic", antialias=True)
+    torch.testing.assert_close(Resize(size, new_size)(images), expected, atol=1e-5, rtol=0)
+
+
+def test_images_of_another_size_are_legal() -> None:
+    pyramid = Pyramid([25, 32], (64, 64))
+    images = torch.rand(1, 3, 90, 70, generator=torch.Generator().manual_seed(0))
+    resized = F.interpolate(images, (64, 64), mode="bicubic", antialias=True)
+    for scale, expected in zip(pyramid(images), pyramid(resized), strict=True):
+        torch.testing.assert_close(scale, expected)

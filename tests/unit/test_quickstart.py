@@ -1,0 +1,171 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Tests of the quick start's images."""
+
+import os
+from errno import ENOSPC
+from pathlib import Path
+from typing import Any, get_args
+
+import cv2
+import numpy as np
+import pytest
+from anomalib.cli import AnomalibCLI
+from anomalib.data import get_datamodule
+from numpy.typing import NDArray
+from skimage import data
+from skimage.io import imread, imsave
+from sklearn.metrics import roc_auc_score
+
+from anomalib_htdgm.data import FewShot, QuickstartTextures, quickstart
+
+TEXTURES = get_args(quickstart.Texture)
+FOLDERS = ("defect", "good", "mask", "test_good")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the images of all textures have been written."""
+    directory = tmp_path_factory.mktemp("quickstart")
+    for texture in TEXTURES:
+        QuickstartTextures(texture, directory).prepare_data()
+    return directory
+
+
+def images(root: Path, texture: str, folder: str, seed: int = 0) -> list[NDArray[np.uint8]]:
+    return [imread(path) for path in sorted((root / f"{texture}_seed{seed}" / folder).iterdir())]
+
+
+def corner(photograph: NDArray[np.uint8], crop: NDArray[np.uint8]) -> tuple[int, int]:
+    """Where in the photograph the crop lies, pixel by pixel."""
+    _, _, (left, top), _ = cv2.minMaxLoc(cv2.matchTemplate(photograph, crop, cv2.TM_SQDIFF))
+    np.testing.assert_array_equal(photograph[top : top + crop.shape[0], left : left + crop.shape[1]], crop)
+    return top, left
+
+
+@pytest.mark.parametrize("texture", TEXTURES)
+class TestImages:
+    """What is written."""
+
+    def test_training_and_test_crops_share_no_pixel_of_the_photograph(self, root: Path, texture: str) -> None:
+        photograph = getattr(data, texture)()
+        used = {}
+        for folder in ("good", "test_good"):
+            used[folder] = np.zeros(photograph.shape, bool)
+            corners = [corner(photograph, crop) for crop in images(root, texture, folder)]
+            assert len(set(corners)) == len(corners) >= 14
+            for top, left in corners:
+                used[folder][top : top + 128, left : left + 128] = True
+        assert used["good"].any()
+        assert used["test_good"].any()
+        assert not (used["good"] & used["test_good"]).any()
+
+    def test_defects_lie_where_the_masks_are(self, root: Path, texture: str) -> None:
+        crops = [images(root, texture, folder) for folder in ("test_good", "defect", "mask")]
+        for good, defective, mask in zip(*crops, strict=True):
+            assert set(np.unique(mask)) == {0, 255}
+            assert 0.03 <= (mask > 0).mean() <= 0.12
+            # The edge is soft: outside of the mask the defect fades out within a few pixels.
+            nearby = cv2.dilate(mask, np.ones((17, 17))) > 0
+            np.testing.assert_array_equal(good[~nearby], defective[~nearby])
+            assert (good != defective)[mask > 0].mean() > 0.8
+            # Grey values are matched, up to what the soft edge mixes.
+            assert abs(defective[mask > 0].mean() - good[mask > 0].mean()) < 6
+
+    def test_neither_brightness_nor_contrast_gives_defects_away(self, root: Path, texture: str) -> None:
+        good, defective = images(root, texture, "test_good"), images(root, texture, "defect")
+        labels = [0] * len(good) + [1] * len(defective)
+        for score in (np.mean, np.std):
+            assert 0.3 < roc_auc_score(labels, [score(image) for image in good + defective]) < 0.7
+
+    def test_datamodule(self, root: Path, texture: Any) -> None:  # noqa: ANN401
+        datamodule = QuickstartTextures(texture, root=root)
+        datamodule.prepare_data()
+        datamodule.setup()
+        assert len(datamodule.train_data) == 14
+        assert not datamodule.train_data.has_anomalous
+        assert list(datamodule.test_data.samples.label_index.value_counts()) == [20, 20]
+        assert list(datamodule.val_data.samples.image_path) == list(datamodule.test_data.samples.image_path)
+        batch = next(iter(datamodule.test_dataloader()))
+        assert batch.image.shape == (32, 3, 128, 128)
+        assert batch.gt_mask.flatten(1).any(1).equal(batch.gt_label.bool())
+        assert datamodule.category == texture
+
+
+class TestWriting:
+    """How it is written."""
+
+    def test_same_seed_same_files(self, root: Path, tmp_path: Path) -> None:
+        np.random.seed(1)  # noqa: NPY002
+        QuickstartTextures("brick", root=tmp_path).prepare_data()
+        for file in (root / "brick_seed0").rglob("*.png"):
+            assert (tmp_path / file.relative_to(root)).read_bytes() == file.read_bytes()
+
+    def test_another_seed_has_other_defects_beside_the_first(self, root: Path) -> None:
+        QuickstartTextures("brick", root=root, seed=1).prepare_data()
+        for first, second in zip(images(root, "brick", "mask"), images(root, "brick", "mask", seed=1), strict=True):
+            assert (first != second).any()
+
+    def test_written_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        QuickstartTextures("grass", tmp_path).prepare_data()
+        written = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}
+        monkeypatch.delattr(quickstart, "imsave")
+        QuickstartTextures("grass", tmp_path).prepare_data()
+        assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")} == written
+
+    def test_an_interruption_leaves_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def disk_full(path: Path, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+            if path.parent.name == "mask":
+                raise OSError(ENOSPC, os.strerror(ENOSPC))
+            imsave(path, *args, **kwargs)
+
+        datamodule = QuickstartTextures("brick", root=tmp_path)
+        with monkeypatch.context() as patch:
+            patch.setattr(quickstart, "imsave", disk_full)
+            with pytest.raises(OSError, match="No space left"):
+                datamodule.prepare_data()
+        assert not list(tmp_path.iterdir())
+        datamodule.prepare_data()
+        assert sorted(path.name for path in (tmp_path / "brick_seed0").iterdir()) == list(FOLDERS)
+
+    def test_two_writers_at_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        first, second = (QuickstartTextures("gravel", root=tmp_path) for _ in range(2))
+
+        def overtaken(path: Path, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+            monkeypatch.undo()
+            second.prepare_data()
+            imsave(path, *args, **kwargs)
+
+        monkeypatch.setattr(quickstart, "imsave", overtaken)
+        first.prepare_data()
+        assert [path.name for path in tmp_path.iterdir()] == ["gravel_seed0"]
+        assert len(images(tmp_path, "gravel", "mask")) == 20
+
+
+class TestUse:
+    """How it is asked for."""
+
+    def test_command_line_with_few_shots(self, tmp_path: Path) -> None:
+        arguments = ["train", "--model", "Padim", "--model.pre_trained", "false", "--default_root_dir", str(tmp_path)]
+        arguments += ["--data", "FewShot", "--data.datamodule", "QuickstartTextures", "--data.k_shot", "2"]
+        arguments += ["--data.datamodule.texture", "grass", "--data.datamodule.root", str(tmp_path / "images")]
+        datamodule = AnomalibCLI(arguments, run=False).datamodule
+        datamodule.prepare_data()
+        datamodule.setup()
+        assert [Path(path).parent.parent.name for path in datamodule.shot_paths] == ["grass_seed0"] * 2
+        assert (datamodule.name, datamodule.category) == ("QuickstartTextures_2shot", "grass")
+
+    def test_get_datamodule(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        # What the plugin does in an installation; the tests also run from a checkout.
+        for cls in (FewShot, QuickstartTextures):
+            monkeypatch.setattr(f"anomalib.data.{cls.__name__}", cls, raising=False)
+        wrapped = {"class_path": "QuickstartTextures", "init_args": {"texture": "gravel", "root": str(tmp_path)}}
+        datamodule = get_datamodule({"class_path": "FewShot", "init_args": {"datamodule": wrapped}})
+        assert datamodule.category == "gravel"
+
+    def test_bad_arguments(self) -> None:
+        with pytest.raises(ValueError, match="texture is 'sand': must be one of 'brick', 'grass', 'gravel'"):
+            QuickstartTextures("sand")  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="seed is -1: must be at least 0"):
+            QuickstartTextures(seed=-1)
