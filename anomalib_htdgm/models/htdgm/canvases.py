@@ -192,7 +192,7 @@ class Canvases(nn.Module):
         Returns:
             torch.Tensor: Votes of the same shape, in the image's own orientation.
         """
-        return votes.flatten(2).gather(2, self.inverse.expand(len(votes), -1, -1)).view_as(votes)
+        return votes.flatten(2).gather(2, self.inverse.expand(votes.shape[0], -1, -1)).view_as(votes)
 
 
 def _group(transformations: Sequence[Transformation], size: int) -> list[CanvasGroup]:

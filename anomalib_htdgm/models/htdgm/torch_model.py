@@ -109,6 +109,7 @@ class HtdgmModel(nn.Module):
         self.register_buffer("num_shots", torch.tensor(0))
         self.register_buffer("fixed_noise", torch.zeros(k_shot, 3, sizes[0], sizes[0]))
         self.register_buffer("noise_amplitudes", torch.zeros(len(sizes), k_shot))
+        self.requires_grad_(False)  # noqa: FBT003  # until it is trained
 
     def forward(self, images: torch.Tensor) -> InferenceBatch:
         """Score and localise.

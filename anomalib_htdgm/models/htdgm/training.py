@@ -83,6 +83,7 @@ class Training:
         Returns:
             list[Optimizer]: One for each network.
         """
+        model.requires_grad_(True)  # noqa: FBT003
         networks = [*model.discriminators, *model.generators]
         return [Adam(network.parameters(), lr=self.learning_rate, betas=BETAS) for network in networks]
 
@@ -122,7 +123,7 @@ class Training:
                 yield TrainingStep(scale, iteration, trainer.step(iteration))
             trainer.finish()
         model.is_trained.fill_(True)  # noqa: FBT003
-        model.eval()
+        model.eval().requires_grad_(False)  # noqa: FBT003
 
 
 def _check(images: torch.Tensor, most_images: int) -> None:
