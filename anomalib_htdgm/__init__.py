@@ -11,14 +11,15 @@ TYPE_CHECKING = False  # `typing` would have to be loaded
 if TYPE_CHECKING:
     from typing import Any
 
-    from .data import FewShot, QuickstartTextures
+    from .data import FewShot, OneClass, QuickstartTextures
     from .models.htdgm import Htdgm
 
-__all__ = ["FewShot", "Htdgm", "QuickstartTextures"]
+__all__ = ["FewShot", "Htdgm", "OneClass", "QuickstartTextures"]
 
 _MODULE_OF = {
     "FewShot": "anomalib_htdgm.data",
     "Htdgm": "anomalib_htdgm.models.htdgm",
+    "OneClass": "anomalib_htdgm.data",
     "QuickstartTextures": "anomalib_htdgm.data",
 }
 

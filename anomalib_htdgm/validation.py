@@ -25,7 +25,13 @@ def check_integer(name: str, value: int, at_least: int) -> None:
 
 
 def check_number(
-    name: str, value: float, *, above: float = -inf, at_least: float = -inf, at_most: float = inf
+    name: str,
+    value: float,
+    *,
+    above: float = -inf,
+    below: float = inf,
+    at_least: float = -inf,
+    at_most: float = inf,
 ) -> None:
     """Require a finite number.
 
@@ -33,6 +39,7 @@ def check_number(
         name (str): Name of the argument.
         value (float): What was given.
         above (float): A lower limit that is not allowed itself.
+        below (float): An upper limit that is not allowed itself.
         at_least (float): The smallest allowed value.
         at_most (float): The largest allowed value.
 
@@ -40,8 +47,8 @@ def check_number(
         ValueError: If ``value`` is no finite number, or out of this range.
     """
     is_number = isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)
-    if not (is_number and above < value and at_least <= value <= at_most):
-        limits = {"above": above, "at least": at_least, "at most": at_most}
+    if not (is_number and above < value < below and at_least <= value <= at_most):
+        limits = {"above": above, "below": below, "at least": at_least, "at most": at_most}
         allowed = " and ".join(f"{which} {limit}" for which, limit in limits.items() if isfinite(limit))
         msg = f"{name}: got {value!r}; allowed are numbers {allowed}"
         raise ValueError(msg)

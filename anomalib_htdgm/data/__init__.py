@@ -8,6 +8,7 @@
 import anomalib.data  # noqa: F401 - see above
 
 from .few_shot import FewShot
+from .one_class import OneClass
 from .quickstart import QuickstartTextures
 
-__all__ = ["FewShot", "QuickstartTextures"]
+__all__ = ["FewShot", "OneClass", "QuickstartTextures"]

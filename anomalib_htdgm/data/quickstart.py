@@ -10,7 +10,6 @@ Example:
 
 import logging
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal, get_args
 
 import cv2
@@ -21,6 +20,8 @@ from numpy.typing import NDArray
 from skimage import data
 from skimage.io import imsave
 from torchvision.transforms.v2 import Transform
+
+from anomalib_htdgm.data.writing import write_once
 
 logger = logging.getLogger(__name__)
 
@@ -95,19 +96,8 @@ class QuickstartTextures(Folder):
 
     def prepare_data(self) -> None:
         """Write the images, unless they are there."""
-        if self._directory.is_dir():
-            return
-        self._directory.parent.mkdir(parents=True, exist_ok=True)
-        # Renamed when complete: an interrupted run leaves nothing that a later one could take for the data set.
-        with TemporaryDirectory(dir=self._directory.parent) as scratch:
-            complete = Path(scratch) / "images"
-            _write_images(complete, self.texture, self.seed)
-            try:
-                complete.rename(self._directory)
-            except OSError:
-                if not self._directory.is_dir():  # else another process was faster, with the same images
-                    raise
-        logger.info("Wrote the quick start's images to %s", self._directory)
+        if write_once(self._directory, lambda directory: _write_images(directory, self.texture, self.seed)):
+            logger.info("Wrote the quick start's images to %s", self._directory)
 
 
 def _write_images(directory: Path, texture: Texture, seed: int) -> None:

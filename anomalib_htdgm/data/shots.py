@@ -64,7 +64,11 @@ def _check_file(path: str, smallest_side: int) -> None:
             image.load()
             if image.mode.startswith(("I", "F")):
                 logger.warning("%s has more than 8 bits a channel, which anomalib reads clipped at 255", path)
-    except (OSError, SyntaxError) as error:  # Pillow reports some broken files as syntax errors
+    except (
+        OSError,
+        SyntaxError,
+        Image.DecompressionBombError,
+    ) as error:  # Pillow reports some broken files as syntax errors
         msg = f"training image {path} cannot be read: {error}"
         raise ValueError(msg) from error
     if min(image.size) < smallest_side:

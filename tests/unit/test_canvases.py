@@ -61,7 +61,9 @@ def test_losses_and_gradients_equal_those_on_transformed_images(
 
     parts = naive_logits(discriminator, chosen, images)
     expected = [
-        torch.stack([F.cross_entropy(part, torch.full_like(part[:, 0], target, dtype=torch.long)) for target, part in pairs]).mean()
+        torch.stack(
+            [F.cross_entropy(part, torch.full_like(part[:, 0], target, dtype=torch.long)) for target, part in pairs]
+        ).mean()
         for pairs in (list(enumerate(parts)), [(fake, part) for part in parts])
     ]
     expected_gradients = [torch.autograd.grad(each, weights, retain_graph=True) for each in expected]
@@ -92,7 +94,9 @@ def test_full_set_needs_the_pixels_of_sixteen_canvases(make_images: MakeImages) 
     assert 2.6 < 54 * 64**2 / pixels < 2.8
 
 
-def test_batch_norm_shares_statistics_among_sizes(make_discriminator: MakeDiscriminator, make_images: MakeImages) -> None:
+def test_batch_norm_shares_statistics_among_sizes(
+    make_discriminator: MakeDiscriminator, make_images: MakeImages
+) -> None:
     images = make_images(4, 30)
     together, apart = make_discriminator(5).train(), make_discriminator(5).train()
     expected = together([images])[0]

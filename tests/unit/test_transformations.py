@@ -89,12 +89,21 @@ def test_names_identify_transformations() -> None:
 
 def test_own_list_keeps_its_order() -> None:
     own = get_transformations(["rotate90", "identity", "flip+left+gray"])
-    assert own == [Transformation(quarter_turns=1), Transformation(), Transformation(flip=True, right=-1, grayscale=True)]
+    assert own == [
+        Transformation(quarter_turns=1),
+        Transformation(),
+        Transformation(flip=True, right=-1, grayscale=True),
+    ]
 
 
 @pytest.mark.parametrize(
     ("given", "named"),
-    [("rotation", "rotations"), (["identity", "rotate45"], "rotate45"), (["identity"], "two or more"), (["flip"] * 2, "different")],
+    [
+        ("rotation", "rotations"),
+        (["identity", "rotate45"], "rotate45"),
+        (["identity"], "two or more"),
+        (["flip"] * 2, "different"),
+    ],
 )
 def test_unknown_sets_are_refused(given: str | list[str], named: str) -> None:
     with pytest.raises(ValueError, match=f"transformations: .*{named}"):

@@ -31,6 +31,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from anomalib import LearningType
 from anomalib.data import Batch
 from anomalib.metrics import AUPRO, AUROC, Evaluator, F1Score
@@ -202,18 +203,35 @@ class Htdgm(AnomalibModule):
         self._finish_training()
 
     def on_train_epoch_end(self) -> None:
-        """Finish the training where there is no validation."""
+        """Finish the training, and calibrate the scores, where there is no validation."""
         self._finish_training()
+        if not any(self.trainer.num_val_batches) and isinstance(self.post_processor, PostProcessor):
+            self._calibrate(self.post_processor)
 
     def _finish_training(self) -> None:
         """Do what is left to do: to end the finest scale and, if the trainer limits the batches, more."""
-        missed = sum(1 for _ in self._steps)
+        with torch.inference_mode(False), torch.enable_grad():  # noqa: FBT003  # validation has neither
+            missed = sum(1 for _ in self._steps)
         if missed:
             logger.warning(
                 "The trainer stopped %d iterations early; they were done all the same, since a pyramid that is not "
                 "complete cannot score. Shorten the training by the model's argument `iterations`.",
                 missed,
             )
+
+    @torch.no_grad()
+    def _calibrate(self, post_processor: PostProcessor) -> None:
+        """Scale the scores without validation images: 0.5 is as anomalous as the most anomalous training image.
+
+        anomalib would compare raw scores with 0.5. Unseen good images tend to score above those of the training, so
+        validation images make the better threshold.
+        """
+        shots = self.transfer_batch_to_device(self._shots, self.device, 0).image
+        predictions = self.model(self.pre_processor.transform(shots) if self.pre_processor else shots)
+        for kind, values in (("image", predictions.pred_score), ("pixel", predictions.anomaly_map)):
+            getattr(post_processor, f"{kind}_min").fill_(0)
+            getattr(post_processor, f"_{kind}_threshold").copy_(values.max())
+            getattr(post_processor, f"{kind}_max").copy_(2 * values.max())
 
     def validation_step(self, batch: Batch, *args, **kwargs) -> STEP_OUTPUT:
         """Score and localise a batch.

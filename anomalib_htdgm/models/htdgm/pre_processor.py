@@ -52,16 +52,18 @@ class AntialiasedPreProcessor(PreProcessor):
 
 
 def _make_exportable(transform: Transform | None, fallback: Transform | None) -> nn.Module | None:
-    if isinstance(transform, Compose):
+    if isinstance(transform, Compose) and isinstance(fallback, Compose):
         pairs = zip(transform.transforms, fallback.transforms, strict=True)
-        return nn.Sequential(*(_make_exportable(*pair) for pair in pairs))
+        return Compose([_make_exportable(*pair) for pair in pairs])
     if isinstance(transform, Resize) and _is_antialiased_to_fixed_size(transform):
         return AntialiasedResize(*transform.size)
     return fallback
 
 
 def _is_antialiased_to_fixed_size(resize: Resize) -> bool:
-    return bool(resize.antialias) and InterpolationMode(resize.interpolation) is InterpolationMode.BILINEAR and len(resize.size) == 2  # noqa: PLR2004
+    # torchvision keeps the interpolation as it was given, the size as a list of one or two numbers or None.
+    is_bilinear = resize.interpolation in {InterpolationMode.BILINEAR, InterpolationMode.BILINEAR.value}
+    return bool(resize.antialias) and is_bilinear and len(resize.size or ()) == 2  # noqa: PLR2004
 
 
 class AntialiasedResize(nn.Module):

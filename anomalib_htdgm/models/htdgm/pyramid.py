@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from anomalib_htdgm.validation import check_integer
+from anomalib_htdgm.validation import check_integer, check_number
 
 from .networks import RECEPTIVE_FIELD
 
@@ -43,20 +43,17 @@ def pyramid_sizes(finest: int, coarsest: int = 25, factor: float = 0.75, *, fit:
     """
     check_integer("image_size", finest, at_least=RECEPTIVE_FIELD)
     check_integer("coarsest_size", coarsest, at_least=RECEPTIVE_FIELD)
-    if not 0 < factor < 1:
-        msg = f"scale_factor: got {factor!r}; allowed are numbers between 0 and 1, both excluded"
-        raise ValueError(msg)
+    check_number("scale_factor", factor, above=0, below=1)
     if coarsest > finest:
         msg = f"coarsest_size: got {coarsest}; allowed are at most image_size, {finest}, pixels"
         raise ValueError(msg)
     steps = math.log(coarsest / finest) / math.log(factor)
     num_steps = math.ceil(steps - 1e-9) if fit else math.floor(steps + 1e-9)
-    if fit and num_steps:
-        factor = (coarsest / finest) ** (1 / num_steps)
+    ratio = (coarsest / finest) ** (1 / num_steps) if fit and num_steps else factor
     # The tolerance keeps 40.000000000000007 from becoming 41 on one machine and 40 on another.
-    sizes = [math.ceil(finest * factor**step - 1e-6) for step in range(num_steps, -1, -1)]
+    sizes = [math.ceil(finest * ratio**step - 1e-6) for step in range(num_steps, -1, -1)]
     if len(set(sizes)) < len(sizes):
-        msg = f"scale_factor: got {factor}, which gives scales of equal size {sizes}; allowed are smaller factors"
+        msg = f"scale_factor: got {factor!r}, so close to 1 that scales have equal sizes; allowed are smaller numbers"
         raise ValueError(msg)
     return sizes
 

@@ -252,7 +252,9 @@ class HtdgmModel(nn.Module):
         else:
             noise = draw_noise(len(shots), size, source, same_in_all_channels=previous is None).to(shots.device)
             noise = noise * self.noise_amplitudes[scale, shots][:, None, None, None]
-        images: torch.Tensor = self.generators[scale](noise, torch.zeros_like(noise) if previous is None else previous, shots)
+        images: torch.Tensor = self.generators[scale](
+            noise, torch.zeros_like(noise) if previous is None else previous, shots
+        )
         return images
 
     def _require_training(self) -> None:

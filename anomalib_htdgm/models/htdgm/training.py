@@ -104,9 +104,13 @@ class Training:
             Iterator[TrainingStep]: ``iterations`` steps for each scale, coarse to fine.
 
         Raises:
-            ValueError: If the images cannot be trained on.
+            ValueError: If the images cannot be trained on, or the model lacks the generators or has no use for them.
         """
         _check(images, len(model.fixed_noise))
+        if (self.fake_weight > 0) != model.adversarial:
+            which = "with" if model.adversarial else "without"
+            msg = f"fake_weight: got {self.fake_weight!r} for a model {which} generators; only 0 goes without them"
+            raise ValueError(msg)
         optimizers = self.configure_optimizers(model) if optimizers is None else optimizers
         return self._iterate(model, images, torch.Generator().manual_seed(seed), optimizers)
 
@@ -115,6 +119,8 @@ class Training:
     ) -> Iterator[TrainingStep]:
         model.is_trained.fill_(False)  # noqa: FBT003
         model.num_shots.fill_(len(images))
+        model.fixed_noise.zero_()
+        model.noise_amplitudes.zero_()
         for scale, real in enumerate(model.reduce(images, training=True)):
             _start(model.discriminators, scale, source)
             _start(model.generators, scale, source)
@@ -173,7 +179,9 @@ class _ScaleTrainer:
             self.generator = model.generators[scale].train()
             self.generator_optimizer = optimizers[len(model.discriminators) + scale]
             if scale == 0:
-                model.fixed_noise[: len(real)] = draw_noise(len(real), real.shape[-1], source, same_in_all_channels=True)
+                model.fixed_noise[: len(real)] = draw_noise(
+                    len(real), real.shape[-1], source, same_in_all_channels=True
+                )
             self.reconstruction_input = self._previous(None)
             model.noise_amplitudes[scale, : len(real)] = self._noise_amplitudes()
 

@@ -15,7 +15,7 @@ Example:
     (54, 42, 4)
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -188,12 +188,12 @@ def get_transformations(transformations: str | Sequence[str]) -> list[Transforma
     Raises:
         ValueError: If a name is unknown or repeated, or if there is nothing to tell apart.
     """
-    if isinstance(transformations, str):
-        if transformations not in TRANSFORMATION_SETS:
-            known = ", ".join(TRANSFORMATION_SETS)
-            msg = f"transformations: {transformations!r} is not a set; give one of {known} or a list of transformations"
-            raise ValueError(msg)
+    if isinstance(transformations, str) and transformations in TRANSFORMATION_SETS:
         return list(TRANSFORMATION_SETS[transformations])
+    if isinstance(transformations, str) or not isinstance(transformations, Iterable):
+        known = ", ".join(TRANSFORMATION_SETS)
+        msg = f"transformations: got {transformations!r}; allowed are {known} or a list of names of transformations"
+        raise ValueError(msg)
     chosen = [Transformation.from_name(name) for name in transformations]
     if len(chosen) < 2 or len(set(chosen)) < len(chosen):  # noqa: PLR2004  # one class cannot be discriminated
         msg = f"transformations: got {list(transformations)}; give two or more, all different"

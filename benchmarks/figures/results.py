@@ -1,0 +1,131 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Draw what a trained model makes of the quick start's images: image, outline of the defect, anomaly map.
+
+The images are spread evenly over the test set by their numbers, not picked.
+
+Command, in a directory of one's own:
+    anomalib train --model Htdgm --model.k_shot 5 --data QuickstartTextures
+    python benchmarks/figures/results.py --data datasets/quickstart/brick_seed0 --output quickstart.png \
+        --checkpoint results/Htdgm/QuickstartTextures/brick/latest/weights/lightning/model.ckpt
+"""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+from skimage.io import imread
+from skimage.transform import resize
+
+from anomalib_htdgm import Htdgm
+
+ROWS = ("image", "pasted patch", "anomaly map")
+OUTLINE = "#e5007d"
+CELL = 1.45  # side of a picture in inches
+PIXELS_PER_INCH = 100
+
+
+@dataclass(frozen=True)
+class Example:
+    """A test image with its mask, and the model's opinion of it.
+
+    Args:
+        title (str): What to call it.
+        image (NDArray[np.uint8]): Grey image of shape ``(H, W)``.
+        mask (NDArray[np.bool_]): True in the defect, of shape ``(H, W)``.
+        score (float): Normalised score; 0.5 is the threshold.
+        anomaly_map (NDArray[np.float32]): Normalised map of shape ``(H, W)``.
+    """
+
+    title: str
+    image: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
+    score: float
+    anomaly_map: NDArray[np.float32]
+
+
+def spread(paths: list[Path], number: int) -> list[Path]:
+    """Choose paths at even distances, the first and the last among them."""
+    return [paths[index] for index in np.linspace(0, len(paths) - 1, number).round().astype(int)]
+
+
+@torch.no_grad()
+def examine(model: Htdgm, path: Path) -> Example:
+    """Let a model judge an image of the quick start.
+
+    Args:
+        model (Htdgm): A trained model.
+        path (Path): An image in the folder ``test_good`` or ``defect`` of the data.
+
+    Returns:
+        Example: The image and the model's opinion.
+    """
+    image = imread(path)
+    is_defective = path.parent.name == "defect"
+    mask = imread(path.parents[1] / "mask" / path.name) > 0 if is_defective else np.zeros(image.shape, dtype=bool)
+    pixels = torch.from_numpy(image).float().div(255).expand(1, 3, -1, -1)
+    prediction = model(pixels)
+    anomaly_map = resize(prediction.anomaly_map.squeeze().numpy(), image.shape, order=1, anti_aliasing=True)
+    title = f"{'defect' if is_defective else 'good'} {path.stem}"
+    return Example(title, image, mask, float(prediction.pred_score), anomaly_map)
+
+
+def draw(examples: list[Example], output: Path) -> None:
+    """Draw examples side by side.
+
+    Args:
+        examples (list[Example]): One for each column.
+        output (Path): The picture to write.
+    """
+    mpl.rcParams.update({"font.family": "DejaVu Sans", "font.size": 10})
+    size = ((len(examples) + 0.75) * CELL, (len(ROWS) + 0.45) * CELL)
+    figure, grid = plt.subplots(len(ROWS), len(examples), figsize=size, squeeze=False, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)  # type: ignore[union-attr]
+    for column, example in zip(grid.T, examples, strict=True):
+        verdict = "anomalous" if example.score > 0.5 else "normal"  # noqa: PLR2004  # anomalib's threshold
+        column[0].set_title(f"{example.title}\n{example.score:.2f} {verdict}", fontsize=10)
+        for axes in column:
+            _show(axes, example.image)
+        if example.mask.any():
+            column[1].contour(example.mask, [0.5], colors=OUTLINE, linewidths=1.5)
+        heat = column[2].imshow(example.anomaly_map, cmap="inferno", vmin=0, vmax=1, alpha=0.65)
+    for axes, label in zip(grid[:, 0], ROWS, strict=True):
+        axes.set_ylabel(label, fontsize=10)
+    bar = figure.colorbar(heat, ax=grid[2], shrink=0.9, aspect=12, pad=0.02, ticks=[0, 0.5, 1])
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    figure.savefig(output, dpi=PIXELS_PER_INCH, facecolor="white", pil_kwargs={"optimize": True})
+    plt.close(figure)
+
+
+def _show(axes: Axes, image: NDArray[np.uint8]) -> None:
+    axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
+def main() -> None:
+    """Read the arguments and draw."""
+    parser = argparse.ArgumentParser(description="Draw what a model makes of the quick start's images.")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="checkpoint of a trained Htdgm")
+    parser.add_argument("--data", type=Path, required=True, help="such as datasets/quickstart/brick_seed0")
+    parser.add_argument("--output", type=Path, required=True, help="picture to write")
+    parser.add_argument("--good", type=int, default=2, help="number of good images")
+    parser.add_argument("--defective", type=int, default=4, help="number of defective images")
+    arguments = parser.parse_args()
+    model = Htdgm.load_from_checkpoint(arguments.checkpoint, map_location="cpu").eval()
+    paths = [
+        *spread(sorted((arguments.data / "test_good").glob("*.png")), arguments.good),
+        *spread(sorted((arguments.data / "defect").glob("*.png")), arguments.defective),
+    ]
+    draw([examine(model, path) for path in paths], arguments.output)
+
+
+if __name__ == "__main__":
+    main()

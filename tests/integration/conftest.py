@@ -1,0 +1,76 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Small real data sets, and the engine and the stock command that work on them."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from anomalib.data import MVTecAD
+from anomalib.engine import Engine
+from PIL import Image
+from skimage import data as photographs
+
+RunAnomalib = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def mvtec_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a data set in MVTec's layout: crops of a brick wall, defects are patches of gravel."""
+    root = tmp_path_factory.mktemp("mvtec")
+    brick, gravel, source = photographs.brick(), photographs.gravel(), np.random.default_rng(0)
+    for split, kind, number in (("train", "good", 3), ("test", "good", 5), ("test", "gravel", 5)):
+        for index in range(number):
+            top, left = source.integers(0, 256, 2)
+            image, mask = brick[top : top + 256, left : left + 256].copy(), np.zeros((256, 256), np.uint8)
+            if kind != "good":
+                window = (slice(100, 170), slice(60, 140))
+                image[window], mask[window] = gravel[window], 255
+                _save(root / "wall" / "ground_truth" / kind / f"{index:03}_mask.png", mask)
+            _save(root / "wall" / split / kind / f"{index:03}.png", np.stack([image] * 3, axis=-1))
+    return root
+
+
+def _save(path: Path, image: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
+
+
+@pytest.fixture
+def wall(mvtec_root: Path) -> MVTecAD:
+    """Load that data set with anomalib's own datamodule."""
+    return MVTecAD(root=mvtec_root, category="wall", train_batch_size=2, eval_batch_size=2, num_workers=0)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    """Make an engine as anomalib's own tests of every model do."""
+    return Engine(
+        logger=False, default_root_dir=tmp_path, max_epochs=1, devices=1, accelerator="cpu", enable_progress_bar=False
+    )
+
+
+@pytest.fixture
+def run_anomalib(tmp_path: Path) -> RunAnomalib:
+    """Run the stock ``anomalib`` command in an empty directory."""
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-c",
+            "from anomalib.cli.cli import main; main()",
+            *map(str, arguments),
+        ]
+        environment = os.environ | {"COLUMNS": "200", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2")}
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=300
+        )
+
+    return run

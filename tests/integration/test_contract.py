@@ -1,0 +1,163 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What every model of anomalib is put through, with default arguments; and that it finds planted defects."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import openvino
+import pytest
+import torch
+from anomalib.data import Folder, MVTecAD
+from anomalib.deploy import OpenVINOInferencer, TorchInferencer
+from anomalib.engine import Engine
+from anomalib.models import get_model
+from PIL import Image
+
+from anomalib_htdgm import FewShot, Htdgm
+
+METRICS = {"image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score", "pixel_AUPRO"}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train with default arguments, by name, and keep the checkpoint."""
+    engine = Engine(
+        logger=False,
+        default_root_dir=tmp_path_factory.mktemp("fit"),
+        max_epochs=1,
+        devices=1,
+        accelerator="cpu",
+        enable_progress_bar=False,
+    )
+    engine.fit(get_model("htdgm"), datamodule=MVTecAD(root=mvtec_root, category="wall", num_workers=0))
+    return Path(engine.best_model_path)
+
+
+def test_test_finds_planted_defects(checkpoint: Path, wall: MVTecAD, engine: Engine) -> None:
+    (metrics,) = engine.test(Htdgm(), datamodule=wall, ckpt_path=checkpoint)
+    assert set(metrics) == METRICS
+    assert metrics["image_AUROC"] > 0.9
+    assert metrics["pixel_AUROC"] > 0.9
+    assert metrics["pixel_AUPRO"] > 0.6
+
+
+def test_train_validate_predict(checkpoint: Path, wall: MVTecAD, engine: Engine, tmp_path: Path) -> None:
+    (trained,) = engine.train(get_model("htdgm", iterations=2), datamodule=wall)
+    assert set(trained) == METRICS
+    assert list(tmp_path.glob("Htdgm/MVTecAD/wall/**/images/gravel/*.png")), "no heat maps were drawn"
+    engine.validate(Htdgm(), datamodule=wall, ckpt_path=checkpoint)
+    predictions = engine.predict(Htdgm(), datamodule=wall, ckpt_path=checkpoint)
+    assert sum(len(batch.pred_score) for batch in predictions) == 10
+    for batch in predictions:
+        assert batch.anomaly_map.shape[-2:] == batch.gt_mask.shape[-2:] == (256, 256)
+        assert ((batch.pred_score >= 0) & (batch.pred_score <= 1)).all()
+
+
+def test_checkpoint_scores_bit_identically(wall: MVTecAD, engine: Engine) -> None:
+    model = Htdgm(k_shot=2, iterations=2, transformations=["identity", "flip", "rotate90"], fake_weight=0.5)
+    engine.fit(model, datamodule=wall)
+    loaded = Htdgm.load_from_checkpoint(engine.best_model_path).eval()
+    images = torch.rand(2, 3, 200, 300, generator=torch.Generator().manual_seed(0))
+    expected, scored = model.eval()(images), loaded(images)
+    assert torch.equal(scored.pred_score, expected.pred_score)
+    assert torch.equal(scored.anomaly_map, expected.anomaly_map)
+    for sample, expected_sample in zip(loaded.model.sample(2), model.model.sample(2), strict=True):
+        assert torch.equal(sample, expected_sample)
+
+
+def test_exports_score_as_the_checkpoint_does(
+    checkpoint: Path, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Htdgm.load_from_checkpoint(checkpoint).eval()
+    exported = {
+        kind: engine.export(model, kind, export_root=tmp_path, ckpt_path=checkpoint)
+        for kind in ("torch", "onnx", "openvino")
+    }
+    monkeypatch.chdir(tmp_path)  # OpenVINOInferencer writes its cache into the working directory
+    monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
+    # Left to itself OpenVINO computes in bfloat16 where the processor can.
+    precise = {"INFERENCE_PRECISION_HINT": "f32"}
+    torch_inferencer = TorchInferencer(exported["torch"], device="cpu")
+    openvino_inferencer = OpenVINOInferencer(exported["openvino"], device="CPU", config=precise)
+    onnx_session = onnxruntime.InferenceSession(exported["onnx"])
+    openvino_model = openvino.compile_model(exported["openvino"], "CPU", precise)
+
+    for height, width in ((256, 256), (300, 200), (700, 900), (40, 60)):
+        image = np.random.default_rng(height).integers(0, 255, (height, width, 3), np.uint8)
+        Image.fromarray(image).save("image.png")
+        (expected,) = engine.predict(model, data_path="image.png", ckpt_path=checkpoint)
+        batch = image.transpose(2, 0, 1)[None].astype(np.float32) / 255
+        names = [output.name for output in onnx_session.get_outputs()]
+        predictions = {
+            "onnx": dict(zip(names, onnx_session.run(None, {"input": batch}), strict=True)),
+            "openvino": {name: openvino_model(batch)[name] for name in ("pred_score", "anomaly_map")},
+            "torch inferencer": vars(torch_inferencer.predict("image.png")),
+            "openvino inferencer": vars(openvino_inferencer.predict("image.png")),
+        }
+        for prediction in predictions.values():
+            for field in ("pred_score", "anomaly_map"):
+                actual = np.asarray(prediction[field]).ravel()
+                np.testing.assert_allclose(actual, getattr(expected, field).numpy().ravel(), atol=1e-4, rtol=0)
+    two = np.concatenate([batch, batch[:, :, ::-1]])
+    assert onnx_session.run(["pred_score"], {"input": two})[0].shape == (2,)
+
+
+def test_canvases_of_several_sizes_export(wall: MVTecAD, engine: Engine, tmp_path: Path) -> None:
+    model = Htdgm(transformations="full", image_size=25, iterations=1, vote="probability", localization="finest_scale")
+    engine.fit(model, datamodule=wall)
+    session = onnxruntime.InferenceSession(model.to_onnx(tmp_path))
+    images = torch.rand(3, 3, 120, 90, generator=torch.Generator().manual_seed(0))
+    expected = model(images)
+    score, anomaly_map = session.run(["pred_score", "anomaly_map"], {"input": images.numpy()})
+    np.testing.assert_allclose(score, expected.pred_score.numpy(), atol=1e-4, rtol=0)
+    np.testing.assert_allclose(anomaly_map, expected.anomaly_map.numpy(), atol=1e-4, rtol=0)
+
+
+def test_three_good_photographs_are_enough(mvtec_root: Path, engine: Engine, tmp_path: Path) -> None:
+    folder = Folder(
+        name="three",
+        normal_dir=mvtec_root / "wall" / "test" / "good",
+        test_split_mode="none",
+        val_split_mode="same_as_test",
+        num_workers=0,
+    )
+    model = Htdgm(iterations=10)
+    engine.fit(model, datamodule=FewShot(folder, k_shot=3))
+    assert model.model.num_shots == 3
+    shots = engine.predict(model, data_path=mvtec_root / "wall" / "test" / "good", ckpt_path=engine.best_model_path)
+    defects = engine.predict(model, data_path=mvtec_root / "wall" / "test" / "gravel", ckpt_path=engine.best_model_path)
+    scores = [torch.cat([batch.pred_score for batch in batches]) for batches in (shots, defects)]
+    # The most anomalous training image is the threshold, 0.5.
+    assert (scores[0] == 0.5).sum() == 1
+    assert (scores[0] <= 0.5).sum() >= 3
+    assert scores[1].min() > scores[0].max()
+
+
+def test_patchcore_trains_on_the_same_images(wall: MVTecAD, engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    datamodule = FewShot(wall, k_shot=2, seed=3)
+    datamodule.setup()
+    with caplog.at_level("INFO", logger="anomalib_htdgm"):
+        engine.fit(Htdgm(k_shot=2, seed=3, iterations=1), datamodule=wall)
+    (named,) = [record.getMessage() for record in caplog.records if "Training on" in record.getMessage()]
+    assert all(path in named for path in datamodule.shot_paths)
+    assert named.count(".png") == 2
+
+
+def test_trainer_limits_do_not_break_the_training(wall: MVTecAD, tmp_path: Path) -> None:
+    limited = Engine(
+        logger=False, default_root_dir=tmp_path, limit_train_batches=2, accelerator="cpu", enable_progress_bar=False
+    )
+    model, whole = Htdgm(iterations=2), Htdgm(iterations=2)
+    limited.fit(model, datamodule=wall)
+    free = Engine(logger=False, default_root_dir=tmp_path, accelerator="cpu", enable_progress_bar=False)
+    free.fit(whole, datamodule=wall)
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(model.model.state_dict()[name], tensor), name
+
+
+def test_predict_before_fit_is_refused(mvtec_root: Path, engine: Engine) -> None:
+    with pytest.raises(RuntimeError, match="has not been trained"):
+        engine.predict(Htdgm(), data_path=mvtec_root / "wall" / "test" / "good")

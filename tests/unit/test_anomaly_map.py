@@ -1,0 +1,150 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Maps are high where the anomalous patches are, whichever transformation and scale told."""
+
+import math
+
+import pytest
+import torch
+
+from anomalib_htdgm.models.htdgm.anomaly_map import AnomalyMapGenerator, Localization
+from anomalib_htdgm.models.htdgm.canvases import Canvases
+from anomalib_htdgm.models.htdgm.networks import MARGIN
+from anomalib_htdgm.models.htdgm.transformations import Transformation, get_transformations
+
+SIZES = (25, 32, 41)
+NAMES = ["identity", "rotate90", "flip", "flip+rotate270", "rotate180", "flip+rotate90+gray", "right", "up+rotate90"]
+LOCALIZATIONS = pytest.mark.parametrize("localization", ["multi_scale", "finest_scale"])
+OUTPUTS = pytest.mark.parametrize("output", [(41, 41), (82, 82), (100, 60), (256, 256), (37, 123)], ids=str)
+
+
+def make_canvases(transformations: str | list[str]) -> list[Canvases]:
+    return [Canvases(get_transformations(transformations), size) for size in SIZES]
+
+
+def no_anomalies(canvases: list[Canvases], num_images: int = 1) -> list[torch.Tensor]:
+    return [torch.zeros(num_images, each.num_transformations, each.num_votes, each.num_votes) for each in canvases]
+
+
+def random_anomalies(canvases: list[Canvases], num_images: int = 1) -> list[torch.Tensor]:
+    source = torch.Generator().manual_seed(0)
+    return [torch.rand(each.shape, generator=source) for each in no_anomalies(canvases, num_images)]
+
+
+def assert_peak(anomaly_map: torch.Tensor, row: float, column: float, size: int) -> None:
+    """Check that the maximum is at the pixel with this centre, given in pixels of an image of ``size`` pixels."""
+    height, width = anomaly_map.shape[-2:]
+    assert anomaly_map.max() > 0
+    found = divmod(anomaly_map.flatten().argmax().item(), width)
+    for position, length, expected in zip(found, (height, width), (row, column), strict=True):
+        # Half a pixel of the finest scale, where maps are added up, and half a pixel of the map.
+        tolerance = 0.5 / SIZES[-1] + 0.5 / length + 1e-6
+        assert (position + 0.5) / length == pytest.approx((expected + 0.5) / size, abs=tolerance)
+
+
+@OUTPUTS
+@pytest.mark.parametrize("position", [(0, 0), (3, 11), (14, 7), (14, 14)], ids=str)
+@pytest.mark.parametrize("scale", range(len(SIZES)))
+def test_one_patch_is_found_at_every_scale(scale: int, position: tuple[int, int], output: tuple[int, int]) -> None:
+    canvases = make_canvases("rotations")
+    anomalies = no_anomalies(canvases)
+    row, column = position
+    anomalies[scale][0, 0, row, column] = 1  # the first transformation is the identity
+    (anomaly_map,) = AnomalyMapGenerator("multi_scale", SIZES[-1])(anomalies, canvases, output)
+    assert anomaly_map.shape == (1, *output)
+    assert_peak(anomaly_map, row + MARGIN, column + MARGIN, SIZES[scale])
+
+
+@OUTPUTS
+@pytest.mark.parametrize("position", [(0, 0), (3, 25), (30, 30)], ids=str)
+def test_one_patch_is_found_at_the_finest_scale(position: tuple[int, int], output: tuple[int, int]) -> None:
+    canvases = make_canvases("rotations")
+    anomalies = no_anomalies(canvases)
+    row, column = position
+    anomalies[-1][0, 0, row, column] = 1
+    (anomaly_map,) = AnomalyMapGenerator("finest_scale", SIZES[-1])(anomalies, canvases, output)
+    assert anomaly_map.shape == (1, *output)
+    assert_peak(anomaly_map, row + MARGIN, column + MARGIN, SIZES[-1])
+    if output == (41, 41):
+        assert anomaly_map[0, row + MARGIN, column + MARGIN] == 0.25  # of four transformations
+        assert anomaly_map.count_nonzero() == 1
+
+
+@LOCALIZATIONS
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("position", [(12, 9), (6, 19)], ids=str)
+def test_patches_of_transformed_images_are_brought_back(
+    localization: Localization, name: str, position: tuple[int, int]
+) -> None:
+    canvases = make_canvases(NAMES)
+    anomalies = no_anomalies(canvases)
+    row, column = position
+    anomalies[-1][0, NAMES.index(name), row, column] = 1
+    (anomaly_map,) = AnomalyMapGenerator(localization, SIZES[-1])(anomalies, canvases, (SIZES[-1],) * 2)
+
+    # Where the centre of that patch was before the image was transformed.
+    numbered = torch.arange(float(SIZES[-1] ** 2)).view(1, SIZES[-1], SIZES[-1]).expand(3, -1, -1)
+    origin = Transformation.from_name(name).apply(numbered)[0, row + MARGIN, column + MARGIN].round().int().item()
+    assert divmod(anomaly_map.flatten().argmax().item(), SIZES[-1]) == divmod(origin, SIZES[-1])
+
+
+@pytest.mark.parametrize(("size", "kept"), [(30, 20), (50, 80), (64, 146)])  # 5 % of 400, 1600 and 2916, rounded up
+@pytest.mark.parametrize("index", range(4))
+def test_finest_scale_keeps_five_percent_of_each_transformation(size: int, kept: int, index: int) -> None:
+    canvases = [Canvases(get_transformations("rotations"), size)]
+    votes = torch.zeros(2, 4, size - 10, size - 10)
+    votes[:, index] = torch.rand(2, size - 10, size - 10, generator=torch.Generator().manual_seed(index)) + 0.1
+    maps = AnomalyMapGenerator("finest_scale", size)([votes], canvases, (size, size))
+    for anomaly_map, patches in zip(maps, votes[:, index], strict=True):
+        assert anomaly_map.count_nonzero() == kept
+        found = anomaly_map.flatten().sort(descending=True).values[:kept]
+        torch.testing.assert_close(found, patches.flatten().sort(descending=True).values[:kept] / 4)
+
+
+def test_only_the_finest_of_scales_matters_to_finest_scale() -> None:
+    canvases = make_canvases("rotations")
+    anomalies = random_anomalies(canvases)
+    generator = AnomalyMapGenerator("finest_scale", SIZES[-1])
+    expected = generator(anomalies, canvases, (50, 50))
+    assert torch.equal(generator([10 * each for each in anomalies[:-1]] + anomalies[-1:], canvases, (50, 50)), expected)
+    assert not torch.equal(generator([*anomalies[:-1], anomalies[-1].flip(2)], canvases, (50, 50)), expected)
+
+
+def test_all_scales_and_the_worst_transformation_matter_to_multi_scale() -> None:
+    canvases = make_canvases("rotations")
+    anomalies = random_anomalies(canvases)
+    generator = AnomalyMapGenerator("multi_scale", SIZES[-1])
+    before = generator(anomalies, canvases, (50, 50))
+    for scale in range(len(SIZES)):
+        changed = [each + 1 if index == scale else each for index, each in enumerate(anomalies)]
+        difference = generator(changed, canvases, (50, 50)) - before
+        assert difference[0, 0, 25, 25].item() == pytest.approx(1 / 3, abs=1e-5)
+    # A transformation that is told better than another everywhere makes no difference.
+    anomalies = [torch.stack([each[:, 0], *[torch.zeros_like(each[:, 0])] * 3], dim=1) for each in anomalies]
+    expected = generator(anomalies, canvases, (50, 50))
+    for each in anomalies:
+        each[:, 1:] = each[:, 0].min() / 2
+    assert torch.equal(generator(anomalies, canvases, (50, 50)), expected)
+
+
+@LOCALIZATIONS
+def test_maps_of_a_batch_are_those_of_its_images(localization: Localization) -> None:
+    canvases = make_canvases("full")
+    anomalies = random_anomalies(canvases, num_images=3)
+    generator = AnomalyMapGenerator(localization, SIZES[-1])
+    together = generator(anomalies, canvases, (60, 50))
+    assert together.shape == (3, 1, 60, 50)
+    assert together.min() >= 0
+    for index in range(3):
+        alone = generator([scale[index : index + 1] for scale in anomalies], canvases, (60, 50))
+        torch.testing.assert_close(alone, together[index : index + 1], atol=1e-6, rtol=0)
+
+
+def test_margin_without_votes_is_not_anomalous() -> None:
+    canvases = make_canvases("rotations")
+    anomalies = [torch.ones_like(each) for each in no_anomalies(canvases)]
+    (anomaly_map,) = AnomalyMapGenerator("finest_scale", SIZES[-1])(anomalies, canvases, (SIZES[-1],) * 2)
+    inside = anomaly_map[0, MARGIN:-MARGIN, MARGIN:-MARGIN]
+    assert anomaly_map.sum().item() == pytest.approx(inside.sum().item())
+    assert inside.sum().item() == pytest.approx(math.ceil(0.05 * 31**2))

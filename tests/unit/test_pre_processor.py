@@ -1,0 +1,107 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What is exported resizes as what was tested, with antialiasing."""
+
+import pytest
+import torch
+from anomalib.pre_processing import PreProcessor
+from torch import nn
+from torchvision.transforms.v2 import CenterCrop, Compose, Identity, InterpolationMode, Normalize, Resize, Transform
+
+from anomalib_htdgm.models.htdgm.pre_processor import AntialiasedPreProcessor, configure_pre_processor
+
+IMAGE_SIZES = pytest.mark.parametrize("size", [(300, 200), (900, 1000), (256, 256), (40, 500), (20, 20)], ids=str)
+HALF = [0.5, 0.5, 0.5]
+
+
+def make_images(size: tuple[int, int], num_images: int = 2) -> torch.Tensor:
+    return torch.rand(num_images, 3, *size, generator=torch.Generator().manual_seed(0))
+
+
+@IMAGE_SIZES
+@pytest.mark.parametrize("new_size", [None, (64, 64), (100, 333)], ids=str)
+def test_export_equals_engine(size: tuple[int, int], new_size: tuple[int, int] | None) -> None:
+    pre_processor, images = configure_pre_processor(new_size), make_images(size)
+    exported = pre_processor(images)
+    assert exported.shape == (2, 3, *(new_size or (256, 256)))
+    # PyTorch rounds the ratio of sizes to float32; the matrices do not.
+    tolerance = 1e-4 if new_size == (100, 333) else 1e-5
+    torch.testing.assert_close(exported, pre_processor.transform(images), atol=tolerance, rtol=0)
+
+
+def test_antialiasing_makes_a_difference() -> None:
+    transform, images = Compose([Resize((64, 64), antialias=True), Normalize(HALF, HALF)]), make_images((300, 200))
+    difference = PreProcessor(transform)(images) - AntialiasedPreProcessor(transform)(images)
+    assert difference.abs().max() > 0.5
+
+
+@IMAGE_SIZES
+def test_values_are_in_range(size: tuple[int, int]) -> None:
+    pre_processor, images = configure_pre_processor(), make_images(size).round()  # black and white pixels
+    for output in (pre_processor(images), pre_processor.transform(images)):
+        assert output.min() >= -1 - 1e-5
+        assert output.max() <= 1 + 1e-5
+        assert output.min() < output.max()
+    for value in (0.0, 0.5, 1.0):
+        output = pre_processor(torch.full((1, 3, *size), value))
+        torch.testing.assert_close(output, torch.full_like(output, 2 * value - 1), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("new_size", [(256, 256), (40, 60)], ids=str)
+def test_checkpoint_keeps_the_transform(new_size: tuple[int, int]) -> None:
+    pre_processor, restored = configure_pre_processor(new_size), AntialiasedPreProcessor()
+    restored.load_checkpoint_config(pre_processor.checkpoint_config())
+    images = make_images((300, 200))
+    assert torch.equal(restored(images), pre_processor(images))
+    assert torch.equal(restored.transform(images), pre_processor.transform(images))
+    torch.testing.assert_close(restored(images), restored.transform(images), atol=1e-5, rtol=0)
+
+
+def test_checkpoint_replaces_the_transform() -> None:
+    pre_processor, images = configure_pre_processor((40, 60)), make_images((30, 30))
+    pre_processor.load_checkpoint_config(AntialiasedPreProcessor().checkpoint_config())
+    assert pre_processor(images) is images
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        Resize((50, 70), antialias=True),
+        Compose([Resize((50, 70), antialias=True)]),
+        Compose([CenterCrop(80), Compose([Resize((50, 70)), Normalize(HALF, HALF)])]),
+        Compose([Resize([50, 70], interpolation="bilinear"), Resize((20, 30))]),
+    ],
+    ids=["alone", "composed", "nested", "twice"],
+)
+def test_own_transforms_are_honoured(transform: Transform) -> None:
+    pre_processor, images = AntialiasedPreProcessor(transform), make_images((100, 120))
+    torch.testing.assert_close(pre_processor(images), transform(images), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        Resize(50),
+        Resize((50, 70), antialias=False),
+        Resize((50, 70), interpolation=InterpolationMode.BICUBIC),
+        Resize((50, 70), interpolation=InterpolationMode.NEAREST),
+        Compose([Resize(50), Normalize(HALF, HALF)]),
+        CenterCrop(60),
+        nn.Sequential(Resize((50, 70)), Normalize(HALF, HALF)),
+        Identity(),
+        Resize(None, max_size=50),
+        Resize((50, 70), interpolation=2),
+        Compose([torch.square, Resize(50)]),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_translated_is_left_to_anomalib(transform: Transform) -> None:
+    images = make_images((100, 120))
+    assert torch.equal(AntialiasedPreProcessor(transform)(images), PreProcessor(transform)(images))
+
+
+def test_no_transform_passes_images_through() -> None:
+    pre_processor, images = AntialiasedPreProcessor(None), make_images((30, 40))
+    assert pre_processor.transform is None
+    assert pre_processor(images) is images

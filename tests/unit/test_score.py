@@ -1,0 +1,99 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Scores are means over the most anomalous patches, over transformations and over scales."""
+
+import math
+
+import pytest
+import torch
+
+from anomalib_htdgm.models.htdgm.score import Vote, anomaly_score, patch_anomaly
+
+VOTES = pytest.mark.parametrize("vote", ["probability", "log_probability"])
+FRACTIONS = pytest.mark.parametrize("fraction", [1e-6, 0.01, 0.05, 0.3, 0.999, 1.0])
+
+
+@pytest.fixture
+def anomalies() -> list[torch.Tensor]:
+    """Anomalies of 4 images at three scales, 5 transformations each."""
+    source = torch.Generator().manual_seed(0)
+    return [torch.rand(4, 5, size, size, generator=source) for size in (3, 6, 10)]
+
+
+def slow_score(anomalies: list[torch.Tensor], fraction: float, image: int) -> float:
+    """Compute the score of one image patch by patch."""
+    scale_means = []
+    for scale in anomalies:
+        transformation_means = []
+        for patches in scale[image].flatten(1).tolist():
+            count = max(1, math.ceil(fraction * len(patches)))
+            transformation_means.append(sum(sorted(patches)[-count:]) / count)
+        scale_means.append(sum(transformation_means) / len(transformation_means))
+    return sum(scale_means) / len(scale_means)
+
+
+@FRACTIONS
+def test_equals_a_slow_loop(anomalies: list[torch.Tensor], fraction: float) -> None:
+    expected = [slow_score(anomalies, fraction, image) for image in range(4)]
+    assert anomaly_score(anomalies, fraction).tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_fraction_of_one_is_the_mean(anomalies: list[torch.Tensor]) -> None:
+    expected = sum(scale.mean(dim=(1, 2, 3)) for scale in anomalies) / 3
+    torch.testing.assert_close(anomaly_score(anomalies, 1.0), expected)
+    torch.testing.assert_close(anomaly_score(anomalies, 1), expected)
+
+
+def test_at_least_one_patch_counts(anomalies: list[torch.Tensor]) -> None:
+    expected = sum(scale.amax(dim=(2, 3)).mean(dim=1) for scale in anomalies) / 3
+    torch.testing.assert_close(anomaly_score(anomalies, 1e-9), expected)
+
+
+def test_five_percent_of_a_hundred_patches_are_the_worst_five() -> None:
+    patches = torch.arange(100.0)[torch.randperm(100, generator=torch.Generator().manual_seed(0))]
+    assert anomaly_score([patches.view(1, 1, 10, 10)], 0.05).tolist() == [97]  # of 95 to 99
+    patches = torch.stack([patches, 2 * patches])
+    assert anomaly_score([patches.view(1, 2, 10, 10)], 0.05).tolist() == [97 * 1.5]
+
+
+def test_scales_have_equal_weight_whatever_their_size() -> None:
+    scales = [torch.full((1, 4, size, size), value) for size, value in ((3, 1.0), (50, 0.0))]
+    assert anomaly_score(scales, 1.0).tolist() == [0.5]
+
+
+@VOTES
+def test_less_probable_is_more_anomalous(vote: Vote) -> None:
+    probabilities = torch.linspace(0.001, 1, 100)
+    anomalies = patch_anomaly(probabilities.log(), vote)
+    assert (anomalies.diff() < 0).all()
+    assert anomalies[-1] == 0
+    expected = 1 - probabilities if vote == "probability" else -probabilities.log()
+    torch.testing.assert_close(anomalies, expected, atol=1e-6, rtol=1e-5)
+    if vote == "probability":
+        assert anomalies.max() <= 1
+
+
+@VOTES
+def test_certainly_wrong_votes_stay_finite(vote: Vote) -> None:
+    anomalies = patch_anomaly(torch.tensor([-1e6, -200.0, 0.0]), vote)
+    assert anomalies.isfinite().all()
+    assert anomalies.tolist() == ([1, 1, 0] if vote == "probability" else [1e6, 200, 0])
+
+
+@VOTES
+@FRACTIONS
+def test_a_less_probable_image_scores_higher(vote: Vote, fraction: float) -> None:
+    normal = torch.rand(3, 4, 8, 8, generator=torch.Generator().manual_seed(0)).mul(0.5).add(0.4)
+    for anomalous in (normal * 0.5, normal.index_fill(2, torch.tensor(0), 0.01)):  # all, or a few patches
+        scores = [anomaly_score([patch_anomaly(each.log(), vote)], fraction) for each in (normal, anomalous)]
+        assert (scores[1] > scores[0]).all()
+
+
+@FRACTIONS
+def test_images_do_not_touch_one_another(anomalies: list[torch.Tensor], fraction: float) -> None:
+    together = anomaly_score(anomalies, fraction)
+    assert together.shape == (4,)
+    for index in range(4):
+        alone = anomaly_score([scale[index : index + 1] for scale in anomalies], fraction)
+        torch.testing.assert_close(alone, together[index : index + 1], atol=0, rtol=0)

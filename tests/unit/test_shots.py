@@ -1,0 +1,227 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The training images are the same whatever the dataloader, and files that cannot be trained on are named."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from anomalib.data import Folder, ImageBatch, ImageItem
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from anomalib_htdgm.data.few_shot import FewShot
+from anomalib_htdgm.data.shots import RepeatedBatch, read_shots
+
+NUM_IMAGES = 9
+
+
+def write_image(path: Path, mode: str = "RGB", size: tuple[int, int] = (24, 20), seed: int = 0) -> Path:
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size[::-1], 4), np.uint8)
+    image = (
+        Image.fromarray(pixels[..., 0].astype(np.uint16) * 3)
+        if mode == "I;16"
+        else Image.fromarray(pixels).convert(mode)
+    )
+    assert image.mode == mode
+    image.save(path)
+    return path
+
+
+def make_folder(root: Path, **arguments: object) -> Folder:
+    settings = {
+        "train_batch_size": 4,
+        "num_workers": 0,
+        "test_split_mode": "none",
+        "val_split_mode": "none",
+    } | arguments
+    folder = Folder(name="folder", root=root, normal_dir="good", **settings)
+    folder.setup()
+    return folder
+
+
+def read(folder: Folder, k_shot: int, seed: int = 0) -> ImageBatch:
+    return read_shots(folder.train_dataloader(), k_shot, seed, smallest_side=11)
+
+
+class Items(Dataset):
+    """A plain dataset of items."""
+
+    def __init__(self, images: list[torch.Tensor]) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> ImageItem:
+        """Return one image."""
+        return ImageItem(image=self.images[index], gt_label=torch.tensor(0))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Folder of different images."""
+    (tmp_path / "good").mkdir()
+    for index in range(NUM_IMAGES):
+        write_image(tmp_path / "good" / f"{index}.png", seed=index)
+    return tmp_path
+
+
+class TestDraw:
+    """Which images are read, and that they are read right."""
+
+    @pytest.mark.parametrize("k_shot", [1, 4])
+    @pytest.mark.parametrize("seed", [0, 1, 7])
+    def test_same_images_as_few_shot(self, root: Path, k_shot: int, seed: int) -> None:
+        few_shot = FewShot(make_folder(root), k_shot, seed)
+        few_shot.setup()
+        batch = read(make_folder(root), k_shot, seed)
+        assert isinstance(batch, ImageBatch)
+        assert list(map(str, batch.image_path)) == few_shot.shot_paths
+        assert len(set(few_shot.shot_paths)) == k_shot
+        # Reading what FewShot left draws the same images again.
+        again = read_shots(few_shot.train_dataloader(), k_shot, seed, smallest_side=11)
+        assert torch.equal(again.image, batch.image)
+
+    def test_seeds_draw_different_images(self, root: Path) -> None:
+        folder = make_folder(root)
+        assert len({tuple(map(str, read(folder, 3, seed).image_path)) for seed in range(8)}) > 4
+
+    def test_pixels_are_those_of_the_files(self, root: Path) -> None:
+        batch = read(make_folder(root), 3)
+        assert batch.image.shape == (3, 3, 20, 24)
+        for path, image in zip(batch.image_path, batch.image, strict=True):
+            expected = np.asarray(Image.open(path), np.float32).transpose(2, 0, 1) / 255
+            np.testing.assert_allclose(image.numpy(), expected, atol=1e-6)
+
+    @pytest.mark.parametrize(
+        "settings", [{"train_batch_size": 1}, {"train_batch_size": 32}, {"num_workers": 2}], ids=str
+    )
+    def test_dataloader_makes_no_difference(self, root: Path, settings: dict[str, int]) -> None:
+        expected = read(make_folder(root), 5, seed=3)
+        torch.manual_seed(1)
+        batch = read(make_folder(root, **settings), 5, seed=3)
+        assert batch.image_path == expected.image_path
+        assert torch.equal(batch.image, expected.image)
+
+    @pytest.mark.parametrize("k_shot", [NUM_IMAGES, NUM_IMAGES + 1, 1000])
+    def test_all_if_there_are_fewer(self, root: Path, k_shot: int) -> None:
+        batch = read(make_folder(root), k_shot)
+        assert [Path(path).name for path in batch.image_path] == [f"{index}.png" for index in range(NUM_IMAGES)]
+
+    def test_labelled_anomalies_are_not_drawn(self, root: Path) -> None:
+        folder = make_folder(root)
+        folder.train_data.samples.loc[::2, "label_index"] = 1
+        assert [Path(path).name for path in read(folder, 100).image_path] == ["1.png", "3.png", "5.png", "7.png"]
+        folder.train_data.samples["label_index"] = 1
+        with pytest.raises(ValueError, match=r"^datamodule: .*no normal images"):
+            read(folder, 1)
+
+    def test_empty_training_set(self) -> None:
+        with pytest.raises(ValueError, match=r"^datamodule: .*no normal images"):
+            read_shots(DataLoader(Items([])), 1, seed=0, smallest_side=11)
+
+
+class TestFiles:
+    """Kinds of files."""
+
+    @pytest.mark.parametrize("mode", ["L", "RGBA", "I;16", "P", "1", "LA"])
+    def test_modes_become_three_channels(self, tmp_path: Path, mode: str) -> None:
+        (tmp_path / "good").mkdir()
+        write_image(tmp_path / "good" / "0.png", mode)
+        batch = read(make_folder(tmp_path), 1)
+        assert batch.image.shape == (1, 3, 20, 24)
+        assert batch.image.min() >= 0
+        assert 0.5 < batch.image.max() <= 1
+        assert batch.image.std() > 0.05
+        if mode in {"L", "LA", "1", "I;16"}:
+            assert torch.equal(batch.image[:, 0], batch.image[:, 2])
+
+    def test_clipping_of_sixteen_bits_is_announced(self, root: Path, caplog: pytest.LogCaptureFixture) -> None:
+        read(make_folder(root), NUM_IMAGES)
+        assert not caplog.records
+        path = write_image(root / "good" / "3.png", "I;16")
+        read(make_folder(root), NUM_IMAGES)
+        assert [str(path) in record.getMessage() for record in caplog.records] == [True]
+
+    @pytest.mark.parametrize("damage", [lambda _: b"", lambda _: b"no image", lambda raw: raw[: len(raw) // 2]])
+    def test_corrupt_file_is_named(self, root: Path, damage: Callable[[bytes], bytes]) -> None:
+        path = root / "good" / "5.png"
+        path.write_bytes(damage(path.read_bytes()))
+        with pytest.raises(ValueError, match=f"{re.escape(str(path))} cannot be read"):
+            read(make_folder(root), NUM_IMAGES)
+
+    @pytest.mark.parametrize(("size", "named"), [((10, 40), "40x10"), ((40, 10), "10x40"), ((1, 1), "1x1")])
+    def test_small_file_is_named(self, root: Path, size: tuple[int, int], named: str) -> None:
+        path = write_image(root / "good" / "5.png", size=size)
+        with pytest.raises(ValueError, match=f"{re.escape(str(path))} has {named} pixels; .*11x11"):
+            read(make_folder(root), NUM_IMAGES)
+
+    def test_only_the_files_that_were_drawn_matter(self, root: Path) -> None:
+        drawn = {Path(path).name for path in read(make_folder(root), 2).image_path}
+        for index in range(NUM_IMAGES):
+            if f"{index}.png" not in drawn:
+                (root / "good" / f"{index}.png").write_bytes(b"")
+        assert {Path(path).name for path in read(make_folder(root), 2).image_path} == drawn
+
+    def test_smallest_legal_file(self, tmp_path: Path) -> None:
+        (tmp_path / "good").mkdir()
+        write_image(tmp_path / "good" / "0.png", size=(11, 11))
+        assert read(make_folder(tmp_path), 1).image.shape == (1, 3, 11, 11)
+
+    def test_different_shapes_are_named(self, root: Path) -> None:
+        write_image(root / "good" / "5.png", size=(30, 20))
+        with pytest.raises(ValueError, match=re.escape("different shapes [(3, 20, 24), (3, 20, 30)]")):
+            read(make_folder(root), NUM_IMAGES)
+
+
+class TestDataloaders:
+    """Dataloaders of other makes."""
+
+    def test_plain_dataset(self) -> None:
+        images = list(torch.rand(6, 3, 20, 24, generator=torch.Generator().manual_seed(0)))
+        loader = DataLoader(Items(images), batch_size=2, shuffle=True, collate_fn=ImageBatch.collate)
+        batch = read_shots(loader, 6, seed=0, smallest_side=11)
+        assert torch.equal(batch.image, torch.stack(images))
+        drawn = read_shots(loader, 2, seed=0, smallest_side=11).image
+        assert sum(any(torch.equal(one, other) for other in images) for one in drawn) == 2
+        assert not torch.equal(*drawn)
+
+    def test_plain_dataset_of_several_shapes(self) -> None:
+        loader = DataLoader(Items([torch.zeros(3, 20, 24), torch.zeros(3, 30, 24)]), collate_fn=ImageBatch.collate)
+        with pytest.raises(ValueError, match=re.escape("[(3, 20, 24), (3, 30, 24)]")):
+            read_shots(loader, 2, seed=0, smallest_side=11)
+
+    @pytest.mark.parametrize("given", [[1, 2], None, iter(())], ids=["list", "None", "iterator"])
+    def test_no_dataloader(self, given: object) -> None:
+        with pytest.raises(TypeError, match=f"^train_dataloaders: got {type(given).__name__}"):
+            read_shots(given, 1, seed=0, smallest_side=11)
+
+
+class TestRepeatedBatch:
+    """One batch, served again and again."""
+
+    @pytest.fixture
+    def batch(self) -> ImageBatch:
+        return ImageBatch(image=torch.rand(2, 3, 20, 20), gt_label=torch.zeros(2, dtype=torch.bool))
+
+    @pytest.mark.parametrize("times", [0, 1, 5])
+    def test_length(self, batch: ImageBatch, times: int) -> None:
+        served = RepeatedBatch(batch, times)
+        for _ in range(2):  # a second epoch is as long
+            assert len(list(served)) == len(served) == times
+
+    def test_served_batches_do_not_share_what_is_assigned(self, batch: ImageBatch) -> None:
+        image = batch.image.clone()
+        for served in RepeatedBatch(batch, 3):
+            assert served is not batch
+            assert torch.equal(served.image, image)
+            served.image = torch.zeros(2, 3, 5, 5)  # as a pre-processor does
+            served.gt_mask = torch.zeros(2, 5, 5)
+        assert torch.equal(batch.image, image)
+        assert batch.gt_mask is None

@@ -1,0 +1,265 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The torch model scores and localises images of any size, each for itself, and refuses what makes no sense."""
+
+import io
+import math
+import re
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from anomalib_htdgm.models.htdgm.equalization import Equalization, equalize
+from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
+from anomalib_htdgm.models.htdgm.training import Training
+
+from .textures import shingles
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SIZE = 64
+MakeImages = Callable[..., torch.Tensor]
+
+
+def small_model(**arguments: object) -> HtdgmModel:
+    return HtdgmModel(**{"input_size": (SIZE, SIZE), "image_size": 32, "coarsest_size": 20, "width": 8} | arguments)
+
+
+def train(model: HtdgmModel, images: torch.Tensor, iterations: int = 30) -> HtdgmModel:
+    for _ in Training(iterations=iterations, learning_rate=5e-3).run(model, images):
+        pass
+    return model
+
+
+def assert_identical(actual: object, expected: object) -> None:
+    torch.testing.assert_close(actual, expected, atol=0, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def model() -> HtdgmModel:
+    """A model that knows the rotations of its training image."""
+    return train(small_model(), shingles())
+
+
+class TestForward:
+    """Scores and maps of images, each for itself."""
+
+    @pytest.mark.parametrize("size", [(64, 64), (37, 91), (11, 11), (256, 200), (300, 13)], ids=str)
+    def test_images_of_any_size(self, model: HtdgmModel, size: tuple[int, int], make_images: MakeImages) -> None:
+        images = F.interpolate(make_images(2, 64), size, mode="bilinear")
+        output = model(images)
+        assert output.pred_score.shape == (2,)
+        assert output.anomaly_map.shape == (2, 1, *size)
+        for result in (output.pred_score, output.anomaly_map):
+            assert result.isfinite().all()
+            assert result.min() >= 0
+        assert output.anomaly_map.max() > 0
+
+    @pytest.mark.parametrize("vote", ["probability", "log_probability"])
+    @pytest.mark.parametrize("localization", ["multi_scale", "finest_scale"])
+    def test_probabilities_are_at_most_one(self, vote: str, localization: str, make_images: MakeImages) -> None:
+        model = train(small_model(vote=vote, localization=localization, patch_fraction=0.05), shingles(), iterations=10)
+        output = model(make_images(3, SIZE))
+        limit = 1 if vote == "probability" else math.inf
+        assert 0 < output.pred_score.max() <= limit
+        assert 0 < output.anomaly_map.max() <= limit
+        if vote == "log_probability":  # images of noise are nothing like the texture
+            assert output.pred_score.min() > 1
+
+    @pytest.mark.parametrize("size", [SIZE, 91])
+    @pytest.mark.parametrize("batch_size", [1, 3])
+    def test_scores_do_not_depend_on_the_batch(self, model: HtdgmModel, size: int, batch_size: int) -> None:
+        images = torch.cat([shingles(angle=seed, seed=seed, size=size) for seed in range(8)])
+        expected = model(images)
+        parts = [model(part) for part in images.split(batch_size)]
+        assert_identical(torch.cat([part.pred_score for part in parts]), expected.pred_score)
+        assert_identical(torch.cat([part.anomaly_map for part in parts]), expected.anomaly_map)
+        assert_identical(model(images.flip(0)).pred_score.flip(0), expected.pred_score)
+
+    def test_scoring_leaves_the_model_as_it_was(self, model: HtdgmModel, make_images: MakeImages) -> None:
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        images = make_images(2, SIZE)
+        given = images.clone()
+        first = model(images)
+        assert_identical(model(images).pred_score, first.pred_score)
+        assert_identical(images, given)
+        assert_identical(dict(model.state_dict()), before)
+
+    def test_score_is_the_mean_over_votes_that_the_model_shows(self, make_images: MakeImages) -> None:
+        model = train(small_model(vote="probability", patch_fraction=1.0), shingles(), iterations=5)
+        images = make_images(3, SIZE)
+        votes = model.votes(images)
+        assert [tuple(scale.shape) for scale in votes] == [(3, 4, size - 10, size - 10) for size in model.pyramid.sizes]
+        expected = 1 - torch.stack([scale.exp().mean(dim=(1, 2, 3)) for scale in votes]).mean(dim=0)
+        torch.testing.assert_close(model(images).pred_score, expected)
+
+    def test_untrained_model_refuses(self) -> None:
+        with pytest.raises(RuntimeError, match="Htdgm has not been trained"):
+            small_model()(shingles())
+
+    @pytest.mark.parametrize("adversarial", [False, True])
+    def test_state_dict_holds_the_whole_model(self, adversarial: bool, make_images: MakeImages) -> None:
+        model = small_model(adversarial=adversarial, k_shot=2, equalization="train")
+        training = Training(iterations=2, fake_weight=float(adversarial))
+        list(training.run(model, torch.cat([shingles(), shingles(seed=1)])))
+        file = io.BytesIO()
+        torch.save(model.state_dict(), file)
+        file.seek(0)
+        fresh = small_model(adversarial=adversarial, k_shot=2, equalization="train").eval()
+        fresh.load_state_dict(torch.load(file, weights_only=True))
+        images = make_images(3, SIZE)
+        assert_identical(fresh(images).pred_score, model(images).pred_score)
+        assert_identical(fresh(images).anomaly_map, model(images).anomaly_map)
+        if adversarial:
+            assert_identical(fresh.sample(3), model.sample(3))
+            assert_identical(fresh.reconstruct(), model.reconstruct())
+
+    def test_state_dict_of_an_untrained_model_is_untrained(self) -> None:
+        fresh = small_model().eval()
+        fresh.load_state_dict(small_model().state_dict())
+        with pytest.raises(RuntimeError, match="not been trained"):
+            fresh(shingles())
+
+
+class TestDefects:
+    """Defects on images that the model has not seen."""
+
+    @pytest.mark.parametrize("defect", ["rotated by 45 degrees", "upside down", "noise"])
+    @pytest.mark.parametrize("position", [(8, 8), (12, 36), (24, 24), (40, 16), (36, 40)], ids=str)
+    def test_scored_and_found(
+        self, model: HtdgmModel, defect: str, position: tuple[int, int], make_images: MakeImages
+    ) -> None:
+        other = {
+            "rotated by 45 degrees": shingles(angle=0.3 + math.pi / 4, seed=2),
+            "upside down": shingles(angle=0.3 + math.pi, seed=2),
+            "noise": make_images(1, SIZE),
+        }[defect]
+        clean = shingles(seed=1)
+        rows, columns = (slice(start, start + 16) for start in position)
+        damaged = clean.clone()
+        damaged[..., rows, columns] = other[..., rows, columns]
+
+        output = model(torch.cat([clean, damaged]))
+        assert output.pred_score[1] > 3 * output.pred_score[0]
+        row, column = divmod(output.anomaly_map[1, 0].flatten().argmax().item(), SIZE)
+        assert rows.start <= row < rows.stop
+        assert columns.start <= column < columns.stop
+        assert output.anomaly_map[1].max() > 2 * output.anomaly_map[0].max()
+
+    def test_all_shots_are_normal(self) -> None:
+        kinds = [shingles(angle) for angle in (0.3, 1.9, 3.5)]
+        unseen = torch.cat([shingles(angle, seed=1) for angle in (0.3, 1.9, 3.5)])
+        of_one = train(small_model(k_shot=3, width=16), kinds[0])
+        of_three = train(small_model(k_shot=3, width=16), torch.cat(kinds), iterations=40)
+        assert of_one.num_shots == 1
+        assert of_three.num_shots == 3
+        scores = of_one(unseen).pred_score
+        assert scores[1:].min() > 3 * scores[0]
+        assert (3 * of_three(unseen).pred_score[1:] < scores[1:]).all()
+
+
+class TestEqualization:
+    """Histograms are equalised where one asks for it."""
+
+    @pytest.fixture(scope="class")
+    def images(self) -> torch.Tensor:
+        """Images of little contrast."""
+        return torch.cat([shingles() * 0.2 - 0.3, shingles(seed=1) * 0.1 + 0.3])
+
+    @pytest.mark.parametrize(
+        ("equalization", "in_training", "in_test"),
+        [("none", False, False), ("train", True, False), ("both", True, True)],
+    )
+    def test_images_concerned(
+        self, equalization: Equalization, in_training: bool, in_test: bool, images: torch.Tensor
+    ) -> None:
+        model = small_model(equalization=equalization)
+        as_they_are, equalized = model.pyramid(images), model.pyramid(equalize(images))
+        assert_identical(model.reduce(images, training=True), equalized if in_training else as_they_are)
+        assert_identical(model.reduce(images), equalized if in_test else as_they_are)
+        assert (equalized[0] - as_they_are[0]).abs().max() > 0.1
+
+    def test_models_and_scores(self, images: torch.Tensor) -> None:
+        none, train_only, both = (
+            train(small_model(equalization=each, k_shot=2), images, iterations=3) for each in ("none", "train", "both")
+        )
+        assert_identical(dict(both.state_dict()), dict(train_only.state_dict()))
+        weights = [each.discriminators[0].convolutions[0].weight for each in (none, train_only)]
+        assert not torch.equal(*weights)
+        assert not torch.equal(both(images).pred_score, train_only(images).pred_score)
+        assert_identical(both(images).pred_score, train_only(equalize(images)).pred_score)
+
+    @pytest.mark.parametrize("size", [(11, 11), (37, 91), (64, 64)], ids=str)
+    def test_contrast_grows_and_images_keep_range_and_shape(self, size: tuple[int, int], images: torch.Tensor) -> None:
+        images = F.interpolate(images, size, mode="bilinear")
+        equalized = equalize(images)
+        assert equalized.shape == images.shape
+        assert equalized.min() >= -1
+        assert equalized.max() <= 1
+        assert (equalized.std(dim=(1, 2, 3)) > 1.1 * images.std(dim=(1, 2, 3))).all()
+
+    def test_hue_is_kept(self) -> None:
+        gray = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(0)).expand(-1, 3, -1, -1) - 0.5
+        equalized = equalize(gray)
+        torch.testing.assert_close(equalized, equalized[:, :1].expand(-1, 3, -1, -1), atol=1e-6, rtol=0)
+        red = torch.cat([gray[:, :1], torch.full_like(gray[:, 1:], -1)], dim=1)
+        torch.testing.assert_close(equalize(red)[:, 1:], torch.full_like(gray[:, 1:], -1), atol=1e-6, rtol=0)
+
+
+class TestArguments:
+    """Arguments out of their range are named, with what was given."""
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            *(("k_shot", value) for value in (0, -1, 1.5, "1", True, None)),
+            *(("width", value) for value in (0, 8.0, "x")),
+            *(("double_width_every", value) for value in (0, -1, 0.5)),
+            *(("patch_fraction", value) for value in (0, 0.0, 1.5, -0.1, math.nan, math.inf, "x", None)),
+            *(("vote", value) for value in ("x", "", None)),
+            *(("localization", value) for value in ("x", "", None)),
+            *(("equalization", value) for value in ("x", "", True)),
+            *(("image_size", value) for value in (10, 0, 64.5, "x")),
+            *(("coarsest_size", value) for value in (5, 10, 33, 25.5)),
+            *(("scale_factor", value) for value in (1, 1.0, 0, -0.5, 2, math.nan)),
+            *(
+                ("transformations", value)
+                for value in ("x", "", [], ["identity"], ["identity", "rotate45"], ["flip", "flip"])
+            ),
+        ],
+        ids=str,
+    )
+    def test_of_the_model(self, name: str, value: object) -> None:
+        with pytest.raises(ValueError, match=f"^{name}: ") as caught:
+            small_model(**{name: value})
+        given = "rotate45" if value == ["identity", "rotate45"] else value
+        assert repr(given) in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            *(
+                (f"{which}s", value)
+                for which in ("iteration", "discriminator_step", "generator_step")
+                for value in (0, -1, 1.5, "x")
+            ),
+            *(("learning_rate", value) for value in (0, 0.0, -1e-4, math.nan, math.inf, "x")),
+            *(
+                (which, value)
+                for which in ("reconstruction_weight", "fake_weight")
+                for value in (-1, -0.5, math.nan, "x", None)
+            ),
+        ],
+        ids=str,
+    )
+    def test_of_the_training(self, name: str, value: object) -> None:
+        with pytest.raises(ValueError, match=f"^{re.escape(name)}: got {re.escape(repr(value))};"):
+            Training(**{name: value})
+
+    def test_limits_are_legal(self) -> None:
+        small_model(k_shot=1, width=1, patch_fraction=1, image_size=11, coarsest_size=11, double_width_every=1)
+        small_model(patch_fraction=1e-9, scale_factor=0.01, transformations=["flip", "identity"])
+        Training(iterations=1, discriminator_steps=1, generator_steps=1, reconstruction_weight=0, fake_weight=0)

@@ -1,0 +1,354 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Training is repeatable, goes from coarse to fine as published, and learns what it is shown."""
+
+import math
+from itertools import product
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from anomalib_htdgm import Htdgm
+from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
+from anomalib_htdgm.models.htdgm.training import Training
+
+from .textures import shingles
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+TWO_KINDS = pytest.mark.parametrize("fake_weight", [0.0, 1.0], ids=["discriminators", "adversarial"])
+
+
+def tiny_model(**arguments: object) -> HtdgmModel:
+    """Make a model of two scales, 13 and 16 pixels."""
+    return HtdgmModel(**{"input_size": (32, 32), "image_size": 16, "coarsest_size": 13, "width": 4} | arguments)
+
+
+def train(model: HtdgmModel, images: torch.Tensor, seed: int = 0, **arguments: object) -> HtdgmModel:
+    for step in Training(**arguments).run(model, images, seed):
+        assert all(loss.isfinite() for loss in step.losses.values())
+    return model
+
+
+def state_of(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def assert_identical(actual: object, expected: object) -> None:
+    torch.testing.assert_close(actual, expected, atol=0, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def two_images() -> torch.Tensor:
+    """Two images that have little in common."""
+    return torch.cat([shingles(), -shingles(angle=2.0, seed=1) * 0.5 + 0.4])
+
+
+@pytest.fixture(scope="module")
+def generative_model(two_images: torch.Tensor) -> HtdgmModel:
+    """A model of up to three images, trained with generators on two."""
+    model = tiny_model(k_shot=3, width=8, adversarial=True)
+    return train(model, two_images, iterations=30, learning_rate=5e-3, fake_weight=1.0)
+
+
+class TestRepeatability:
+    """A seed gives one model, bit for bit."""
+
+    @TWO_KINDS
+    def test_seed_alone_determines_weights_and_scores(self, fake_weight: float, two_images: torch.Tensor) -> None:
+        models = []
+        for global_seed, seed in ((1, 0), (2, 0), (1, 3)):
+            torch.manual_seed(global_seed)
+            model = tiny_model(k_shot=2, adversarial=fake_weight > 0)
+            for _ in Training(iterations=3, fake_weight=fake_weight).run(model, two_images, seed):
+                torch.rand(global_seed)  # others draw from the global state meanwhile
+            models.append(model)
+        first, second, other = models
+        images = shingles(seed=5)
+        assert_identical(second.state_dict(), first.state_dict())
+        assert_identical(second(images).pred_score, first(images).pred_score)
+        assert_identical(second(images).anomaly_map, first(images).anomaly_map)
+        assert not torch.equal(other(images).pred_score, first(images).pred_score)
+        for networks in (
+            zip(first.discriminators, other.discriminators, strict=True),
+            zip(first.generators, other.generators, strict=True),
+        ):
+            for one, another in networks:
+                assert not torch.equal(one.convolutions[0].weight, another.convolutions[0].weight)
+
+    @TWO_KINDS
+    def test_global_random_state_is_left_alone(self, fake_weight: float) -> None:
+        model = tiny_model(adversarial=fake_weight > 0)
+        before = torch.get_rng_state()
+        train(model, shingles(), iterations=2, fake_weight=fake_weight)
+        assert_identical(torch.get_rng_state(), before)
+
+    def test_training_again_starts_from_scratch(self) -> None:
+        model = train(tiny_model(), shingles(), iterations=3)
+        expected = state_of(model)
+        train(model, shingles(angle=1.0), iterations=3, seed=1)
+        assert not torch.equal(
+            model.discriminators[0].convolutions[0].weight, expected["discriminators.0.convolutions.0.weight"]
+        )
+        assert_identical(train(model, shingles(), iterations=3).state_dict(), expected)
+
+
+class TestSteps:
+    """The iterator yields a step at a time."""
+
+    @TWO_KINDS
+    def test_iterations_of_each_scale_coarse_to_fine(self, fake_weight: float) -> None:
+        model = tiny_model(adversarial=fake_weight > 0, image_size=20)
+        steps = list(Training(iterations=4, fake_weight=fake_weight).run(model, shingles()))
+        assert model.pyramid.sizes == [13, 17, 20]
+        assert [(step.scale, step.iteration) for step in steps] == list(product(range(3), range(4)))
+        assert all(loss.isfinite() and not loss.requires_grad for step in steps for loss in step.losses.values())
+
+    def test_a_step_changes_its_own_scale_only(self) -> None:
+        model = tiny_model()
+        steps = Training(iterations=1).run(model, shingles())
+        fine = state_of(model.discriminators[1])
+        next(steps)
+        coarse = state_of(model.discriminators[0])
+        assert_identical(state_of(model.discriminators[1]), fine)
+        next(steps)
+        coarse_parameters = {name: coarse[name] for name, _ in model.discriminators[0].named_parameters()}
+        assert_identical(
+            {name: value.detach() for name, value in model.discriminators[0].named_parameters()}, coarse_parameters
+        )
+        assert not torch.equal(model.discriminators[1].convolutions[0].weight, fine["convolutions.0.weight"])
+
+    def test_nothing_changes_before_the_first_step(self) -> None:
+        model = tiny_model(adversarial=True)
+        before = state_of(model)
+        steps = Training(iterations=1, fake_weight=1.0).run(model, shingles())
+        assert_identical(state_of(model), before)
+        next(steps)
+        assert not torch.equal(
+            model.discriminators[0].convolutions[0].weight, before["discriminators.0.convolutions.0.weight"]
+        )
+
+    def test_model_is_trained_when_the_iterator_is_exhausted(self) -> None:
+        model = tiny_model()
+        for _ in range(2):  # the second time, the model was trained before
+            steps = Training(iterations=2).run(model, shingles())
+            for _ in range(4):
+                next(steps)
+                assert not model.is_trained
+                with pytest.raises(RuntimeError, match="has not been trained"):
+                    model(shingles())
+            assert next(steps, None) is None
+            assert model.is_trained
+            assert not any(module.training for module in model.modules())
+
+    def test_number_of_discriminator_and_generator_steps(self) -> None:
+        kwargs = {"iterations": 2, "fake_weight": 1.0, "discriminator_steps": 3, "generator_steps": 2}
+        training, model = Training(**kwargs), tiny_model(adversarial=True)
+        optimizers = training.configure_optimizers(model)
+        list(training.run(model, shingles(), optimizers=optimizers))
+        taken = [next(iter(each.state.values()))["step"].item() for each in optimizers]
+        assert taken == [6, 6, 4, 4]  # two iterations of two discriminators and two generators
+
+
+class TestLearning:
+    """Discriminators learn to tell the transformations of the training image."""
+
+    @pytest.mark.parametrize(
+        "transformations",
+        ["rotations", ["identity", "flip", "rotate90+gray", "rotate270", "flip+right+rotate180"]],
+        ids=str,
+    )
+    def test_right_transformation_is_told_at_every_scale(self, transformations: str | list[str]) -> None:
+        model = HtdgmModel((64, 64), image_size=24, coarsest_size=16, width=8, transformations=transformations)
+        train(model, shingles(), iterations=40, learning_rate=5e-3)
+        votes = model.votes(shingles())
+        assert len(votes) == 3
+        assert all(scale.exp().mean() > 0.75 for scale in votes)  # chance is 0.25 and 0.2
+
+    def test_transformations_of_an_image_without_structure_cannot_be_told(self) -> None:
+        model = train(tiny_model(), torch.zeros(1, 3, 32, 32), iterations=10, learning_rate=5e-3)
+        for scale in model.votes(torch.zeros(1, 3, 32, 32)):
+            torch.testing.assert_close(scale.exp(), torch.full_like(scale, 0.25), atol=0.01, rtol=0)
+
+    @pytest.mark.parametrize("transformations", ["rotations", "full"])
+    @pytest.mark.parametrize("value", [-1.0, 0.0, 1.0])
+    def test_constant_images_train_and_score_finitely(self, transformations: str, value: float) -> None:
+        constant = torch.full((1, 3, 32, 32), value)
+        model = train(
+            tiny_model(transformations=transformations, adversarial=True), constant, iterations=2, fake_weight=1.0
+        )
+        output = model(torch.cat([constant, shingles(size=32)]))
+        assert output.pred_score.isfinite().all()
+        assert output.anomaly_map.isfinite().all()
+        assert output.pred_score[0] < output.pred_score[1]
+
+    def test_rate_of_the_discriminator_is_a_tenth_after_500_iterations(self) -> None:
+        model = HtdgmModel((13, 13), image_size=13, coarsest_size=13, width=2, transformations=["identity", "rotate90"])
+        training = Training(iterations=502, learning_rate=1e-3)
+        optimizers = training.configure_optimizers(model)
+        weight, previous, changes = model.discriminators[0].convolutions[0].weight, None, []
+        for step in training.run(model, shingles(size=13), optimizers=optimizers):
+            expected = 1e-3 if step.iteration < 500 else 1e-4
+            assert optimizers[0].param_groups[0]["lr"] == pytest.approx(expected)
+            if previous is not None:
+                changes.append((weight.detach() - previous).abs().mean().item())
+            previous = weight.detach().clone()
+        assert 0.05 < changes[499] / changes[498] < 0.2  # from iteration 499 to 500, and the one before
+
+    def test_reestimated_statistics_replace_running_averages(self) -> None:
+        models = [
+            train(tiny_model(), shingles(), iterations=3, reestimate_statistics=reestimated)
+            for reestimated in (True, False)
+        ]
+        assert_identical(*(list(model.parameters()) for model in models))
+        for reestimated, running in zip(*(model.discriminators for model in models), strict=True):
+            for one, other in zip(reestimated.norms, running.norms, strict=True):
+                assert not torch.allclose(one.running_mean, other.running_mean)
+                assert not torch.allclose(one.running_var, other.running_var, rtol=0.1)
+        real = models[0].reduce(shingles())[0]
+        canvases = models[0].canvases[0].draw(real)
+        reestimated, running = (model.discriminators[0].eval()(canvases)[0] for model in models)
+        batch = models[0].discriminators[0].train()(canvases)[0]
+        assert (reestimated - batch).abs().max() < 0.1 * (running - batch).abs().max()
+
+
+class TestStart:
+    """A scale starts from the weights of the scale before where the widths agree."""
+
+    @pytest.mark.parametrize("networks", ["discriminators", "generators"])
+    def test_weights_are_handed_on_and_doubled_widths_start_afresh(self, networks: str) -> None:
+        model = tiny_model(image_size=20, double_width_every=2, adversarial=True)
+        training = Training(iterations=10, fake_weight=1.0)
+        optimizers = training.configure_optimizers(model)
+        for index, optimizer in enumerate(optimizers):
+            if index not in {0, 3}:  # of the coarsest scale's discriminator and generator
+                optimizer.param_groups[0]["lr"] = 0.0
+        list(training.run(model, shingles(), optimizers=optimizers))
+        first, second, third = getattr(model, networks)
+        assert [network.width for network in (first, second, third)] == [4, 4, 8]
+        assert_identical(list(second.parameters()), list(first.parameters()))
+        assert all(convolution.bias.abs().max() > 1e-4 for convolution in first.convolutions[-1:])  # trained
+        for convolution in third.convolutions:
+            assert convolution.bias.eq(0).all()
+        weights = torch.cat([convolution.weight.flatten() for convolution in third.convolutions])
+        assert weights.std().item() == pytest.approx(0.02, rel=0.1)
+        assert weights.mean().item() == pytest.approx(0, abs=0.002)
+        scales = torch.cat([norm.weight for norm in third.norms])
+        assert scales.std().item() == pytest.approx(0.02, rel=0.5)
+        assert scales.mean().item() == pytest.approx(1, abs=0.02)
+
+    def test_one_width_is_the_default(self) -> None:
+        assert {network.width for network in tiny_model(image_size=20).discriminators} == {4}
+        doubled = tiny_model(image_size=20, double_width_every=1)
+        assert [network.width for network in doubled.discriminators] == [4, 8, 16]
+        assert train(doubled, shingles(), iterations=1)(shingles()).pred_score.isfinite().all()
+
+
+class TestGenerators:
+    """Generators exist with a fake weight; they reconstruct each training image and vary it."""
+
+    def test_without_fake_weight_there_are_neither_generators_nor_fake_class(self) -> None:
+        model = Htdgm(fake_weight=0.0, image_size=16, coarsest_size=13, width=2).model
+        assert len(model.generators) == 0
+        assert {network.convolutions[-1].out_channels for network in model.discriminators} == {4}
+        (step, *_) = Training(iterations=1).run(model, shingles())
+        assert set(step.losses) == {"discriminator_loss"}
+
+    def test_with_fake_weight_there_are_both(self) -> None:
+        model = Htdgm(fake_weight=0.5, image_size=16, coarsest_size=13, width=2).model
+        assert len(model.generators) == len(model.discriminators) == 2
+        assert {network.convolutions[-1].out_channels for network in model.discriminators} == {5}
+        (step, *_) = Training(iterations=1, fake_weight=0.5).run(model, shingles())
+        assert set(step.losses) == {"discriminator_loss", "fake_loss", "generator_loss", "reconstruction_loss"}
+
+    def test_noise_amplitude_is_the_error_of_the_reconstruction(
+        self, generative_model: HtdgmModel, two_images: torch.Tensor
+    ) -> None:
+        amplitudes = generative_model.noise_amplitudes
+        assert amplitudes[0].tolist() == [1, 1, 0]
+        with torch.no_grad():
+            coarse = generative_model.generate(torch.arange(2), 1)[0]
+            upsampled = F.interpolate(coarse, (16, 16), mode="bicubic", antialias=True)
+        for index, image in enumerate(F.interpolate(two_images, (32, 32), mode="bicubic", antialias=True)):
+            real = F.interpolate(image[None], (16, 16), mode="bicubic", antialias=True)[0]
+            expected = math.sqrt((upsampled[index] - real).pow(2).sum().item() / (3 * 16 * 16))
+            assert amplitudes[1, index].item() == pytest.approx(expected, rel=1e-4)
+        assert amplitudes[1, 0] != amplitudes[1, 1]
+
+    def test_each_image_has_its_own_reconstruction(
+        self, generative_model: HtdgmModel, two_images: torch.Tensor
+    ) -> None:
+        for reconstructions, images in zip(
+            generative_model.reconstruct(), generative_model.reduce(two_images), strict=True
+        ):
+            assert reconstructions.shape == images.shape
+            errors = (reconstructions[:, None] - images[None]).square().mean(dim=(2, 3, 4))
+            assert (2 * errors.diagonal() < errors.flip(1).diagonal()).all()
+
+    def test_reconstruction_uses_the_fixed_noise(self, generative_model: HtdgmModel) -> None:
+        noise = generative_model.fixed_noise
+        assert noise[2].eq(0).all()  # room for a third image that there was not
+        assert (noise[:2] == noise[:2, :1]).all()  # one channel, repeated
+        assert noise[0].std().item() == pytest.approx(1, abs=0.2)
+        assert not torch.equal(noise[0], noise[1])
+        torch.manual_seed(0)
+        first = generative_model.reconstruct()
+        torch.manual_seed(1)
+        assert_identical(generative_model.reconstruct(), first)
+
+    def test_samples_follow_their_seed(self, generative_model: HtdgmModel) -> None:
+        first, again, other = (generative_model.sample(5, seed) for seed in (0, 0, 1))
+        assert [tuple(images.shape) for images in first] == [(5, 3, 13, 13), (5, 3, 16, 16)]
+        assert_identical(again, first)
+        for images, others in zip(first, other, strict=True):
+            assert images.abs().max() <= 1
+            assert images.std() > 0.05
+            assert (images - others).abs().mean() > 0.01
+            assert len(images.flatten(1).unique(dim=0)) == 5
+
+    def test_picture_has_a_row_for_each_scale(self, generative_model: HtdgmModel) -> None:
+        picture = generative_model.picture(num_images=4)
+        assert picture.ndim == 3
+        assert len(picture) == 3
+        assert picture.min() >= 0
+        assert picture.max() <= 1
+        height, width = picture.shape[1:]
+        assert 2 * 16 <= height <= 2 * 20  # two scales, and six images: two reconstructions and four samples
+        assert 6 * 16 <= width <= 6 * 20
+        assert not torch.equal(generative_model.picture(4, seed=1), picture)
+
+    @pytest.mark.parametrize("call", ["sample", "reconstruct", "picture"])
+    def test_sampling_needs_training_and_generators(self, call: str) -> None:
+        arguments = [1] if call == "sample" else []
+        for adversarial in (False, True):
+            with pytest.raises(RuntimeError, match="not been trained"):
+                getattr(tiny_model(adversarial=adversarial), call)(*arguments)
+        with pytest.raises(RuntimeError, match=r"^fake_weight: "):
+            getattr(train(tiny_model(), shingles(), iterations=1), call)(*arguments)
+
+
+class TestRefusedImages:
+    """Images that cannot be trained on are named, and leave the model as it was."""
+
+    @pytest.mark.parametrize(
+        ("images", "message"),
+        [
+            (torch.zeros(3, 3, 32, 32), "images: got 3; allowed are 1 to 2"),
+            (torch.zeros(0, 3, 32, 32), "images: got 0; allowed are 1 to 2"),
+            (torch.zeros(1, 3, 10, 32), "images: got 10x32 pixels; .*11x11"),
+            (torch.zeros(1, 3, 32, 10), "images: got 32x10 pixels; .*11x11"),
+            (torch.stack([torch.zeros(3, 32, 32), torch.full((3, 32, 32), math.nan)]), "images: number 1 .*NaN"),
+            (torch.zeros(2, 3, 32, 32).index_fill(3, torch.tensor(31), math.inf), "images: number 0 .*infinite"),
+        ],
+        ids=["too many", "none", "too low", "too narrow", "nan", "infinite"],
+    )
+    def test_named(self, images: torch.Tensor, message: str) -> None:
+        model = train(tiny_model(k_shot=2), shingles(), iterations=1)
+        before = state_of(model)
+        with pytest.raises(ValueError, match=message):
+            Training(iterations=1).run(model, images)
+        assert_identical(state_of(model), before)
+        assert model(shingles()).pred_score.isfinite().all()
