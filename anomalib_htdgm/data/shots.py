@@ -5,10 +5,10 @@
 
 import copy
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from dataclasses import dataclass
 
-from anomalib.data import AnomalibDataset, ImageBatch
+from anomalib.data import AnomalibDataset, ImageBatch, ImageItem
 from anomalib.data.utils import split_by_label
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
@@ -18,7 +18,7 @@ from .few_shot import draw_shots
 logger = logging.getLogger(__name__)
 
 
-def read_shots(dataloader: DataLoader, k_shot: int, seed: int, smallest_side: int) -> ImageBatch:
+def read_shots(dataloader: DataLoader[ImageItem], k_shot: int, seed: int, smallest_side: int) -> ImageBatch:
     """Draw k normal images from a training set, and read them.
 
     They are read here and not by the dataloader, whose order, batches and workers would make a difference.
@@ -37,8 +37,8 @@ def read_shots(dataloader: DataLoader, k_shot: int, seed: int, smallest_side: in
         ValueError: If there are no images, or if one is corrupt, too small, or of another size than the others.
     """
     dataset = getattr(dataloader, "dataset", None)
-    if not isinstance(dataset, Dataset):
-        msg = f"train_dataloaders: got {type(dataloader).__name__}; allowed is a torch DataLoader over a dataset"
+    if not isinstance(dataset, Dataset) or not isinstance(dataset, Sized):
+        msg = f"train_dataloaders: got {type(dataloader).__name__}; allowed is a torch DataLoader over a dataset with a length"
         raise TypeError(msg)
     if isinstance(dataset, AnomalibDataset) and len(dataset):
         dataset, _ = split_by_label(dataset)

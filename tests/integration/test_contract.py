@@ -116,7 +116,7 @@ def test_canvases_of_several_sizes_export(wall: MVTecAD, engine: Engine, tmp_pat
     np.testing.assert_allclose(anomaly_map, expected.anomaly_map.numpy(), atol=1e-4, rtol=0)
 
 
-def test_three_good_photographs_are_enough(mvtec_root: Path, engine: Engine, tmp_path: Path) -> None:
+def test_three_good_photographs_are_enough(mvtec_root: Path, engine: Engine) -> None:
     folder = Folder(
         name="three",
         normal_dir=mvtec_root / "wall" / "test" / "good",

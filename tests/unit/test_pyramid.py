@@ -3,6 +3,8 @@
 
 """The pyramid has the published sizes, and its matrices resize as PyTorch does."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
@@ -24,7 +26,7 @@ def test_sizes_grow_from_coarsest_to_finest(finest: int, fit: bool) -> None:
     assert sizes == sorted(set(sizes))
     assert sizes[0] == 25 if fit else 25 <= sizes[0] <= 34
     # Sizes are rounded up: the exact finer size is above fine - 1.
-    assert all(coarse >= 0.75 * (fine - 1) for coarse, fine in zip(sizes, sizes[1:], strict=False))
+    assert all(coarse >= 0.75 * (fine - 1) for coarse, fine in pairwise(sizes))
 
 
 @pytest.mark.parametrize(

@@ -84,8 +84,8 @@ class CanvasGroup(nn.Module):
 
     Args:
         canvases (Sequence[Canvas]): The canvases.
-        crops (Sequence[tuple[int, int, torch.Tensor]]): The transformations that are crops of them: index of the canvas,
-            index of the transformation, and positions of its votes as :meth:`Canvas.locate_votes` gives them.
+        crops (Sequence[tuple[int, int, torch.Tensor]]): The transformations that are crops of them: index of the
+            canvas, index of the transformation, and positions of its votes as :meth:`Canvas.locate_votes` gives them.
     """
 
     canvas_indices: torch.Tensor
@@ -149,7 +149,7 @@ class Canvases(nn.Module):
         super().__init__()
         self.num_transformations = len(transformations)
         self.num_votes = size - 2 * MARGIN
-        self.groups = nn.ModuleList(_group(transformations, size))
+        self.groups: Sequence[CanvasGroup] = nn.ModuleList(_group(transformations, size))  # type: ignore[assignment]
         order = torch.cat([group.transformation_indices.flatten() for group in self.groups])
         self.register_buffer("order", order.argsort(), persistent=False)
         cells = torch.arange(self.num_votes**2).view(self.num_votes, -1)

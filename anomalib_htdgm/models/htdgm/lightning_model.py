@@ -27,13 +27,12 @@ See Also:
 """
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from anomalib import LearningType
-from anomalib.data import Batch
+from anomalib.data import ImageBatch
 from anomalib.metrics import AUPRO, AUROC, Evaluator, F1Score
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
@@ -51,6 +50,9 @@ from .pre_processor import configure_pre_processor
 from .score import Vote
 from .torch_model import HtdgmModel
 from .training import Training, TrainingStep
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 logger = logging.getLogger(__name__)
 
@@ -167,8 +169,8 @@ class Htdgm(AnomalibModule):
         source = self.trainer.fit_loop._data_source  # noqa: SLF001
         self._shots = read_shots(source.dataloader(), self.k_shot, self.seed, RECEPTIVE_FIELD)
         source.instance = self
-        paths = self._shots.image_path or [f"{len(self._shots.image)} images without a path"]
-        logger.info("Training on %d normal images: %s", len(self._shots.image), ", ".join(map(str, paths)))
+        paths = self._shots.image_path or ["without a path"]
+        logger.info("Training on %d normal images: %s", self._shots.batch_size, ", ".join(map(str, paths)))
 
     def train_dataloader(self) -> RepeatedBatch:
         """Serve the training images once for each iteration."""
@@ -182,19 +184,17 @@ class Htdgm(AnomalibModule):
         """Forget any training that was broken off."""
         self._steps = iter(())
 
-    def training_step(self, batch: Batch, batch_idx: int) -> STEP_OUTPUT:
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """Do one iteration of the training.
 
         Args:
-            batch (Batch): The training images, always the same.
+            batch (ImageBatch): The training images, always the same.
             batch_idx (int): Index of the iteration; at 0 the training begins.
-
-        Returns:
-            STEP_OUTPUT: Nothing, since optimisation is manual.
         """
         if batch_idx == 0:
             optimizers = self.optimizers()
-            self._steps = self.training_schedule.run(self.model, batch.image, self.seed, optimizers)
+            every = cast("list[Optimizer]", optimizers if isinstance(optimizers, list) else [optimizers])
+            self._steps = self.training_schedule.run(self.model, cast("torch.Tensor", batch.image), self.seed, every)
         step = next(self._steps)
         self.log_dict({"scale": step.scale, "iteration": step.iteration, **step.losses}, prog_bar=True)
 
@@ -227,31 +227,36 @@ class Htdgm(AnomalibModule):
         validation images make the better threshold.
         """
         shots = self.transfer_batch_to_device(self._shots, self.device, 0).image
-        predictions = self.model(self.pre_processor.transform(shots) if self.pre_processor else shots)
+        transform = getattr(self.pre_processor, "transform", None)
+        predictions = self.model(transform(shots) if transform else shots)
         for kind, values in (("image", predictions.pred_score), ("pixel", predictions.anomaly_map)):
             getattr(post_processor, f"{kind}_min").fill_(0)
             getattr(post_processor, f"_{kind}_threshold").copy_(values.max())
             getattr(post_processor, f"{kind}_max").copy_(2 * values.max())
 
-    def validation_step(self, batch: Batch, *args, **kwargs) -> STEP_OUTPUT:
+    def validation_step(self, batch: ImageBatch, batch_idx: int) -> STEP_OUTPUT:
         """Score and localise a batch.
 
         Args:
-            batch (Batch): Images.
-            *args: Unused.
-            **kwargs: Unused.
+            batch (ImageBatch): Images.
+            batch_idx (int): Index of the batch, unused.
 
         Returns:
             STEP_OUTPUT: The batch with ``pred_score`` and ``anomaly_map``.
         """
-        del args, kwargs
+        del batch_idx
         return batch.update(**self.model(batch.image)._asdict())
 
-    def to_onnx(self, export_root: Path | str, *args: Any, **kwargs: Any) -> Path:  # noqa: ANN401
+    def to_onnx(  # type: ignore[override]  # anomalib's signature, not Lightning's
+        self,
+        export_root: Path | str,
+        *args: Any,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> Path:
         """Export to ONNX, see :meth:`anomalib.models.components.base.ExportMixin.to_onnx`.
 
-        The default operator set is 18, the oldest that PyTorch's exporter writes. From anomalib's default, 14, it returns
-        to 18 all the same, but reports an error on the way.
+        The default operator set is 18, the oldest that PyTorch's exporter writes. From anomalib's default, 14, it
+        returns to 18 all the same, but reports an error on the way.
 
         Args:
             export_root (Path | str): Path of the folder.

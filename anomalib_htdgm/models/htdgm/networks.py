@@ -8,6 +8,7 @@ input, so it commutes with cropping, which is what lets canvases stand in for tr
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -23,11 +24,11 @@ INITIAL_STD = 0.02
 
 def _convolutions(in_channels: int, width: int, out_channels: int) -> nn.ModuleList:
     channels = [in_channels, *[width] * (NUM_BLOCKS - 1), out_channels]
-    return nn.ModuleList(nn.Conv2d(a, b, kernel_size=3) for a, b in zip(channels, channels[1:], strict=False))
+    return nn.ModuleList(nn.Conv2d(a, b, kernel_size=3) for a, b in pairwise(channels))
 
 
-def _norms(width: int) -> nn.ModuleList:
-    return nn.ModuleList(nn.BatchNorm2d(width) for _ in range(NUM_BLOCKS - 1))
+def _norms(width: int) -> Sequence[nn.BatchNorm2d]:
+    return nn.ModuleList(nn.BatchNorm2d(width) for _ in range(NUM_BLOCKS - 1))  # type: ignore[return-value]
 
 
 def initialize(network: nn.Module, generator: torch.Generator) -> None:

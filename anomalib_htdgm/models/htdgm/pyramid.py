@@ -15,6 +15,7 @@ Example:
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -107,7 +108,7 @@ class Pyramid(nn.Module):
         self.sizes = list(sizes)
         self.input_size = tuple(input_size)
         self.reduce = nn.ModuleList(Resize(input_size, size) for size in sizes)
-        self.enlarge = nn.ModuleList(Resize((size, size), finer) for size, finer in zip(sizes, sizes[1:], strict=False))
+        self.enlarge = nn.ModuleList(Resize((size, size), finer) for size, finer in pairwise(sizes))
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Reduce images to every scale.

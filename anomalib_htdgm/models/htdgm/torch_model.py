@@ -100,10 +100,13 @@ class HtdgmModel(nn.Module):
         sizes = pyramid_sizes(image_size, coarsest_size, scale_factor, fit=fit_scale_factor)
         widths = [width * 2 ** (scale // (double_width_every or len(sizes))) for scale in range(len(sizes))]
         self.pyramid = Pyramid(sizes, input_size)
-        self.canvases = nn.ModuleList(Canvases(self.transformations, size) for size in sizes)
+        canvases = (Canvases(self.transformations, size) for size in sizes)
+        self.canvases: Sequence[Canvases] = nn.ModuleList(canvases)  # type: ignore[assignment]
         num_classes = len(self.transformations) + adversarial
-        self.discriminators = nn.ModuleList(Discriminator(num_classes, width) for width in widths)
-        self.generators = nn.ModuleList(Generator(width) for width in widths if adversarial)
+        discriminators = (Discriminator(num_classes, width) for width in widths)
+        self.discriminators: Sequence[Discriminator] = nn.ModuleList(discriminators)  # type: ignore[assignment]
+        generators = (Generator(width) for width in widths if adversarial)
+        self.generators: Sequence[Generator] = nn.ModuleList(generators)  # type: ignore[assignment]
         self.anomaly_map_generator = AnomalyMapGenerator(localization, image_size)
         self.register_buffer("is_trained", torch.tensor(False))  # noqa: FBT003
         self.register_buffer("num_shots", torch.tensor(0))
@@ -138,8 +141,8 @@ class HtdgmModel(nn.Module):
             images (torch.Tensor): Images in [-1, 1] of shape ``(B, 3, H, W)``.
 
         Returns:
-            list[torch.Tensor]: For each scale, coarse to fine, the log-probability of the right transformation, of shape
-            ``(B, M, size - 10, size - 10)``, as :meth:`Canvases.log_probabilities` defines it.
+            list[torch.Tensor]: For each scale, coarse to fine, the log-probability of the right transformation, of
+            shape ``(B, M, size - 10, size - 10)``, as :meth:`Canvases.log_probabilities` defines it.
         """
         scales = zip(self.reduce(images), self.canvases, self.discriminators, strict=True)
         return [

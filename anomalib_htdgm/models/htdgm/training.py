@@ -7,13 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 from torch.optim import Adam, Optimizer
 
 from anomalib_htdgm.validation import check_integer, check_number
 
 from .loss import TransformationLoss, reconstruction_loss
-from .networks import RECEPTIVE_FIELD, initialize
+from .networks import RECEPTIVE_FIELD, Discriminator, Generator, initialize
 from .torch_model import HtdgmModel, draw_noise
 
 BETAS = (0.5, 0.999)
@@ -146,7 +145,7 @@ def _check(images: torch.Tensor, most_images: int) -> None:
             raise ValueError(msg)
 
 
-def _start(networks: nn.ModuleList, scale: int, source: torch.Generator) -> None:
+def _start(networks: Sequence[Discriminator] | Sequence[Generator], scale: int, source: torch.Generator) -> None:
     """Let a scale start from the weights of the scale before where the widths agree, else from random ones."""
     if not networks:
         return

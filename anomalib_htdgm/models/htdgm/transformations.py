@@ -103,8 +103,8 @@ class Transformation:
         """
         if name not in _BY_NAME:
             msg = (
-                f"transformations: {name!r} is not a transformation; give 'identity' or steps in this order, joined by "
-                "'+', each left out if not wanted: flip, right | left, down | up, rotate90 | rotate180 | rotate270, gray"
+                f"transformations: {name!r} is not a transformation; give 'identity', or steps in this order, joined "
+                "by '+', each at will: flip, right | left, down | up, rotate90 | rotate180 | rotate270, gray"
             )
             raise ValueError(msg)
         return _BY_NAME[name]
