@@ -38,7 +38,8 @@ def read_shots(dataloader: DataLoader[ImageItem], k_shot: int, seed: int, smalle
     """
     dataset = getattr(dataloader, "dataset", None)
     if not isinstance(dataset, Dataset) or not isinstance(dataset, Sized):
-        msg = f"train_dataloaders: got {type(dataloader).__name__}; allowed is a torch DataLoader over a dataset with a length"
+        given = type(dataloader).__name__
+        msg = f"train_dataloaders: got {given}; allowed is a torch DataLoader over a dataset with a length"
         raise TypeError(msg)
     if isinstance(dataset, AnomalibDataset) and len(dataset):
         dataset, _ = split_by_label(dataset)

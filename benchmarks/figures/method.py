@@ -3,8 +3,8 @@
 
 """Draw how the method works. Every picture, vote and score in the figure is the package's own output.
 
-The photographs are the quick start's, brick with a pasted patch of gravel (CC0). The model is trained with the defaults;
-the test image is one that it judges well.
+The photographs are the quick start's, brick with a pasted patch of gravel (CC0). The model is trained with the
+defaults; the test image is one that it judges well.
 
 Command:
     python benchmarks/figures/method.py --output benchmarks/figures/method.svg
@@ -25,7 +25,7 @@ from skimage.io import imread
 
 from anomalib_htdgm import QuickstartTextures
 from anomalib_htdgm.data.few_shot import draw_shots
-from anomalib_htdgm.models.htdgm.canvases import Canvases
+from anomalib_htdgm.models.htdgm.canvases import Canvases, CanvasGroup
 from anomalib_htdgm.models.htdgm.networks import MARGIN, NUM_BLOCKS, RECEPTIVE_FIELD
 from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
 from anomalib_htdgm.models.htdgm.training import Training
@@ -170,7 +170,11 @@ def draw_canvases(page: Page, image: torch.Tensor) -> None:
     size, shift = image.shape[-1], shift_length(image.shape[-1])
     groups = Canvases(TRANSFORMATION_SETS["full"], size).groups
     coloured = [
-        (canvas, canvas.draw(image[None])[0]) for group in groups for canvas in group.canvases if not canvas.grayscale
+        (canvas, canvas.draw(image[None])[0])
+        for group in groups
+        if isinstance(group, CanvasGroup)
+        for canvas in group.canvases
+        if not canvas.grayscale
     ]
     canvas, drawn = next(pair for pair in coloured if not pair[0].flip and not pair[0].quarter_turns)
     shifted = Transformation(right=1, down=1)
@@ -312,7 +316,7 @@ def main() -> None:
         scales = model.reduce(data.tests)
         log_probabilities = model.votes(data.tests)[-1]
         prediction = model(data.tests)
-    votes = model.canvases[-1].invert(log_probabilities)[1]
+    votes = Canvases(model.transformations, model.pyramid.sizes[-1]).invert(log_probabilities)[1]
     maps = torch.nn.functional.interpolate(prediction.anomaly_map, (64, 64), mode="area")
     limit = float(maps.max())
     page = Page()

@@ -18,8 +18,10 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import torch
+from anomalib.models.components import AnomalibModule
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 from skimage.io import imread
 from skimage.transform import resize
@@ -57,11 +59,11 @@ def spread(paths: list[Path], number: int) -> list[Path]:
 
 
 @torch.no_grad()
-def examine(model: Htdgm, path: Path) -> Example:
+def examine(model: AnomalibModule, path: Path) -> Example:
     """Let a model judge an image of the quick start.
 
     Args:
-        model (Htdgm): A trained model.
+        model (AnomalibModule): A trained model.
         path (Path): An image in the folder ``test_good`` or ``defect`` of the data.
 
     Returns:
@@ -86,8 +88,8 @@ def draw(examples: list[Example], output: Path) -> None:
     """
     mpl.rcParams.update({"font.family": "DejaVu Sans", "font.size": 10})
     size = ((len(examples) + 0.75) * CELL, (len(ROWS) + 0.45) * CELL)
-    figure, grid = plt.subplots(len(ROWS), len(examples), figsize=size, squeeze=False, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)  # type: ignore[union-attr]
+    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
+    figure, grid = plt.subplots(len(ROWS), len(examples), figsize=size, squeeze=False, layout=layout)
     for column, example in zip(grid.T, examples, strict=True):
         verdict = "anomalous" if example.score > 0.5 else "normal"  # noqa: PLR2004  # anomalib's threshold
         column[0].set_title(f"{example.title}\n{example.score:.2f} {verdict}", fontsize=10)
@@ -99,7 +101,7 @@ def draw(examples: list[Example], output: Path) -> None:
     for axes, label in zip(grid[:, 0], ROWS, strict=True):
         axes.set_ylabel(label, fontsize=10)
     bar = figure.colorbar(heat, ax=grid[2], shrink=0.9, aspect=12, pad=0.02, ticks=[0, 0.5, 1])
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     figure.savefig(output, dpi=PIXELS_PER_INCH, facecolor="white", pil_kwargs={"optimize": True})
     plt.close(figure)
 

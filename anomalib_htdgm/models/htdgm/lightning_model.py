@@ -62,7 +62,8 @@ class Htdgm(AnomalibModule):
 
     Args:
         k_shot (int): Number of training images, drawn by ``seed`` from the training set; all, if there are fewer.
-        seed (int): Seed of the draw, of the weights and of the noise. A seed gives one model, bit for bit.
+        seed (int): Seed of the draw, of the weights and of the noise. On one machine, with one number of
+            threads, a seed gives one model, bit for bit.
         transformations (str | list[str]): What the discriminators tell apart: ``rotations`` (4, for defects), ``full``
             (54, for whole images), ``grayscale`` (42, for whole images without colour) or a list of names such as
             ``["identity", "rotate90", "flip+right"]``.
@@ -250,7 +251,7 @@ class Htdgm(AnomalibModule):
     def to_onnx(  # type: ignore[override]  # anomalib's signature, not Lightning's
         self,
         export_root: Path | str,
-        *args: Any,
+        *args: Any,  # noqa: ANN401
         **kwargs: Any,  # noqa: ANN401
     ) -> Path:
         """Export to ONNX, see :meth:`anomalib.models.components.base.ExportMixin.to_onnx`.
