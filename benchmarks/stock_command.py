@@ -3,11 +3,11 @@
 
 """Measure a configuration through the stock ``anomalib`` command: quality and time, over several seeds.
 
-    python benchmarks/stock_command.py --config configs/htdgm/rotations_1shot.yaml --seeds 0 1 2 -- --data.category bottle
+    python benchmarks/stock_command.py --config configs/htdgm/rotations_1shot.yaml --seeds 0 1 2 -- --data.root DIR
 
-What stands after ``--`` goes to ``anomalib train``. A seed is one draw of the training image and of the weights. Metrics
-are those that anomalib reports; "train" is the whole of its fit, with reading and validation, "score" one image through
-pre-processor and model on its own (batch 1), "command" the whole process.
+What stands after ``--`` goes to ``anomalib train``. A seed is one draw of the training image and of the weights.
+Metrics are those that anomalib reports; "train" is the whole of its fit, with reading and validation, "score" one image
+through pre-processor and model on its own (batch 1), "command" the whole process.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def measure(config: Path, seed: int, arguments: list[str]) -> dict[str, float]:
         training = re.search(r"Training took\s+([\d.]+)\s+seconds", result.stderr + result.stdout)
         (checkpoint,) = Path(directory).rglob("*.ckpt")
         return {
-            **metrics.to_dict(),
+            **{str(name): float(value) for name, value in metrics.items()},
             "train [s]": float(training[1]) if training else float("nan"),
             "score [ms]": score_milliseconds(checkpoint),
             "command [s]": seconds,

@@ -1,0 +1,76 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The stock command: every configuration file parses, bad input is one clear error, and an interrupt ends cleanly."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from anomalib.cli.cli import AnomalibCLI
+
+from .conftest import RunAnomalib
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_every_configuration_makes_a_model_and_a_datamodule(config: Path, tmp_path: Path) -> None:
+    cli = AnomalibCLI(["train", "--config", str(config), "--default_root_dir", str(tmp_path)], run=False)
+    assert cli.model.name == "Htdgm"
+    shots = config.stem.rpartition("_")[2].removesuffix("shot")
+    assert not shots.isdigit() or cli.model.k_shot == int(shots)
+    assert cli.datamodule.name in {"MVTecAD", "CIFAR10", "MNIST", "QuickstartTextures", "brick"}
+
+
+@pytest.fixture
+def photographs(mvtec_root: Path) -> list[str]:
+    """Arguments that name a folder of good photographs."""
+    good = mvtec_root / "wall" / "train" / "good"
+    data = ["--data", "Folder", "--data.name", "photographs", "--data.normal_dir", str(good), "--data.num_workers", "0"]
+    return [*data, "--data.test_split_mode", "none", "--data.val_split_mode", "same_as_test"]
+
+
+def test_bad_input_is_one_clear_error_and_leaves_nothing(
+    photographs: list[str], run_anomalib: RunAnomalib, tmp_path: Path
+) -> None:
+    result = run_anomalib("fit", "--model", "Htdgm", "--model.patch_fraction", "1.5", *photographs)
+    assert result.returncode != 0
+    assert "patch_fraction: got 1.5; allowed are numbers above 0 and at most 1" in result.stdout + result.stderr
+    assert not list(tmp_path.rglob("*.ckpt"))
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_corrupt_training_image_is_named(photographs: list[str], run_anomalib: RunAnomalib, tmp_path: Path) -> None:
+    broken = tmp_path / "photographs" / "broken.png"
+    broken.parent.mkdir()
+    broken.write_bytes((Path(photographs[5]) / "000.png").read_bytes()[:1000])
+    photographs[5] = str(broken.parent)
+    result = run_anomalib("fit", "--model", "Htdgm", *photographs)
+    assert result.returncode != 0
+    # Rich wraps lines, so spaces and the frame are left out.
+    output = "".join(character for character in result.stdout + result.stderr if character.isalnum())
+    assert "brokenpngcannotberead" in output
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other signals")
+def test_an_interrupt_ends_cleanly(photographs: list[str], tmp_path: Path) -> None:
+    arguments = ["fit", "--model", "Htdgm", "--model.iterations", "100000", *photographs]
+    command = [sys.executable, "-W", "ignore", "-c", "from anomalib.cli.cli import main; main()", *arguments]
+    log = tmp_path / "log"
+    with log.open("w") as output, subprocess.Popen(command, cwd=tmp_path, stdout=output, stderr=output) as process:
+        deadline = time.monotonic() + 120
+        while "Training on 3 normal images" not in log.read_text() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        time.sleep(2)
+        assert process.poll() is None, log.read_text()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 1
+    assert "Traceback" not in log.read_text()
+    assert "graceful shutdown" in log.read_text()
+    assert not list(tmp_path.rglob("*.ckpt"))
