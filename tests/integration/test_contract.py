@@ -45,8 +45,10 @@ def test_test_finds_planted_defects(checkpoint: Path, wall: MVTecAD, engine: Eng
 
 
 def test_train_validate_predict(checkpoint: Path, wall: MVTecAD, engine: Engine, tmp_path: Path) -> None:
-    (trained,) = engine.train(get_model("htdgm", iterations=2), datamodule=wall)
+    model = get_model("htdgm", iterations=2)
+    (trained,) = engine.train(model, datamodule=wall)
     assert set(trained) == METRICS
+    assert engine.export(model, "torch", export_root=tmp_path).stat().st_size < 2_000_000  # no training images in it
     assert list(tmp_path.glob("Htdgm/MVTecAD/wall/**/images/gravel/*.png")), "no heat maps were drawn"
     engine.validate(Htdgm(), datamodule=wall, ckpt_path=checkpoint)
     predictions = engine.predict(Htdgm(), datamodule=wall, ckpt_path=checkpoint)
@@ -66,6 +68,25 @@ def test_checkpoint_scores_bit_identically(wall: MVTecAD, engine: Engine) -> Non
     assert torch.equal(scored.anomaly_map, expected.anomaly_map)
     for sample, expected_sample in zip(loaded.model.sample(2), model.model.sample(2), strict=True):
         assert torch.equal(sample, expected_sample)
+
+
+def test_a_checkpoint_brings_its_own_arguments(wall: MVTecAD, engine: Engine, mvtec_root: Path) -> None:
+    model = Htdgm(
+        k_shot=1,
+        iterations=1,
+        image_size=32,
+        transformations=["identity", "flip"],
+        vote="probability",
+        patch_fraction=1.0,
+        pre_processor=Htdgm.configure_pre_processor((128, 160)),
+    )
+    engine.fit(model, datamodule=wall)
+    image = mvtec_root / "wall" / "test" / "gravel" / "000.png"
+    (expected,) = engine.predict(model, data_path=image)
+    (predicted,) = engine.predict(Htdgm(), data_path=image, ckpt_path=engine.best_model_path)
+    assert predicted.anomaly_map.shape[-2:] == (128, 160)
+    assert torch.equal(predicted.pred_score, expected.pred_score)
+    assert torch.equal(predicted.anomaly_map, expected.anomaly_map)
 
 
 def test_exports_score_as_the_checkpoint_does(
@@ -114,6 +135,12 @@ def test_canvases_of_several_sizes_export(wall: MVTecAD, engine: Engine, tmp_pat
     score, anomaly_map = session.run(["pred_score", "anomaly_map"], {"input": images.numpy()})
     np.testing.assert_allclose(score, expected.pred_score.numpy(), atol=1e-4, rtol=0)
     np.testing.assert_allclose(anomaly_map, expected.anomaly_map.numpy(), atol=1e-4, rtol=0)
+
+
+def test_equalised_test_images_cannot_be_exported(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="equalization: got 'both'"):
+        Htdgm(equalization="both").to_onnx(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_three_good_photographs_are_enough(mvtec_root: Path, engine: Engine) -> None:

@@ -157,6 +157,24 @@ class Htdgm(AnomalibModule):
             equalization=equalization,
         )
         self._steps: Iterator[TrainingStep] = iter(())
+        self._shots: ImageBatch | None = None
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Become the model that was saved, whatever arguments this one was made with.
+
+        Args:
+            checkpoint (dict[str, Any]): Lightning's checkpoint.
+        """
+        super().on_load_checkpoint(checkpoint)
+        saved = checkpoint.get("hyper_parameters", {})
+        arguments = {name: saved.get(name, value) for name, value in self.hparams.items()}
+        if arguments != dict(self.hparams) or self.input_size not in {None, self.model.pyramid.input_size}:
+            components: dict[str, Any] = {"pre_processor": self.pre_processor or False, "post_processor": False}
+            model = type(self)(**arguments, **components)
+            self.k_shot, self.seed, self.training_schedule = model.k_shot, model.seed, model.training_schedule
+            self.model = model.model.to(self.device)
+            self.hparams.update(arguments)
+            logger.info("Arguments of the model are those of the checkpoint.")
 
     def setup(self, stage: str) -> None:
         """Read the training images, once, and let an epoch be the whole training: one batch for each iteration.
@@ -175,6 +193,7 @@ class Htdgm(AnomalibModule):
 
     def train_dataloader(self) -> RepeatedBatch:
         """Serve the training images once for each iteration."""
+        assert self._shots is not None  # noqa: S101  # for the type checker: `setup` comes first
         return RepeatedBatch(self._shots, self.training_schedule.iterations * len(self.model.pyramid.sizes))
 
     def configure_optimizers(self) -> list[Optimizer]:
@@ -209,10 +228,20 @@ class Htdgm(AnomalibModule):
         if not any(self.trainer.num_val_batches) and isinstance(self.post_processor, PostProcessor):
             self._calibrate(self.post_processor)
 
+    def teardown(self, stage: str) -> None:
+        """Let go of the training images, which an exported model must not carry.
+
+        Args:
+            stage (str): Stage of the trainer.
+        """
+        del stage
+        self._shots = None
+
     def _finish_training(self) -> None:
         """Do what is left to do: to end the finest scale and, if the trainer limits the batches, more."""
         with torch.inference_mode(False), torch.enable_grad():  # noqa: FBT003  # validation has neither
             missed = sum(1 for _ in self._steps)
+        self._steps = iter(())  # a generator, even an exhausted one, cannot be pickled
         if missed:
             logger.warning(
                 "The trainer stopped %d iterations early; they were done all the same, since a pyramid that is not "
@@ -266,7 +295,13 @@ class Htdgm(AnomalibModule):
 
         Returns:
             Path: Path of the exported model.
+
+        Raises:
+            ValueError: If test images are equalised, which kornia can only do to batches of one fixed size in a graph.
         """
+        if self.model.equalization == "both":
+            msg = "equalization: got 'both', which cannot be exported to ONNX or OpenVINO; allowed are 'none', 'train'"
+            raise ValueError(msg)
         return super().to_onnx(export_root, *args, **{"opset_version": 18, **kwargs})
 
     @property
