@@ -3,14 +3,14 @@
 
 """Few-shot visual anomaly detection without pretrained weights, for anomalib.
 
-The public names are loaded when they are first asked for: this module is imported at every start of the interpreter
-(see :mod:`anomalib_htdgm.plugin`) and must cost nothing there.
+The public names are loaded when they are first asked for: :mod:`anomalib_htdgm.plugin` imports this module before
+anomalib, which all of them need.
 """
 
-TYPE_CHECKING = False  # `typing` would have to be loaded
-if TYPE_CHECKING:
-    from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
     from .data import FewShot, OneClass, QuickstartTextures
     from .models.htdgm import Htdgm
 
@@ -24,9 +24,7 @@ _MODULE_OF = {
 }
 
 
-def __getattr__(name: str) -> "Any":  # noqa: ANN401
-    from importlib import import_module  # noqa: PLC0415 - would have to be loaded, too
-
+def __getattr__(name: str) -> Any:  # noqa: ANN401
     if name in _MODULE_OF:
         return getattr(import_module(_MODULE_OF[name]), name)
     msg = f"module {__name__!r} has no attribute {name!r}"

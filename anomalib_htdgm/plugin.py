@@ -10,9 +10,9 @@ A package names its classes as entry points, in a group called after the namespa
     [project.entry-points."anomalib.models"]
     Htdgm = "anomalib_htdgm:Htdgm"
 
-anomalib reads no entry points. ``anomalib_plugins.pth``, which Python executes whenever it starts, therefore calls
-:func:`install`, and the classes are registered once anomalib has been imported. This module must cost nothing at that
-start: whatever Python has not loaded by then is imported where it is needed.
+anomalib reads no entry points. ``anomalib_plugins.pth``, which Python executes whenever it starts, therefore waits for
+an import of anomalib and then calls :func:`install`; the classes are registered once that import is complete. Until
+then nothing is loaded, not even this module.
 
 A package whose modules may be imported before anomalib has to ``import anomalib.models`` (or ``anomalib.data``) before
 it begins any module that an entry point names; ``anomalib_htdgm/models/__init__.py`` is an example.
@@ -22,14 +22,13 @@ The environment variable ``ANOMALIB_PLUGINS=0`` switches everything off. Dotted 
 
 import os
 import sys
-from _thread import get_ident  # `threading` would have to be loaded
-
-TYPE_CHECKING = False  # `typing` would have to be loaded
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from importlib.machinery import ModuleSpec
-    from importlib.metadata import EntryPoint
-    from types import ModuleType
+from collections.abc import Callable, Sequence
+from copy import copy
+from importlib.machinery import ModuleSpec
+from importlib.metadata import EntryPoint, entry_points
+from threading import get_ident
+from types import ModuleType
+from warnings import warn
 
 NAMESPACES = ("anomalib.data", "anomalib.models")
 
@@ -60,9 +59,9 @@ class AnomalibPluginFinder:
     def find_spec(
         self,
         name: str,
-        path: "Sequence[str] | None" = None,
-        target: "ModuleType | None" = None,
-    ) -> "ModuleSpec | None":
+        path: Sequence[str] | None = None,
+        target: ModuleType | None = None,
+    ) -> ModuleSpec | None:
         """Find a module of anomalib as Python would without this hook, and watch its execution.
 
         Args:
@@ -84,7 +83,7 @@ class AnomalibPluginFinder:
             self._watch(spec)
         return spec
 
-    def register_all(self, complete: "list[ModuleType]") -> None:
+    def register_all(self, complete: list[ModuleType]) -> None:
         """Register the entry points of namespaces, and of those that become complete by loading these entry points.
 
         Args:
@@ -97,9 +96,7 @@ class AnomalibPluginFinder:
         finally:
             del self._complete[get_ident()]
 
-    def _watch(self, spec: "ModuleSpec") -> None:
-        from copy import copy  # noqa: PLC0415
-
+    def _watch(self, spec: ModuleSpec) -> None:
         loader = copy(spec.loader)  # one loader may serve many modules, e.g. that of a zip file
         try:
             execute = loader.exec_module  # type: ignore[union-attr]
@@ -108,7 +105,7 @@ class AnomalibPluginFinder:
             return
         spec.loader = loader
 
-    def _execute(self, execute: "Callable[[ModuleType], None]", module: "ModuleType") -> None:
+    def _execute(self, execute: Callable[[ModuleType], None], module: ModuleType) -> None:
         outermost = get_ident() not in self._complete
         complete = self._complete.setdefault(get_ident(), [])
         try:
@@ -120,7 +117,7 @@ class AnomalibPluginFinder:
                 self.register_all(complete)
 
 
-def register(namespace: "ModuleType") -> None:
+def register(namespace: ModuleType) -> None:
     """Load the entry points of a namespace and make their classes part of it, again if need be.
 
     An entry point that does not work gives a warning and leaves the others alone.
@@ -128,8 +125,6 @@ def register(namespace: "ModuleType") -> None:
     Args:
         namespace: One of the modules named by ``NAMESPACES``.
     """
-    from importlib.metadata import entry_points  # noqa: PLC0415
-
     try:
         points = tuple(entry_points(group=namespace.__name__))
     except Exception as error:  # noqa: BLE001 - any package's metadata may be damaged
@@ -142,7 +137,7 @@ def register(namespace: "ModuleType") -> None:
             _warn(f"The plugin '{point.name} = {point.value}' of {namespace.__name__} could not be loaded", error)
 
 
-def _add(namespace: "ModuleType", point: "EntryPoint") -> None:
+def _add(namespace: ModuleType, point: EntryPoint) -> None:
     cls = point.load()
     if not isinstance(cls, type):
         msg = f"{point.value} is not a class"
@@ -160,6 +155,4 @@ def _add(namespace: "ModuleType", point: "EntryPoint") -> None:
 
 
 def _warn(what: str, error: Exception) -> None:
-    from warnings import warn  # noqa: PLC0415
-
     warn(f"{what}: {type(error).__name__}: {error}", RuntimeWarning, stacklevel=2)
