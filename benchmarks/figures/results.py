@@ -6,7 +6,7 @@
 The images are spread evenly over the test set by their numbers, not picked.
 
 Command, in a directory of one's own:
-    anomalib train --model Htdgm --model.k_shot 5 --data QuickstartTextures
+    anomalib train --model Htdgm --model.k_shot 10 --data QuickstartTextures
     python benchmarks/figures/results.py --data datasets/quickstart/brick_seed0 --output quickstart.png \
         --checkpoint results/Htdgm/QuickstartTextures/brick/latest/weights/lightning/model.ckpt
 """
