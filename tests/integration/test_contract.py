@@ -23,7 +23,7 @@ METRICS = {"image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score", "pixe
 
 @pytest.fixture(scope="module")
 def checkpoint(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Train with default arguments, by name, and keep the checkpoint."""
+    """Train by name, in the precision of exported graphs, otherwise with default arguments, and keep the checkpoint."""
     engine = Engine(
         logger=False,
         default_root_dir=tmp_path_factory.mktemp("fit"),
@@ -32,7 +32,9 @@ def checkpoint(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
         accelerator="cpu",
         enable_progress_bar=False,
     )
-    engine.fit(get_model("htdgm"), datamodule=MVTecAD(root=mvtec_root, category="wall", num_workers=0))
+    engine.fit(
+        get_model("htdgm", precision="float32"), datamodule=MVTecAD(root=mvtec_root, category="wall", num_workers=0)
+    )
     return Path(engine.best_model_path)
 
 
@@ -122,12 +124,16 @@ def test_exports_score_as_the_checkpoint_does(
             for field in ("pred_score", "anomaly_map"):
                 actual = np.asarray(prediction[field]).ravel()
                 np.testing.assert_allclose(actual, getattr(expected, field).numpy().ravel(), atol=1e-4, rtol=0)
+    model.model.precision = "bfloat16"
+    (rounded,) = engine.predict(model, data_path="image.png", ckpt_path=checkpoint)
+    np.testing.assert_allclose(rounded.pred_score.numpy(), expected.pred_score.numpy(), atol=0.02, rtol=0)
     two = np.concatenate([batch, batch[:, :, ::-1]])
     assert onnx_session.run(["pred_score"], {"input": two})[0].shape == (2,)
 
 
 def test_canvases_of_several_sizes_export(wall: MVTecAD, engine: Engine, tmp_path: Path) -> None:
     model = Htdgm(
+        precision="float32",
         transformations=["identity", "flip+right", "flip", "rotate90+gray"],
         image_size=25,
         iterations=1,

@@ -71,6 +71,42 @@ def test_losses_and_gradients_equal_those_on_transformed_images(
     torch.testing.assert_close(gradients, expected_gradients, atol=1e-5, rtol=1e-3)
 
 
+@pytest.mark.parametrize("transformations", ["full", "rotations"])
+def test_images_in_pieces_are_as_good_as_all_at_once(
+    transformations: str, make_discriminator: MakeDiscriminator, make_images: MakeImages
+) -> None:
+    chosen, images, results = get_transformations(transformations), make_images(5, 25), []
+    for images_per_piece in (2, 5):
+        canvases = Canvases(chosen, 25)
+        canvases.images_per_piece = images_per_piece
+        discriminator = make_discriminator(len(chosen) + 1).train()
+        loss = TransformationLoss(canvases, fake_class=True)
+        drawn = canvases.draw(images)
+        total = loss(discriminator(drawn)) + loss.fake(discriminator(drawn))
+        gradients = torch.autograd.grad(total, list(discriminator.parameters()))
+        votes = canvases.log_probabilities(discriminator.eval()(drawn))
+        results.append((total, gradients, votes))
+    torch.testing.assert_close(*results, atol=1e-5, rtol=1e-3)
+
+
+@SETS
+def test_canvases_hold_the_transformed_images(transformations: str | list[str], make_images: MakeImages) -> None:
+    chosen, images = get_transformations(transformations), make_images(2, 41)
+    canvases = Canvases(chosen, 41)
+    found = set()
+    for group, drawn in zip(canvases.groups, canvases.draw(images), strict=True):
+        height, width = drawn.shape[-2:]
+        crops = [(y, x) for y in range(height - 40) for x in range(width - 40)]
+        for canvas, transformation in zip(
+            group.canvas_indices.flatten().tolist(), group.transformation_indices.flatten().tolist(), strict=True
+        ):
+            expected = chosen[transformation].apply(images)
+            pictures = drawn.unflatten(0, (2, -1))[:, canvas]
+            assert any(torch.equal(pictures[..., y : y + 41, x : x + 41], expected) for y, x in crops)
+            found.add(transformation)
+    assert found == set(range(len(chosen)))
+
+
 @SETS
 def test_inversion_puts_votes_where_their_patches_were(transformations: str | list[str]) -> None:
     size = 41

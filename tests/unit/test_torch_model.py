@@ -71,13 +71,29 @@ class TestForward:
 
     @pytest.mark.parametrize("size", [SIZE, 91])
     @pytest.mark.parametrize("batch_size", [1, 3])
-    def test_scores_do_not_depend_on_the_batch(self, model: HtdgmModel, size: int, batch_size: int) -> None:
+    @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+    def test_scores_do_not_depend_on_the_batch(
+        self, model: HtdgmModel, size: int, batch_size: int, precision: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(model, "precision", precision)
         images = torch.cat([shingles(angle=seed, seed=seed, size=size) for seed in range(8)])
         expected = model(images)
         parts = [model(part) for part in images.split(batch_size)]
         assert_identical(torch.cat([part.pred_score for part in parts]), expected.pred_score)
         assert_identical(torch.cat([part.anomaly_map for part in parts]), expected.anomaly_map)
         assert_identical(model(images.flip(0)).pred_score.flip(0), expected.pred_score)
+
+    def test_precisions_score_alike(self, model: HtdgmModel, monkeypatch: pytest.MonkeyPatch) -> None:
+        images = torch.cat([shingles(angle=seed / 2, seed=seed) for seed in range(8)])
+        outputs = []
+        for precision in ("float32", "bfloat16"):
+            monkeypatch.setattr(model, "precision", precision)
+            outputs.append(model(images))
+        expected, output = outputs
+        assert not torch.equal(output.pred_score, expected.pred_score)
+        assert output.pred_score.dtype == output.anomaly_map.dtype == torch.float32
+        assert (output.pred_score - expected.pred_score).abs().max() < 0.05 * expected.pred_score.std()
+        assert (output.anomaly_map - expected.anomaly_map).abs().mean() < 0.05 * expected.anomaly_map.std()
 
     def test_scoring_leaves_the_model_as_it_was(self, model: HtdgmModel, make_images: MakeImages) -> None:
         before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -222,6 +238,7 @@ class TestArguments:
             *(("vote", value) for value in ("x", "", None)),
             *(("localization", value) for value in ("x", "", None)),
             *(("equalization", value) for value in ("x", "", True)),
+            *(("precision", value) for value in ("x", "float16", 32, None)),
             *(("image_size", value) for value in (10, 0, 64.5, "x")),
             *(("coarsest_size", value) for value in (5, 10, 33, 25.5)),
             *(("scale_factor", value) for value in (1, 1.0, 0, -0.5, 2, math.nan)),

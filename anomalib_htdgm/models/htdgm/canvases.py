@@ -8,15 +8,31 @@ without padding commutes with cropping. All transformations that share flip, rot
 one canvas: a pass over 16 canvases yields the very votes of the 54 transformed images, over 2.7 times fewer pixels.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 import torch
-from kornia.geometry.transform import hflip
 from torch import nn
 
-from .networks import MARGIN
+from .networks import MARGIN, NEGLIGIBLE_LOGIT
 from .transformations import Transformation, reflect, shift_length, to_grayscale
+
+PIXELS_PER_PIECE = 2**17
+"""Pixels of canvases that a network sees at a time, unless those of one image are more: with 32 channels a layer of
+them takes 8 MB in bfloat16, which the caches hold and the allocator reuses."""
+
+
+FEW_CLASSES = 16
+"""Below this number PyTorch's softmax is faster over the first dimension than over the last."""
+
+
+def log_softmax(logits: torch.Tensor) -> torch.Tensor:
+    """Compute log-probabilities over the channels of ``logits``, shape ``(N, C, h, w)``: float32, ``(N, h, w, C)``."""
+    if logits.shape[1] < FEW_CLASSES:
+        return logits.float().log_softmax(dim=1).permute(0, 2, 3, 1)
+    return logits.permute(0, 2, 3, 1).float().log_softmax(dim=-1)
 
 
 @dataclass(frozen=True)
@@ -53,11 +69,19 @@ class Canvas:
         height, width = len(self.rows), len(self.columns)
         return (height, width) if self.quarter_turns % 2 == 0 else (width, height)
 
-    def draw(self, images: torch.Tensor) -> torch.Tensor:
-        """Draw the canvas of images of shape ``(B, 3, H, H)``."""
-        canvas = reflect(hflip(images) if self.flip else images, self.rows, self.columns)
-        canvas = torch.rot90(canvas, self.quarter_turns, (-2, -1))
-        return to_grayscale(canvas) if self.grayscale else canvas
+    def locate_pixels(self, size: int) -> torch.Tensor:
+        """Find the canvas' pixels in the image.
+
+        Args:
+            size (int): Side of the image in pixels.
+
+        Returns:
+            torch.Tensor: Flat position in the image for each pixel of the canvas, ``size**2`` more if it is to be taken
+            from the image without colour; integers of shape ``(height, width)``.
+        """
+        positions = torch.arange(size**2).view(size, size) + self.grayscale * size**2
+        positions = reflect(positions.fliplr() if self.flip else positions, self.rows, self.columns)
+        return torch.rot90(positions, self.quarter_turns)
 
     def locate_votes(self, transformation: Transformation, size: int) -> torch.Tensor:
         """Find the votes on a transformed image among the votes on the canvas.
@@ -84,25 +108,39 @@ class CanvasGroup(nn.Module):
 
     Args:
         canvases (Sequence[Canvas]): The canvases.
+        size (int): Side of the images in pixels.
         crops (Sequence[tuple[int, int, torch.Tensor]]): The transformations that are crops of them: index of the
             canvas, index of the transformation, and positions of its votes as :meth:`Canvas.locate_votes` gives them.
     """
 
+    pixels: torch.Tensor
     canvas_indices: torch.Tensor
     transformation_indices: torch.Tensor
     positions: torch.Tensor
 
-    def __init__(self, canvases: Sequence[Canvas], crops: Sequence[tuple[int, int, torch.Tensor]]) -> None:
+    def __init__(self, canvases: Sequence[Canvas], size: int, crops: Sequence[tuple[int, int, torch.Tensor]]) -> None:
         super().__init__()
         self.canvases = list(canvases)
+        pixels = torch.stack([canvas.locate_pixels(size) for canvas in canvases])
+        self.register_buffer("pixels", pixels.flatten(), persistent=False)
         canvas_indices, transformation_indices, positions = zip(*crops, strict=True)
         self.register_buffer("canvas_indices", torch.tensor(canvas_indices)[:, None], persistent=False)
         self.register_buffer("transformation_indices", torch.tensor(transformation_indices)[:, None], persistent=False)
         self.register_buffer("positions", torch.stack(positions).flatten(1), persistent=False)
 
-    def draw(self, images: torch.Tensor) -> torch.Tensor:
-        """Draw the canvases of images of shape ``(B, 3, H, H)``: shape ``(B * num_canvases, 3, height, width)``."""
-        return torch.stack([canvas.draw(images) for canvas in self.canvases], dim=1).flatten(0, 1)
+    def draw(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Draw the canvases.
+
+        Args:
+            pixels (torch.Tensor): All pixels of ``B`` images, then those of the images without colour, shape
+                ``(B, size**2 or 2 * size**2, 3)``.
+
+        Returns:
+            torch.Tensor: Canvases of shape ``(B * num_canvases, 3, height, width)``, in channels-last memory, which
+            convolutions are fastest on.
+        """
+        canvases = pixels.index_select(1, self.pixels)
+        return canvases.view(-1, *self.canvases[0].size, 3).permute(0, 3, 1, 2)
 
     def log_probabilities(self, logits: torch.Tensor, num_classes: int) -> torch.Tensor:
         """Pick, for each transformation, the log-probability of itself at each of its patches.
@@ -114,24 +152,28 @@ class CanvasGroup(nn.Module):
         Returns:
             torch.Tensor: Shape ``(B, number of transformations in this group, number of patches)``.
         """
-        logits = logits[:, :num_classes].flatten(2).unflatten(0, (-1, len(self.canvases)))
-        log_partition = logits.logsumexp(dim=2)
-        right = logits[:, self.canvas_indices, self.transformation_indices, self.positions]
-        return right - log_partition[:, self.canvas_indices, self.positions]
+        if logits.shape[1] > num_classes:
+            logits = logits.to(torch.float32, copy=True)
+            logits[:, num_classes] = NEGLIGIBLE_LOGIT  # the fake class, if there is one; those beyond it are negligible
+        votes = log_softmax(logits).unflatten(0, (-1, len(self.canvases))).flatten(1)
+        height, width = logits.shape[-2:]
+        cells = self.canvas_indices * (height * width) + self.positions
+        right = votes.index_select(1, (cells * logits.shape[1] + self.transformation_indices).flatten())
+        return right.unflatten(1, self.positions.shape)
 
     def targets(self, num_classes: int) -> torch.Tensor:
         """Mark which transformations' crops contain each patch of the canvases.
 
         Args:
-            num_classes (int): Number of channels wanted, at least the number of transformations.
+            num_classes (int): Number of classes wanted, at least the number of transformations.
 
         Returns:
-            torch.Tensor: Zeros and ones of shape ``(num_canvases, num_classes, height - 10, width - 10)``.
+            torch.Tensor: Zeros and ones of shape ``(num_canvases * number of patches, num_classes)``.
         """
         height, width = (length - 2 * MARGIN for length in self.canvases[0].size)
-        targets = torch.zeros(len(self.canvases), num_classes, height * width, device=self.positions.device)
-        targets[self.canvas_indices, self.transformation_indices, self.positions] = 1.0
-        return targets.unflatten(2, (height, width))
+        targets = torch.zeros(len(self.canvases), height * width, num_classes, device=self.positions.device)
+        targets[self.canvas_indices, self.positions, self.transformation_indices] = 1.0
+        return targets.flatten(0, 1)
 
 
 class Canvases(nn.Module):
@@ -148,24 +190,33 @@ class Canvases(nn.Module):
     def __init__(self, transformations: Sequence[Transformation], size: int) -> None:
         super().__init__()
         self.num_transformations = len(transformations)
+        self.has_grayscale = any(each.grayscale for each in transformations)
         self.num_votes = size - 2 * MARGIN
         self.groups: Sequence[CanvasGroup] = nn.ModuleList(_group(transformations, size))  # type: ignore[assignment]
+        pixels = sum(len(group.canvases) * math.prod(group.canvases[0].size) for group in self.groups)
+        self.images_per_piece = max(1, PIXELS_PER_PIECE // pixels)
         order = torch.cat([group.transformation_indices.flatten() for group in self.groups])
         self.register_buffer("order", order.argsort(), persistent=False)
         cells = torch.arange(self.num_votes**2).view(self.num_votes, -1)
         inverse = [each.invert(cells, shift_length(size)).flatten() for each in transformations]
         self.register_buffer("inverse", torch.stack(inverse), persistent=False)
 
-    def draw(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Draw all canvases of images.
+    def draw(self, images: torch.Tensor, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
+        """Draw all canvases of images, a few images at a time.
 
         Args:
             images (torch.Tensor): Images of shape ``(B, 3, size, size)``.
+            dtype (torch.dtype): Type of the canvases, in which the discriminator then computes.
 
         Returns:
-            list[torch.Tensor]: Canvases of shape ``(B * num_canvases, 3, height, width)``, one tensor for each size.
+            list[torch.Tensor]: Canvases of shape ``(b * num_canvases, 3, height, width)``: one tensor for each size of
+            canvas of the first ``b`` images, then those of the next ones.
         """
-        return [group.draw(images) for group in self.groups]
+        sources = [images, to_grayscale(images)] if self.has_grayscale else [images]
+        pixels = torch.cat([source.flatten(2) for source in sources], dim=2).to(dtype).transpose(1, 2).contiguous()
+        # An exported graph takes batches of any size, so it cannot be cut into pieces.
+        pieces = [pixels] if torch.compiler.is_compiling() else pixels.split(self.images_per_piece)
+        return [group.draw(piece) for piece in pieces for group in self.groups]
 
     def log_probabilities(self, logits: Sequence[torch.Tensor]) -> torch.Tensor:
         """Read the votes on every transformed image from those on the canvases.
@@ -179,9 +230,11 @@ class Canvases(nn.Module):
         """
         votes = [
             group.log_probabilities(part, self.num_transformations)
-            for group, part in zip(self.groups, logits, strict=True)
+            for group, part in zip(cycle(self.groups), logits, strict=False)
         ]
-        return torch.cat(votes, dim=1)[:, self.order].unflatten(2, (self.num_votes, self.num_votes))
+        num_groups = len(self.groups)
+        images = [torch.cat(votes[first : first + num_groups], dim=1) for first in range(0, len(votes), num_groups)]
+        return torch.cat(images)[:, self.order].unflatten(2, (self.num_votes, self.num_votes))
 
     def invert(self, votes: torch.Tensor) -> torch.Tensor:
         """Bring the votes on transformed images back to where their patches were in the image (Sec. 4.2).
@@ -206,4 +259,4 @@ def _group(transformations: Sequence[Transformation], size: int) -> list[CanvasG
         canvases, crops = groups.setdefault(canvas.size, ([], []))
         crops += [(len(canvases), index, canvas.locate_votes(transformations[index], size)) for index in indices]
         canvases.append(canvas)
-    return [CanvasGroup(*group) for group in groups.values()]
+    return [CanvasGroup(canvases, size, crops) for canvases, crops in groups.values()]

@@ -47,6 +47,7 @@ from .anomaly_map import Localization
 from .equalization import Equalization
 from .networks import RECEPTIVE_FIELD
 from .pre_processor import configure_pre_processor
+from .precision import Precision
 from .score import Vote
 from .torch_model import HtdgmModel
 from .training import Training, TrainingStep
@@ -86,6 +87,8 @@ class Htdgm(AnomalibModule):
             whole images.
         localization (str): ``multi_scale``, or ``finest_scale`` for the paper's map.
         equalization (str): Images whose histograms are equalised: ``none``, ``train`` (the paper's way) or ``both``.
+        precision (str): What the networks compute in: ``auto`` (bfloat16 where the device is faster at it),
+            ``float32`` or ``bfloat16``, whatever the trainer's precision.
         pre_processor (PreProcessor | bool): Pre-processor; the default resizes to 256x256 and brings pixels to [-1, 1].
         post_processor (PostProcessor | bool): Post-processor.
         evaluator (Evaluator | bool): Evaluator; the default reports AUROC and F1 of images and pixels, and AUPRO.
@@ -117,6 +120,7 @@ class Htdgm(AnomalibModule):
         patch_fraction: float = 0.01,
         localization: Localization = "multi_scale",
         equalization: Equalization = "none",
+        precision: Precision = "auto",
         pre_processor: PreProcessor | bool = True,
         post_processor: PostProcessor | bool = True,
         evaluator: Evaluator | bool = True,
@@ -155,6 +159,7 @@ class Htdgm(AnomalibModule):
             patch_fraction=patch_fraction,
             localization=localization,
             equalization=equalization,
+            precision=precision,
         )
         self._steps: Iterator[TrainingStep] = iter(())
         self._shots: ImageBatch | None = None
@@ -216,7 +221,8 @@ class Htdgm(AnomalibModule):
             every = cast("list[Optimizer]", optimizers if isinstance(optimizers, list) else [optimizers])
             self._steps = self.training_schedule.run(self.model, cast("torch.Tensor", batch.image), self.seed, every)
         step = next(self._steps)
-        self.log_dict({"scale": step.scale, "iteration": step.iteration, **step.losses}, prog_bar=True)
+        # Without a batch size Lightning would search the batch for one, a millisecond each time.
+        self.log_dict({"scale": step.scale, "iteration": step.iteration, **step.losses}, prog_bar=True, batch_size=1)
 
     def on_validation_start(self) -> None:
         """Finish the training before the first validation."""

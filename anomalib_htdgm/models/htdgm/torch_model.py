@@ -29,6 +29,7 @@ from .anomaly_map import AnomalyMapGenerator, Localization
 from .canvases import Canvases
 from .equalization import Equalization, equalize
 from .networks import Discriminator, Generator
+from .precision import Precision, choose_dtype
 from .pyramid import Pyramid, pyramid_sizes
 from .score import Vote, anomaly_score, patch_anomaly
 from .transformations import get_transformations
@@ -57,6 +58,8 @@ class HtdgmModel(nn.Module):
         localization (Localization): Kind of anomaly map, see
             :class:`~anomalib_htdgm.models.htdgm.anomaly_map.AnomalyMapGenerator`.
         equalization (Equalization): Which images have their histogram equalised.
+        precision (Precision): What the networks compute in, see
+            :func:`~anomalib_htdgm.models.htdgm.precision.choose_dtype`. Weights, votes and scores are float32 anyway.
 
     Raises:
         ValueError: If the arguments contradict one another; the message names them.
@@ -83,6 +86,7 @@ class HtdgmModel(nn.Module):
         patch_fraction: float = 0.01,
         localization: Localization = "multi_scale",
         equalization: Equalization = "none",
+        precision: Precision = "auto",
     ) -> None:
         super().__init__()
         check_integer("k_shot", k_shot, at_least=1)
@@ -92,10 +96,12 @@ class HtdgmModel(nn.Module):
         check_number("patch_fraction", patch_fraction, above=0, at_most=1)
         check_choice("vote", vote, get_args(Vote))
         check_choice("equalization", equalization, get_args(Equalization))
+        check_choice("precision", precision, get_args(Precision))
         self.adversarial = adversarial
         self.vote = vote
         self.patch_fraction = patch_fraction
         self.equalization = equalization
+        self.precision = precision
         self.transformations = get_transformations(transformations)
         sizes = pyramid_sizes(image_size, coarsest_size, scale_factor, fit=fit_scale_factor)
         widths = [width * 2 ** (scale // (double_width_every or len(sizes))) for scale in range(len(sizes))]
@@ -144,10 +150,17 @@ class HtdgmModel(nn.Module):
             list[torch.Tensor]: For each scale, coarse to fine, the log-probability of the right transformation, of
             shape ``(B, M, size - 10, size - 10)``, as :meth:`Canvases.log_probabilities` defines it.
         """
-        scales = zip(self.reduce(images), self.canvases, self.discriminators, strict=True)
         return [
-            canvases.log_probabilities(discriminator(canvases.draw(image))) for image, canvases, discriminator in scales
+            canvases.log_probabilities(discriminator(canvases.draw(reduced, self.dtype)))
+            for reduced, canvases, discriminator in zip(
+                self.reduce(images), self.canvases, self.discriminators, strict=True
+            )
         ]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type that the networks compute in."""
+        return choose_dtype(self.precision, self.num_shots.device)
 
     def reduce(self, images: torch.Tensor, *, training: bool = False) -> list[torch.Tensor]:
         """Equalise images, if they are to be, and reduce them to every scale.
@@ -253,10 +266,10 @@ class HtdgmModel(nn.Module):
         if source is None:
             noise = self.fixed_noise[shots] if previous is None else torch.zeros_like(previous)
         else:
-            noise = draw_noise(len(shots), size, source, same_in_all_channels=previous is None).to(shots.device)
-            noise = noise * self.noise_amplitudes[scale, shots][:, None, None, None]
+            noise = draw_noise(len(shots), size, source, same_in_all_channels=previous is None)
+            noise = noise.to(shots.device, non_blocking=True) * self.noise_amplitudes[scale, shots][:, None, None, None]
         images: torch.Tensor = self.generators[scale](
-            noise, torch.zeros_like(noise) if previous is None else previous, shots
+            noise, torch.zeros_like(noise) if previous is None else previous, shots, self.dtype
         )
         return images
 

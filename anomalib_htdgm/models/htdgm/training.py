@@ -84,7 +84,7 @@ class Training:
         """
         model.requires_grad_(True)  # noqa: FBT003
         networks = [*model.discriminators, *model.generators]
-        return [Adam(network.parameters(), lr=self.learning_rate, betas=BETAS) for network in networks]
+        return [Adam(each.parameters(), lr=self.learning_rate, betas=BETAS, fused=True) for each in networks]
 
     def run(
         self, model: HtdgmModel, images: torch.Tensor, seed: int = 0, optimizers: Sequence[Optimizer] | None = None
@@ -172,7 +172,7 @@ class _ScaleTrainer:
         self.loss = TransformationLoss(self.canvases, fake_class=model.adversarial)
         self.discriminator = model.discriminators[scale].train()
         self.discriminator_optimizer = optimizers[scale]
-        self.real_canvases = self.canvases.draw(real)
+        self.real_canvases = self._draw(real)
         if model.adversarial:
             self.shots = torch.arange(len(real), device=real.device)
             self.generator = model.generators[scale].train()
@@ -205,24 +205,28 @@ class _ScaleTrainer:
 
     def _step_discriminator(self) -> dict[str, torch.Tensor]:
         """Learn to tell the transformations of real patches, and real from generated patches (Eqs. 4-6)."""
-        loss = self.loss(self.discriminator(self.real_canvases))
+        self.discriminator_optimizer.zero_grad()
+        loss = self.loss(_drain(self.discriminator(self.real_canvases)))
+        loss.backward()
         losses = {"discriminator_loss": loss.detach()}
         if self.model.adversarial:
             with torch.no_grad():
                 fake = self._generate()
-            fake_loss = self.loss.fake(self.discriminator(self.canvases.draw(fake)))
+            fake_loss = self.loss.fake(_drain(self.discriminator(self._draw(fake))))
+            (self.training.fake_weight * fake_loss).backward()
             losses["fake_loss"] = fake_loss.detach()
-            loss = loss + self.training.fake_weight * fake_loss
-        _descend(self.discriminator_optimizer, loss)
+        self.discriminator_optimizer.step()
         return losses
 
     def _step_generator(self) -> dict[str, torch.Tensor]:
         """Learn to generate patches whose transformation is told, and to reconstruct (Eqs. 7-11)."""
         self.discriminator.requires_grad_(False)  # noqa: FBT003  # only its input's gradient is needed
-        loss = self.loss(self.discriminator(self.canvases.draw(self._generate())))
+        loss = self.loss(_drain(self.discriminator(self._draw(self._generate()))))
         reconstructions = self.model.generate_scale(self.scale, self.reconstruction_input, self.shots, None)
         reconstruction = reconstruction_loss(reconstructions, self.real)
-        _descend(self.generator_optimizer, loss + self.training.reconstruction_weight * reconstruction)
+        self.generator_optimizer.zero_grad()
+        (loss + self.training.reconstruction_weight * reconstruction).backward()
+        self.generator_optimizer.step()
         self.discriminator.requires_grad_(True)  # noqa: FBT003
         return {"generator_loss": loss.detach(), "reconstruction_loss": reconstruction.detach()}
 
@@ -232,6 +236,9 @@ class _ScaleTrainer:
             _decay(self.discriminator_optimizer)
         if iteration == GENERATOR_DECAY_ITERATION and self.model.adversarial:
             _decay(self.generator_optimizer)
+
+    def _draw(self, images: torch.Tensor) -> list[torch.Tensor]:
+        return self.canvases.draw(images, self.model.dtype)
 
     def _generate(self) -> torch.Tensor:
         return self.model.generate_scale(self.scale, self._previous(self.source), self.shots, self.source)
@@ -250,10 +257,10 @@ class _ScaleTrainer:
         return (self.reconstruction_input - self.real).square().mean(dim=(1, 2, 3)).sqrt()
 
 
-def _descend(optimizer: Optimizer, loss: torch.Tensor) -> None:
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
+def _drain(tensors: list[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """Hand tensors over one by one: the logits of many images are not to be in memory together with their gradients."""
+    while tensors:
+        yield tensors.pop(0)
 
 
 def _decay(optimizer: Optimizer) -> None:
