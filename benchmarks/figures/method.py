@@ -170,7 +170,7 @@ def draw_canvases(page: Page, image: torch.Tensor) -> None:
     size, shift = image.shape[-1], shift_length(image.shape[-1])
     groups = Canvases(TRANSFORMATION_SETS["full"], size).groups
     coloured = [
-        (canvas, canvas.draw(image[None])[0])
+        (canvas, image.flatten(1)[:, canvas.locate_pixels(size)])
         for group in groups
         if isinstance(group, CanvasGroup)
         for canvas in group.canvases

@@ -1,0 +1,144 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The obvious way to train and to score, as the paper's description reads: the baseline of `benchmarks/speed.py`.
+
+Every transformed image is made, and seen by the networks pixel by pixel: 54 images a pass, in float32, in PyTorch's
+default memory format, with autograd keeping what it likes, one image and one scale after the other. The weights are
+those of a model of ours, so the work is the same.
+"""
+
+import math
+
+import torch
+from torch.nn import functional as F  # noqa: N812
+from torch.optim import Adam
+
+from anomalib_htdgm.models.htdgm.blocks import NEGATIVE_SLOPE
+from anomalib_htdgm.models.htdgm.networks import MARGIN, Discriminator, Generator
+from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel, draw_noise
+from anomalib_htdgm.models.htdgm.training import BETAS, Training
+from anomalib_htdgm.models.htdgm.transformations import shift_length
+
+
+def convolve(network: Discriminator | Generator, images: torch.Tensor) -> torch.Tensor:
+    """Pass images, shape ``(N, channels, H, W)``, through the five layers of a network."""
+    for convolution, norm in zip(network.convolutions[:-1], network.norms, strict=True):
+        images = F.leaky_relu(norm(convolution(images)), NEGATIVE_SLOPE)
+    output: torch.Tensor = network.convolutions[-1](images)
+    return output
+
+
+def generate(network: Generator, noise: torch.Tensor, previous: torch.Tensor) -> torch.Tensor:
+    """Generate one image, shape ``(1, 3, H, W)``, at one scale."""
+    index = torch.zeros_like(noise[:, :1])
+    return torch.tanh(convolve(network, F.pad(torch.cat([noise + previous, index], dim=1), [MARGIN] * 4))) + previous
+
+
+class NaiveTraining:
+    """Training of one scale on one image.
+
+    Args:
+        training (Training): Numbers of steps, learning rate, weights of losses.
+        model (HtdgmModel): A model with generators; the networks of this scale are trained.
+        scale (int): Index of the scale.
+        image (torch.Tensor): The training image in [-1, 1], of shape ``(1, 3, H, W)``.
+    """
+
+    def __init__(self, training: Training, model: HtdgmModel, scale: int, image: torch.Tensor) -> None:
+        self.training, self.model, self.scale = training, model, scale
+        self.real = model.reduce(image)[scale]
+        self.discriminator = model.discriminators[scale].train().requires_grad_(True)  # noqa: FBT003
+        self.generator = model.generators[scale].train().requires_grad_(True)  # noqa: FBT003
+        self.discriminator_optimizer, self.generator_optimizer = (
+            Adam(each.parameters(), lr=training.learning_rate, betas=BETAS)
+            for each in (self.discriminator, self.generator)
+        )
+
+    def step(self) -> dict[str, torch.Tensor]:
+        """Do one iteration: steps of the discriminator, then steps of the generator.
+
+        Returns:
+            dict[str, torch.Tensor]: The last steps' losses by name, each a detached scalar.
+        """
+        classes = torch.arange(len(self.model.transformations))
+        fake_class = torch.full_like(classes, len(classes))
+        for _ in range(self.training.discriminator_steps):
+            fake = self._sample().detach()
+            real_loss = self._cross_entropy(self.real, classes)
+            fake_loss = self._cross_entropy(fake, fake_class)
+            _descend(self.discriminator_optimizer, real_loss + self.training.fake_weight * fake_loss)
+        for _ in range(self.training.generator_steps):
+            loss = self._cross_entropy(self._sample(), classes)
+            reconstruction = generate(self.generator, torch.zeros_like(self.real), self._previous())
+            loss = loss + self.training.reconstruction_weight * F.mse_loss(reconstruction, self.real)
+            _descend(self.generator_optimizer, loss)
+        return {"discriminator_loss": real_loss.detach(), "fake_loss": fake_loss.detach()}
+
+    def _cross_entropy(self, images: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        transformed = torch.cat([each.apply(images) for each in self.model.transformations])
+        votes = convolve(self.discriminator, transformed).flatten(2)
+        return F.cross_entropy(votes, classes[:, None].expand(-1, votes.shape[-1]))
+
+    def _sample(self) -> torch.Tensor:
+        noise = draw_noise(1, self.real.shape[-1], torch.default_generator)
+        return generate(self.generator, noise, self._previous())
+
+    @torch.no_grad()
+    def _previous(self) -> torch.Tensor:
+        """Generate a random image of the scale before, enlarged; nothing at the coarsest scale."""
+        previous = torch.zeros_like(self.model.fixed_noise[:1])
+        for scale in range(self.scale):
+            noise = draw_noise(1, previous.shape[-1], torch.default_generator)
+            image = generate(self.model.generators[scale].eval(), noise, previous)
+            previous = self.model.pyramid.upsample(image, scale)
+        return previous
+
+
+def _descend(optimizer: Adam, loss: torch.Tensor) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+def naive_votes(model: HtdgmModel, image: torch.Tensor) -> list[torch.Tensor]:
+    """Let every patch of every transformed image vote, one scale after the other.
+
+    Args:
+        model (HtdgmModel): A trained model.
+        image (torch.Tensor): One image in [-1, 1], of shape ``(1, 3, H, W)``.
+
+    Returns:
+        list[torch.Tensor]: Log-probabilities of the right transformations, as :meth:`HtdgmModel.votes` gives them.
+    """
+    index = torch.arange(len(model.transformations))
+    votes = []
+    for reduced, discriminator in zip(model.reduce(image), model.discriminators, strict=True):
+        transformed = torch.cat([each.apply(reduced) for each in model.transformations])
+        logits = convolve(discriminator, transformed)[:, : len(index)]
+        votes.append(logits.log_softmax(dim=1)[index, index][None])
+    return votes
+
+
+@torch.inference_mode()
+def naive_score(model: HtdgmModel, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Score and localise, with the model's default score and map.
+
+    Args:
+        model (HtdgmModel): A trained model.
+        image (torch.Tensor): One image in [-1, 1], of shape ``(1, 3, H, W)``.
+
+    Returns:
+        tuple[torch.Tensor, torch.Tensor]: Score of shape ``(1,)`` and map of shape ``(1, 1, H, W)``.
+    """
+    scores, maps, finest = [], [], model.pyramid.sizes[-1]
+    for size, votes in zip(model.pyramid.sizes, naive_votes(model, image), strict=True):
+        patches = -votes.flatten(2)
+        kept = math.ceil(model.patch_fraction * patches.shape[-1])
+        scores.append(patches.topk(kept).values.mean(dim=(1, 2)))
+        pairs = zip(model.transformations, votes.unbind(dim=1), strict=True)
+        upright = torch.stack([each.invert(-part, shift_length(size)) for each, part in pairs])
+        worst = F.pad(upright.amax(dim=0)[None], [MARGIN] * 4)
+        maps.append(F.interpolate(worst, (finest, finest), mode="bilinear"))
+    anomaly_map = model.anomaly_map_generator.blur(torch.stack(maps).mean(dim=0))
+    return torch.stack(scores).mean(dim=0), F.interpolate(anomaly_map, image.shape[-2:], mode="bilinear")

@@ -1,0 +1,56 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The baseline of the speed benchmark does the same work as the model that it is compared with."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
+from anomalib_htdgm.models.htdgm.training import Training
+
+from .textures import shingles
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from naive import NaiveTraining, naive_score, naive_votes  # noqa: E402
+
+
+@pytest.mark.parametrize("transformations", ["full", "rotations"])
+@pytest.mark.parametrize("fake_weight", [0.0, 1.0])
+def test_naive_scores_and_maps_are_ours(transformations: str, fake_weight: float) -> None:
+    model = HtdgmModel(
+        (64, 64),
+        image_size=32,
+        width=8,
+        transformations=transformations,
+        adversarial=fake_weight > 0,
+        precision="float32",
+    )
+    for _ in Training(iterations=5, fake_weight=fake_weight).run(model, shingles()):
+        pass
+    image = shingles(angle=0.3, seed=1)
+    expected = model(image)
+    score, anomaly_map = naive_score(model, image)
+    for votes, expected_votes in zip(naive_votes(model, image), model.votes(image), strict=True):
+        torch.testing.assert_close(votes, expected_votes, atol=1e-4, rtol=0)
+    torch.testing.assert_close(score, expected.pred_score, atol=1e-4, rtol=0)
+    torch.testing.assert_close(anomaly_map, expected.anomaly_map, atol=1e-4, rtol=0)
+
+
+def test_naive_training_starts_from_the_loss_of_ours_and_learns() -> None:
+    schedule = Training(iterations=1, discriminator_steps=1, generator_steps=1, fake_weight=1.0, learning_rate=1e-12)
+    model = HtdgmModel((64, 64), image_size=25, width=8, transformations="full", adversarial=True, precision="float32")
+    (step,) = schedule.run(model, shingles())  # learns nothing at this rate
+    naive = NaiveTraining(replace(schedule, learning_rate=5e-4), model, 0, shingles())
+    first = naive.step()
+    # Not the same bits: here batch norm counts a pixel once for each image that shows it, there once a canvas.
+    torch.testing.assert_close(first["discriminator_loss"], step.losses["discriminator_loss"], rtol=1e-4, atol=0)
+    for _ in range(20):
+        last = naive.step()
+    assert last["discriminator_loss"] < 0.95 * first["discriminator_loss"]
