@@ -221,7 +221,7 @@ class Htdgm(AnomalibModule):
             every = cast("list[Optimizer]", optimizers if isinstance(optimizers, list) else [optimizers])
             self._steps = self.training_schedule.run(self.model, cast("torch.Tensor", batch.image), self.seed, every)
         step = next(self._steps)
-        # Without a batch size Lightning would search the batch for one, a millisecond each time.
+        # Without a batch size Lightning would search the batch for one in each iteration.
         self.log_dict({"scale": step.scale, "iteration": step.iteration, **step.losses}, prog_bar=True, batch_size=1)
 
     def on_validation_start(self) -> None:
