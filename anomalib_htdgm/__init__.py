@@ -11,15 +11,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .data import FewShot, OneClass, QuickstartTextures
+    from .data import FewShot, OneClass, Paris, QuickstartTextures
     from .models.htdgm import Htdgm
 
-__all__ = ["FewShot", "Htdgm", "OneClass", "QuickstartTextures"]
+__all__ = ["FewShot", "Htdgm", "OneClass", "Paris", "QuickstartTextures"]
 
 _MODULE_OF = {
     "FewShot": "anomalib_htdgm.data",
     "Htdgm": "anomalib_htdgm.models.htdgm",
     "OneClass": "anomalib_htdgm.data",
+    "Paris": "anomalib_htdgm.data",
     "QuickstartTextures": "anomalib_htdgm.data",
 }
 

@@ -9,6 +9,7 @@ import anomalib.data  # noqa: F401 - see above
 
 from .few_shot import FewShot
 from .one_class import OneClass
+from .paris import Paris
 from .quickstart import QuickstartTextures
 
-__all__ = ["FewShot", "OneClass", "QuickstartTextures"]
+__all__ = ["FewShot", "OneClass", "Paris", "QuickstartTextures"]

@@ -13,6 +13,7 @@ Example:
 import hashlib
 import logging
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
@@ -26,6 +27,7 @@ from anomalib.data.utils import LabelName, Split, TestSplitMode, ValSplitMode
 from numpy.typing import NDArray
 from pandas import DataFrame
 from PIL import Image
+from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2 import Transform
 from tqdm import tqdm
 
@@ -65,6 +67,9 @@ class OneClass(AnomalibDataModule):
             ``x_test``, uint8 images in the data set's own size, of shape ``(N, 32, 32, 3)`` or ``(N, 28, 28)``, and
             ``y_train`` and ``y_test``, their classes' indices. Its images are written to a directory of their own,
             named after the file's content.
+        folders: Path of a directory of images to read in place of torchvision's download, as
+            ``<folders>/{train,test}/<class>/<file>``, where a class is an index, a name or both (``6``, ``frog``,
+            ``6_frog``). They are read where they are.
         test_images_per_class: Number of test images of each class, at least 1, spread evenly over the class's own: the
             same for every normal class and every run. All if None.
         train_batch_size: Batch size for training.
@@ -93,6 +98,7 @@ class OneClass(AnomalibDataModule):
         normal_class: int | str = 0,
         root: str | Path = "./datasets/OneClass",
         arrays: str | Path | None = None,
+        folders: str | Path | None = None,
         test_images_per_class: int | None = None,
         train_batch_size: int = 32,
         eval_batch_size: int = 32,
@@ -114,6 +120,8 @@ class OneClass(AnomalibDataModule):
             what = "is no .npz file" if Path(arrays).is_file() else "does not exist"
             msg = f"arrays: got {str(arrays)!r}, which {what}; allowed are .npz files with {', '.join(ARRAYS)}"
             raise ValueError(msg)
+        if folders is not None:
+            _check_folders(Path(folders), dataset, also_arrays=arrays is not None)
         super().__init__(
             train_batch_size=train_batch_size,
             eval_batch_size=eval_batch_size,
@@ -134,7 +142,7 @@ class OneClass(AnomalibDataModule):
         self.arrays = None if arrays is None else Path(arrays)
         self.test_images_per_class = test_images_per_class
         suffix = "" if self.arrays is None else f"-{hashlib.sha256(self.arrays.read_bytes()).hexdigest()[:12]}"
-        self._directory = self.root / f"{dataset}{suffix}"
+        self._directory = self.root / f"{dataset}{suffix}" if folders is None else Path(folders)
 
     @property
     def name(self) -> str:  # type: ignore[override]  # anomalib's base class overrides Lightning's attribute alike
@@ -164,9 +172,10 @@ class OneClass(AnomalibDataModule):
 
     def _subset(self, split: Split) -> AnomalibDataset:
         samples: list[dict[str, Any]] = []
+        folders = {_class_index(self.dataset, each.name): each for each in _class_folders(self._directory, split.value)}
         for index, class_name in enumerate(CLASSES[self.dataset]):
             is_normal = index == self.normal_index
-            paths = sorted((self._directory / split.value / f"{index}_{class_name}").glob("*.png"))
+            paths = list_images(folders[index]) if index in folders else []
             if is_normal and not paths:
                 msg = f"normal_class: got {class_name!r}, of which {self._directory} has no {split.value} images"
                 raise ValueError(msg)
@@ -175,22 +184,89 @@ class OneClass(AnomalibDataModule):
             if split == Split.TEST and self.test_images_per_class is not None:
                 count = min(self.test_images_per_class, len(paths))
                 paths = [paths[i * len(paths) // count] for i in range(count)]
-            label = LabelName.NORMAL if is_normal else LabelName.ABNORMAL
-            shared = {"split": split.value, "label": class_name, "label_index": label.value, "mask_path": ""}
-            samples += [{"image_path": str(path), **shared} for path in paths]
-        subset = AnomalibDataset()
-        subset.samples = DataFrame(samples)
-        subset.samples.attrs["task"] = TaskType.CLASSIFICATION.value
-        subset.category = self.category
-        return subset
+            samples += describe_images(paths, split, class_name, is_normal=is_normal)
+        return make_subset(samples, self.category)
 
 
-def _class_index(dataset: Dataset, given: int | str) -> int:
+def list_images(folder: Path) -> list[Path]:
+    """List the images of a folder.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        Their paths, sorted.
+    """
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMG_EXTENSIONS)
+
+
+def describe_images(paths: Iterable[Path], split: Split, class_name: str, *, is_normal: bool) -> list[dict[str, Any]]:
+    """Describe images of one class as the samples of a dataset.
+
+    Args:
+        paths: Their paths.
+        split: Training or test.
+        class_name: Name of the class.
+        is_normal: Whether it is the normal class.
+
+    Returns:
+        One row for each, without a mask.
+    """
+    label = LabelName.NORMAL if is_normal else LabelName.ABNORMAL
+    shared = {"split": split.value, "label": class_name, "label_index": label.value, "mask_path": ""}
+    return [{"image_path": str(path), **shared} for path in paths]
+
+
+def make_subset(samples: list[dict[str, Any]], category: str) -> AnomalibDataset:
+    """Make a dataset without masks.
+
+    Args:
+        samples: Its rows, as :func:`describe_images` makes them.
+        category: Name of the normal class.
+
+    Returns:
+        The dataset.
+    """
+    subset = AnomalibDataset()
+    subset.samples = DataFrame(samples)
+    subset.samples.attrs["task"] = TaskType.CLASSIFICATION.value
+    subset.category = category
+    return subset
+
+
+def _class_folders(directory: Path, split: str) -> list[Path]:
+    return sorted(path for path in (directory / split).glob("*") if path.is_dir())
+
+
+def _check_folders(directory: Path, dataset: Dataset, *, also_arrays: bool) -> None:
+    if also_arrays:
+        msg = f"folders: got {str(directory)!r} beside arrays; allowed is one of them"
+        raise ValueError(msg)
+    for split in SPLITS:
+        folders = _class_folders(directory, split)
+        if not folders:
+            msg = f"folders: got {str(directory)!r}; allowed are directories with {split}/<class>/<image>"
+            raise ValueError(msg)
+        known = [_find_class(dataset, folder.name) for folder in folders]
+        if None in known or len(set(known)) < len(known):
+            names, classes = ", ".join(folder.name for folder in folders), ", ".join(CLASSES[dataset])
+            msg = f"folders: {directory / split} has {names}; allowed is one for each class of {dataset}: {classes}"
+            raise ValueError(msg)
+
+
+def _find_class(dataset: Dataset, given: int | str) -> int | None:
     # Spelled as the directories are, which allows for torchvision's "T-shirt/top", too.
     name = re.sub("[^a-z0-9]+", "_", str(given).lower())
     for index, class_name in enumerate(CLASSES[dataset]):
-        if name in {str(index), class_name}:
+        if name in {str(index), class_name, f"{index}_{class_name}"}:
             return index
+    return None
+
+
+def _class_index(dataset: Dataset, given: int | str) -> int:
+    index = _find_class(dataset, given)
+    if index is not None:
+        return index
     allowed = ", ".join(f"{index} ({class_name})" for index, class_name in enumerate(CLASSES[dataset]))
     msg = f"normal_class: got {given!r}; the classes of {dataset} are {allowed}"
     raise ValueError(msg)

@@ -306,3 +306,48 @@ class TestUse:
     def test_a_class_without_images(self, cifar10: Path) -> None:
         with pytest.raises(ValueError, match=r"normal_class: got 'truck', of which .* has no train images"):
             prepared(cifar10, "truck")
+
+
+class TestFolders:
+    """Images in folders in place of arrays or a download."""
+
+    @pytest.fixture
+    def folders(self, tmp_path: Path) -> Path:
+        """Three classes of CIFAR-10, their folders named in the three legal ways."""
+        for split in ("train", "test"):
+            for folder in ("airplane", "1", "2_bird"):
+                (tmp_path / "folders" / split / folder).mkdir(parents=True)
+                for index in range(4):
+                    image = Image.fromarray(np.full((32, 32, 3), index, np.uint8))
+                    image.save(tmp_path / "folders" / split / folder / f"{index}.png")
+        return tmp_path / "folders"
+
+    def test_are_read_where_they_are(self, folders: Path) -> None:
+        datamodule = OneClass(normal_class="automobile", folders=folders, root=folders.parent / "root", num_workers=0)
+        datamodule.prepare_data()
+        datamodule.setup()
+        assert names(datamodule.train_data) == [f"1/{index}.png" for index in range(4)]
+        assert len(datamodule.test_data) == 12
+        assert set(datamodule.test_data.samples.query("label_index == 0")["label"]) == {"automobile"}
+        assert not (folders.parent / "root").exists()
+
+    def test_agree_with_the_arrays_that_were_written(self, cifar10: Path) -> None:
+        arrays = prepared(cifar10, "bird", test_images_per_class=2)
+        folders = OneClass(normal_class="bird", folders=arrays._directory, test_images_per_class=2)  # noqa: SLF001
+        folders.prepare_data()
+        folders.setup()
+        assert folders.train_data.samples.equals(arrays.train_data.samples)
+        assert folders.test_data.samples.equals(arrays.test_data.samples)
+
+    @pytest.mark.parametrize("made", ["test/dragon", "test/0", "nothing"])
+    def test_bad_ones_are_named(self, folders: Path, made: str) -> None:
+        if made == "nothing":
+            folders = folders / made
+        else:
+            (folders / made).mkdir(parents=True)
+        with pytest.raises(ValueError, match="folders: "):
+            OneClass(folders=folders)
+
+    def test_beside_arrays_are_refused(self, folders: Path, cifar10: Path) -> None:
+        with pytest.raises(ValueError, match="folders: got .* beside arrays"):
+            OneClass(folders=folders, arrays=cifar10)
