@@ -24,6 +24,10 @@ class SweepProgress(Callback):
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
+    def __reduce__(self) -> tuple[type["SweepProgress"], tuple[()]]:
+        """Let workers, which hydra sends everything to, have one that watches nothing."""
+        return SweepProgress, ()
+
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401
         """Begin to watch.
 

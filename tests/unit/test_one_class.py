@@ -349,5 +349,5 @@ class TestFolders:
             OneClass(folders=folders)
 
     def test_beside_arrays_are_refused(self, folders: Path, cifar10: Path) -> None:
-        with pytest.raises(ValueError, match="folders: got .* beside arrays"):
+        with pytest.raises(ValueError, match=r"folders: got .* beside arrays"):
             OneClass(folders=folders, arrays=cifar10)

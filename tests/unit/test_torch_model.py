@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from anomalib_htdgm.models.htdgm.equalization import Equalization, equalize
+from anomalib_htdgm.models.htdgm.score import Vote, patch_anomaly
 from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
 from anomalib_htdgm.models.htdgm.training import Training
 
@@ -105,12 +106,35 @@ class TestForward:
         assert_identical(dict(model.state_dict()), before)
 
     def test_score_is_the_mean_over_votes_that_the_model_shows(self, make_images: MakeImages) -> None:
-        model = train(small_model(vote="probability", patch_fraction=1.0), shingles(), iterations=5)
+        model = train(small_model(vote="probability", patch_fraction=1.0, scored="patches"), shingles(), iterations=5)
         images = make_images(3, SIZE)
         votes = model.votes(images)
         assert [tuple(scale.shape) for scale in votes] == [(3, 4, size - 10, size - 10) for size in model.pyramid.sizes]
         expected = 1 - torch.stack([scale.exp().mean(dim=(1, 2, 3)) for scale in votes]).mean(dim=0)
         torch.testing.assert_close(model(images).pred_score, expected)
+
+    def test_score_is_the_mean_over_the_most_anomalous_pixels_of_the_map(self, make_images: MakeImages) -> None:
+        model = train(small_model(input_size=(32, 32), image_size=32, patch_fraction=0.1), shingles(), iterations=5)
+        output = model(make_images(3, 32))
+        pixels = output.anomaly_map.flatten(1).sort(descending=True).values
+        torch.testing.assert_close(output.pred_score, pixels[:, :103].mean(dim=1))  # a tenth of 1024, rounded up
+
+    @pytest.mark.parametrize("vote", ["probability", "log_probability"])
+    def test_votes_of_members_are_averaged(self, vote: Vote, make_images: MakeImages) -> None:
+        model = train(
+            small_model(k_shot=2, members=3, vote=vote), torch.cat([shingles(), shingles(seed=1)]), iterations=3
+        )
+        images = make_images(2, SIZE)
+        alone = []
+        for member in range(3):
+            single = small_model(vote=vote).eval().requires_grad_(False)
+            for scale, discriminator in enumerate(single.discriminators):
+                discriminator.load_state_dict(model.discriminators_of(scale)[member].state_dict())
+            alone.append(single.votes(images))
+        for votes, members in zip(model.votes(images), zip(*alone, strict=True), strict=True):
+            anomalies = torch.stack([patch_anomaly(each, vote) for each in members])
+            torch.testing.assert_close(patch_anomaly(votes, vote), anomalies.mean(dim=0))
+            assert (anomalies[0] - anomalies[1]).abs().max() > 0.01
 
     def test_untrained_model_refuses(self) -> None:
         with pytest.raises(RuntimeError, match="Htdgm has not been trained"):
@@ -235,7 +259,9 @@ class TestArguments:
             *(("width", value) for value in (0, 8.0, "x")),
             *(("double_width_every", value) for value in (0, -1, 0.5)),
             *(("patch_fraction", value) for value in (0, 0.0, 1.5, -0.1, math.nan, math.inf, "x", None)),
+            *(("members", value) for value in (0, 1.5, None)),
             *(("vote", value) for value in ("x", "", None)),
+            *(("scored", value) for value in ("x", "", None)),
             *(("localization", value) for value in ("x", "", None)),
             *(("equalization", value) for value in ("x", "", True)),
             *(("precision", value) for value in ("x", "float16", 32, None)),
@@ -254,6 +280,10 @@ class TestArguments:
             small_model(**{name: value})
         given = "rotate45" if value == ["identity", "rotate45"] else value
         assert repr(given) in str(caught.value)
+
+    def test_of_members_with_generators(self) -> None:
+        with pytest.raises(ValueError, match="members: got 2 for a model with generators"):
+            small_model(members=2, adversarial=True)
 
     @pytest.mark.parametrize(
         ("name", "value"),

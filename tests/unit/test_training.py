@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from anomalib_htdgm import Htdgm
 from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
-from anomalib_htdgm.models.htdgm.training import Training
+from anomalib_htdgm.models.htdgm.training import Training, share_of
 
 from .textures import shingles
 
@@ -52,6 +52,42 @@ def generative_model(two_images: torch.Tensor) -> HtdgmModel:
     """A model of up to three images, trained with generators on two."""
     model = tiny_model(k_shot=3, width=8, adversarial=True)
     return train(model, two_images, iterations=30, learning_rate=5e-3, fake_weight=1.0)
+
+
+class TestMembers:
+    """Each discriminator of a scale learns from its own share of the images."""
+
+    @pytest.mark.parametrize(
+        ("num_images", "expected"),
+        [(1, [[0]] * 3), (2, [[0], [1], [0]]), (3, [[0], [1], [2]]), (5, [[0, 3], [1, 4], [2]])],
+    )
+    def test_every_image_is_in_one_share(self, num_images: int, expected: list[list[int]]) -> None:
+        images = torch.arange(num_images)
+        assert [share_of(member, 3, images).tolist() for member in range(3)] == expected
+
+    def test_a_member_does_not_see_the_images_of_another(self, two_images: torch.Tensor) -> None:
+        models = [
+            train(tiny_model(k_shot=2, members=2), images, iterations=3)
+            for images in (two_images, torch.cat([two_images[:1], shingles(seed=7)]))
+        ]
+        for scale in range(2):
+            first, second = (model.discriminators_of(scale) for model in models)
+            assert_identical(first[0].state_dict(), second[0].state_dict())
+            assert not torch.equal(first[1].convolutions[0].weight, second[1].convolutions[0].weight)
+
+    def test_members_of_one_image_differ_by_their_first_weights(self) -> None:
+        model = train(tiny_model(members=2), shingles(), iterations=3)
+        assert [step for step in range(2) if torch.equal(*_first_weights(model, step))] == []
+
+    def test_steps_are_counted(self, two_images: torch.Tensor) -> None:
+        model, training = tiny_model(k_shot=2, members=3), Training(iterations=4)
+        steps = [(step.scale, step.member, step.iteration) for step in training.run(model, two_images)]
+        assert steps == [(scale, member, each) for scale in range(2) for member in range(3) for each in range(4)]
+        assert len(steps) == training.count_steps(model)
+
+
+def _first_weights(model: HtdgmModel, scale: int) -> list[torch.Tensor]:
+    return [each.convolutions[0].weight for each in model.discriminators_of(scale)]
 
 
 class TestRepeatability:

@@ -48,7 +48,7 @@ from .equalization import Equalization
 from .networks import RECEPTIVE_FIELD
 from .pre_processor import configure_pre_processor
 from .precision import Precision
-from .score import Vote
+from .score import Scored, Vote
 from .torch_model import HtdgmModel
 from .training import Training, TrainingStep
 
@@ -81,10 +81,14 @@ class Htdgm(AnomalibModule):
         learning_rate (float): Adam's rate.
         reconstruction_weight (float): Weight alpha of the generator's reconstruction loss.
         fake_weight (float): Weight of the discriminator's fake class; 0 trains no generators.
+        members (int): Number of discriminators at each scale, each trained on its share of the images; their votes are
+            averaged. Training takes as long for any number up to that of the images.
         reestimate_statistics (bool): Whether a finished scale's batch-norm statistics become those of the real images.
         vote (str): ``log_probability`` or ``probability`` (the paper's) of the right transformation.
         patch_fraction (float): Fraction of patches, the most anomalous, that make the score: small for defects, 1 for
             whole images.
+        scored (str): What that fraction is of: the ``map``, or the ``patches`` of each scale and transformation, as
+            published.
         localization (str): ``multi_scale``, or ``finest_scale`` for the paper's map.
         equalization (str): Images whose histograms are equalised: ``none``, ``train`` (the paper's way) or ``both``.
         precision (str): What the networks compute in: ``auto`` (bfloat16 where the device is faster at it),
@@ -116,8 +120,10 @@ class Htdgm(AnomalibModule):
         reconstruction_weight: float = 100.0,
         fake_weight: float = 0.0,
         reestimate_statistics: bool = True,
+        members: int = 1,
         vote: Vote = "log_probability",
         patch_fraction: float = 0.01,
+        scored: Scored = "map",
         localization: Localization = "multi_scale",
         equalization: Equalization = "none",
         precision: Precision = "auto",
@@ -155,8 +161,10 @@ class Htdgm(AnomalibModule):
             width=width,
             double_width_every=double_width_every,
             adversarial=self.training_schedule.fake_weight > 0,
+            members=members,
             vote=vote,
             patch_fraction=patch_fraction,
+            scored=scored,
             localization=localization,
             equalization=equalization,
             precision=precision,
@@ -199,7 +207,7 @@ class Htdgm(AnomalibModule):
     def train_dataloader(self) -> RepeatedBatch:
         """Serve the training images once for each iteration."""
         assert self._shots is not None  # noqa: S101  # for the type checker: `setup` comes first
-        return RepeatedBatch(self._shots, self.training_schedule.iterations * len(self.model.pyramid.sizes))
+        return RepeatedBatch(self._shots, self.training_schedule.count_steps(self.model))
 
     def configure_optimizers(self) -> list[Optimizer]:
         """Make one optimiser for each network."""
@@ -222,7 +230,8 @@ class Htdgm(AnomalibModule):
             self._steps = self.training_schedule.run(self.model, cast("torch.Tensor", batch.image), self.seed, every)
         step = next(self._steps)
         # Without a batch size Lightning would search the batch for one in each iteration.
-        self.log_dict({"scale": step.scale, "iteration": step.iteration, **step.losses}, prog_bar=True, batch_size=1)
+        place = {"scale": step.scale, "member": step.member, "iteration": step.iteration}
+        self.log_dict({**place, **step.losses}, prog_bar=True, batch_size=1)
 
     def on_validation_start(self) -> None:
         """Finish the training before the first validation."""

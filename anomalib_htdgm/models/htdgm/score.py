@@ -4,12 +4,34 @@
 """From the votes of the discriminators to one anomaly score for each image."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
 
 Vote = Literal["probability", "log_probability"]
+Scored = Literal["patches", "map"]
+"""What the score is over: the patches of each scale and transformation, as published, or the map of all of them."""
+
+
+def average_votes(log_probabilities: Iterable[torch.Tensor], vote: Vote) -> torch.Tensor:
+    """Average the votes of several discriminators.
+
+    Args:
+        log_probabilities (Iterable[torch.Tensor]): Of each discriminator, the log-probabilities of the right
+            transformation, all of one shape.
+        vote (Vote): What is averaged, ``probability`` or ``log_probability``.
+
+    Returns:
+        torch.Tensor: Logarithm of the mean probability, or mean log-probability, of the same shape.
+    """
+    votes = iter(log_probabilities)
+    total, count = next(votes), 1
+    # Elementwise: the result for an image must not depend on the images beside it.
+    for each in votes:
+        total = torch.logaddexp(total, each) if vote == "probability" else total + each
+        count += 1
+    return total - math.log(count) if vote == "probability" else total / count
 
 
 def patch_anomaly(log_probabilities: torch.Tensor, vote: Vote) -> torch.Tensor:
@@ -30,7 +52,8 @@ def anomaly_score(anomalies: Sequence[torch.Tensor], patch_fraction: float) -> t
     """Compute the anomaly score of images: high means anomalous.
 
     Args:
-        anomalies (Sequence[torch.Tensor]): Patch anomalies of every scale, each of shape ``(B, M, h, h)``.
+        anomalies (Sequence[torch.Tensor]): Patch anomalies of every scale, each of shape ``(B, M, h, h)``; or nothing
+            but anomaly maps, of shape ``(B, 1, h, h)``.
         patch_fraction (float): Fraction of the patches, the most anomalous ones of each scale and transformation, that
             are averaged: 1 for whole images (Eq. 12), a few percent for defects (Sec. 3.3); in (0, 1].
 

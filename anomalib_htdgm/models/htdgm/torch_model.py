@@ -31,7 +31,7 @@ from .equalization import Equalization, equalize
 from .networks import Discriminator, Generator
 from .precision import Precision, choose_dtype
 from .pyramid import Pyramid, pyramid_sizes
-from .score import Vote, anomaly_score, patch_anomaly
+from .score import Scored, Vote, anomaly_score, average_votes, patch_anomaly
 from .transformations import get_transformations
 
 
@@ -52,9 +52,13 @@ class HtdgmModel(nn.Module):
         double_width_every (int | None): Double the width after so many scales; ``None`` keeps one width, so that every
             scale can start from the weights of the scale before.
         adversarial (bool): Whether there are generators, and a class for generated patches.
+        members (int): Number of discriminators at each scale, each trained on its share of the images, whose votes are
+            averaged. Above 1 there are no generators.
         vote (Vote): How a patch votes, see :func:`~anomalib_htdgm.models.htdgm.score.patch_anomaly`.
-        patch_fraction (float): Fraction of the patches that the score is over, see
+        patch_fraction (float): Fraction of the patches, or of the map's pixels, that the score is over, see
             :func:`~anomalib_htdgm.models.htdgm.score.anomaly_score`.
+        scored (Scored): Whether the score is over the ``patches`` of each scale and transformation, or over the
+            ``map``.
         localization (Localization): Kind of anomaly map, see
             :class:`~anomalib_htdgm.models.htdgm.anomaly_map.AnomalyMapGenerator`.
         equalization (Equalization): Which images have their histogram equalised.
@@ -82,8 +86,10 @@ class HtdgmModel(nn.Module):
         width: int = 32,
         double_width_every: int | None = None,
         adversarial: bool = False,
+        members: int = 1,
         vote: Vote = "log_probability",
         patch_fraction: float = 0.01,
+        scored: Scored = "map",
         localization: Localization = "multi_scale",
         equalization: Equalization = "none",
         precision: Precision = "auto",
@@ -93,13 +99,20 @@ class HtdgmModel(nn.Module):
         check_integer("width", width, at_least=1)
         if double_width_every is not None:
             check_integer("double_width_every", double_width_every, at_least=1)
+        check_integer("members", members, at_least=1)
+        if adversarial and members > 1:
+            msg = f"members: got {members!r} for a model with generators (fake_weight above 0); only 1 goes with them"
+            raise ValueError(msg)
         check_number("patch_fraction", patch_fraction, above=0, at_most=1)
+        check_choice("scored", scored, get_args(Scored))
         check_choice("vote", vote, get_args(Vote))
         check_choice("equalization", equalization, get_args(Equalization))
         check_choice("precision", precision, get_args(Precision))
         self.adversarial = adversarial
+        self.members = members
         self.vote = vote
         self.patch_fraction = patch_fraction
+        self.scored = scored
         self.equalization = equalization
         self.precision = precision
         self.transformations = get_transformations(transformations)
@@ -109,7 +122,7 @@ class HtdgmModel(nn.Module):
         canvases = (Canvases(self.transformations, size) for size in sizes)
         self.canvases: Sequence[Canvases] = nn.ModuleList(canvases)  # type: ignore[assignment]
         num_classes = len(self.transformations) + adversarial
-        discriminators = (Discriminator(num_classes, width) for width in widths)
+        discriminators = (Discriminator(num_classes, width) for width in widths for _ in range(members))
         self.discriminators: Sequence[Discriminator] = nn.ModuleList(discriminators)  # type: ignore[assignment]
         generators = (Generator(width) for width in widths if adversarial)
         self.generators: Sequence[Generator] = nn.ModuleList(generators)  # type: ignore[assignment]
@@ -135,9 +148,11 @@ class HtdgmModel(nn.Module):
         """
         self._require_training()
         anomalies = [patch_anomaly(votes, self.vote) for votes in self.votes(images)]
+        maps = self.anomaly_map_generator(anomalies, self.canvases)
+        scored = [maps] if self.scored == "map" else anomalies
         return InferenceBatch(
-            pred_score=anomaly_score(anomalies, self.patch_fraction),
-            anomaly_map=self.anomaly_map_generator(anomalies, self.canvases, images.shape[-2:]),
+            pred_score=anomaly_score(scored, self.patch_fraction),
+            anomaly_map=nn.functional.interpolate(maps, images.shape[-2:], mode="bilinear"),
         )
 
     def votes(self, images: torch.Tensor) -> list[torch.Tensor]:
@@ -148,14 +163,19 @@ class HtdgmModel(nn.Module):
 
         Returns:
             list[torch.Tensor]: For each scale, coarse to fine, the log-probability of the right transformation, of
-            shape ``(B, M, size - 10, size - 10)``, as :meth:`Canvases.log_probabilities` defines it.
+            shape ``(B, M, size - 10, size - 10)``, as :meth:`Canvases.log_probabilities` defines it. Of several
+            members it is the average, see :func:`~anomalib_htdgm.models.htdgm.score.average_votes`.
         """
-        return [
-            canvases.log_probabilities(discriminator(canvases.draw(reduced, self.dtype)))
-            for reduced, canvases, discriminator in zip(
-                self.reduce(images), self.canvases, self.discriminators, strict=True
-            )
-        ]
+        votes = []
+        for scale, (reduced, canvases) in enumerate(zip(self.reduce(images), self.canvases, strict=True)):
+            drawn = canvases.draw(reduced, self.dtype)
+            members = (canvases.log_probabilities(each(drawn)) for each in self.discriminators_of(scale))
+            votes.append(average_votes(members, self.vote))
+        return votes
+
+    def discriminators_of(self, scale: int) -> Sequence[Discriminator]:
+        """Return the discriminators of one scale, one for each member."""
+        return self.discriminators[scale * self.members : (scale + 1) * self.members]
 
     @property
     def dtype(self) -> torch.dtype:

@@ -29,11 +29,13 @@ class TrainingStep:
 
     Args:
         scale (int): Index of the scale it trained.
+        member (int): Index of the discriminator of that scale.
         iteration (int): Index of the iteration within that scale.
         losses (dict[str, torch.Tensor]): Losses by name, each a detached scalar.
     """
 
     scale: int
+    member: int
     iteration: int
     losses: dict[str, torch.Tensor]
 
@@ -100,7 +102,7 @@ class Training:
             optimizers (Sequence[Optimizer] | None): As :meth:`configure_optimizers` makes them, the default.
 
         Returns:
-            Iterator[TrainingStep]: ``iterations`` steps for each scale, coarse to fine.
+            Iterator[TrainingStep]: ``iterations`` steps for each member of each scale, coarse to fine.
 
         Raises:
             ValueError: If the images cannot be trained on, or the model lacks the generators or has no use for them.
@@ -113,6 +115,10 @@ class Training:
         optimizers = self.configure_optimizers(model) if optimizers is None else optimizers
         return self._iterate(model, images, torch.Generator().manual_seed(seed), optimizers)
 
+    def count_steps(self, model: HtdgmModel) -> int:
+        """Count the steps that :meth:`run` takes."""
+        return self.iterations * len(model.discriminators)
+
     def _iterate(
         self, model: HtdgmModel, images: torch.Tensor, source: torch.Generator, optimizers: Sequence[Optimizer]
     ) -> Iterator[TrainingStep]:
@@ -121,12 +127,13 @@ class Training:
         model.fixed_noise.zero_()
         model.noise_amplitudes.zero_()
         for scale, real in enumerate(model.reduce(images, training=True)):
-            _start(model.discriminators, scale, source)
-            _start(model.generators, scale, source)
-            trainer = _ScaleTrainer(self, model, scale, real, source, optimizers)
-            for iteration in range(self.iterations):
-                yield TrainingStep(scale, iteration, trainer.step(iteration))
-            trainer.finish()
+            for member in range(model.members):
+                _start(model.discriminators[member :: model.members], scale, source)
+                _start(model.generators, scale, source)
+                trainer = _ScaleTrainer(self, model, scale, member, real, source, optimizers)
+                for iteration in range(self.iterations):
+                    yield TrainingStep(scale, member, iteration, trainer.step(iteration))
+                trainer.finish()
         model.is_trained.fill_(True)  # noqa: FBT003
         model.eval().requires_grad_(False)  # noqa: FBT003
 
@@ -143,6 +150,20 @@ def _check(images: torch.Tensor, most_images: int) -> None:
         if not image.isfinite().all():
             msg = f"images: number {index} has pixels that are NaN or infinite; allowed are finite values"
             raise ValueError(msg)
+
+
+def share_of(member: int, members: int, images: torch.Tensor) -> torch.Tensor:
+    """Choose the images that a member is trained on: every image is one member's, and none is left without.
+
+    Args:
+        member (int): Index of the member.
+        members (int): Number of members.
+        images (torch.Tensor): All training images, of shape ``(k, ...)``.
+
+    Returns:
+        torch.Tensor: Those of the member; members take turns where there are fewer images than members.
+    """
+    return images[member % len(images) :: max(members, len(images)) if members > len(images) else members]
 
 
 def _start(networks: Sequence[Discriminator] | Sequence[Generator], scale: int, source: torch.Generator) -> None:
@@ -163,16 +184,19 @@ class _ScaleTrainer:
         training: Training,
         model: HtdgmModel,
         scale: int,
+        member: int,
         real: torch.Tensor,
         source: torch.Generator,
         optimizers: Sequence[Optimizer],
     ) -> None:
-        self.training, self.model, self.scale, self.real, self.source = training, model, scale, real, source
+        self.training, self.model, self.scale, self.source = training, model, scale, source
+        self.real = share_of(member, model.members, real)
         self.canvases = model.canvases[scale]
         self.loss = TransformationLoss(self.canvases, fake_class=model.adversarial)
-        self.discriminator = model.discriminators[scale].train()
-        self.discriminator_optimizer = optimizers[scale]
-        self.real_canvases = self._draw(real)
+        index = scale * model.members + member
+        self.discriminator = model.discriminators[index].train()
+        self.discriminator_optimizer = optimizers[index]
+        self.real_canvases = self._draw(self.real)
         if model.adversarial:
             self.shots = torch.arange(len(real), device=real.device)
             self.generator = model.generators[scale].train()

@@ -171,8 +171,11 @@ TRANSFORMATION_SETS: dict[str, list[Transformation]] = {
     "full": _COLOUR + _GRAY,
     "grayscale": _COLOUR,
     "rotations": _ROTATIONS,
+    "symmetries": [Transformation(*steps) for steps in product((False, True), (0,), (0,), range(4), (False, True))],
 }
-"""The published sets: all 54 for colour images, 42 for grey ones, and four rotations (the paper's "Ours2")."""
+"""The published sets: all 54 for colour images, 42 for grey ones, and four rotations (the paper's "Ours2"). Beside them
+the eight symmetries of the square, with and without colour (16): the 54 without the translations, which a patch tells
+only where it holds the reflected border."""
 
 
 def get_transformations(transformations: str | Sequence[str]) -> list[Transformation]:
