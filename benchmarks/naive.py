@@ -131,12 +131,14 @@ def naive_score(model: HtdgmModel, image: torch.Tensor) -> tuple[torch.Tensor, t
     Returns:
         tuple[torch.Tensor, torch.Tensor]: Score of shape ``(1,)`` and map of shape ``(1, 1, H, W)``.
     """
-    maps, finest = [], model.pyramid.sizes[-1]
+    scores, maps, finest = [], [], model.pyramid.sizes[-1]
     for size, votes in zip(model.pyramid.sizes, naive_votes(model, image), strict=True):
+        patches = -votes.flatten(2)
+        kept = math.ceil(model.patch_fraction * patches.shape[-1])
+        scores.append(patches.topk(kept).values.mean(dim=(1, 2)))
         pairs = zip(model.transformations, votes.unbind(dim=1), strict=True)
         upright = torch.stack([each.invert(-part, shift_length(size)) for each, part in pairs])
         worst = F.pad(upright.amax(dim=0)[None], [MARGIN] * 4)
         maps.append(F.interpolate(worst, (finest, finest), mode="bilinear"))
     anomaly_map = model.anomaly_map_generator.blur(torch.stack(maps).mean(dim=0))
-    most = anomaly_map.flatten(1).topk(math.ceil(model.patch_fraction * finest**2)).values
-    return most.mean(dim=1), F.interpolate(anomaly_map, image.shape[-2:], mode="bilinear")
+    return torch.stack(scores).mean(dim=0), F.interpolate(anomaly_map, image.shape[-2:], mode="bilinear")

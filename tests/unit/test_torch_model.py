@@ -106,18 +106,12 @@ class TestForward:
         assert_identical(dict(model.state_dict()), before)
 
     def test_score_is_the_mean_over_votes_that_the_model_shows(self, make_images: MakeImages) -> None:
-        model = train(small_model(vote="probability", patch_fraction=1.0, scored="patches"), shingles(), iterations=5)
+        model = train(small_model(vote="probability", patch_fraction=1.0), shingles(), iterations=5)
         images = make_images(3, SIZE)
         votes = model.votes(images)
         assert [tuple(scale.shape) for scale in votes] == [(3, 4, size - 10, size - 10) for size in model.pyramid.sizes]
         expected = 1 - torch.stack([scale.exp().mean(dim=(1, 2, 3)) for scale in votes]).mean(dim=0)
         torch.testing.assert_close(model(images).pred_score, expected)
-
-    def test_score_is_the_mean_over_the_most_anomalous_pixels_of_the_map(self, make_images: MakeImages) -> None:
-        model = train(small_model(input_size=(32, 32), image_size=32, patch_fraction=0.1), shingles(), iterations=5)
-        output = model(make_images(3, 32))
-        pixels = output.anomaly_map.flatten(1).sort(descending=True).values
-        torch.testing.assert_close(output.pred_score, pixels[:, :103].mean(dim=1))  # a tenth of 1024, rounded up
 
     @pytest.mark.parametrize("vote", ["probability", "log_probability"])
     def test_votes_of_members_are_averaged(self, vote: Vote, make_images: MakeImages) -> None:
@@ -261,7 +255,6 @@ class TestArguments:
             *(("patch_fraction", value) for value in (0, 0.0, 1.5, -0.1, math.nan, math.inf, "x", None)),
             *(("members", value) for value in (0, 1.5, None)),
             *(("vote", value) for value in ("x", "", None)),
-            *(("scored", value) for value in ("x", "", None)),
             *(("localization", value) for value in ("x", "", None)),
             *(("equalization", value) for value in ("x", "", True)),
             *(("precision", value) for value in ("x", "float16", 32, None)),

@@ -42,23 +42,27 @@ class AnomalyMapGenerator(nn.Module):
         self.size = (size, size)
         self.blur = GaussianBlur2d(sigma=(BLUR_SIGMA, BLUR_SIGMA), channels=1)
 
-    def forward(self, anomalies: Sequence[torch.Tensor], canvases: Sequence[Canvases]) -> torch.Tensor:
+    def forward(
+        self, anomalies: Sequence[torch.Tensor], canvases: Sequence[Canvases], size: tuple[int, int]
+    ) -> torch.Tensor:
         """Compute anomaly maps.
 
         Args:
             anomalies (Sequence[torch.Tensor]): Patch anomalies of every scale, each of shape ``(B, M, h, h)``.
             canvases (Sequence[Canvases]): The canvases of every scale.
+            size (tuple[int, int]): Height and width of the maps in pixels.
 
         Returns:
-            torch.Tensor: Anomaly maps of shape ``(B, 1, size, size)``, high where the image is anomalous.
+            torch.Tensor: Anomaly maps of shape ``(B, 1, *size)``, high where the image is anomalous.
         """
         if self.localization == "finest_scale":
             kept = canvases[-1].invert(_keep_most_anomalous(anomalies[-1]))
-            return self._place(kept.mean(dim=1, keepdim=True))
-        pairs = zip(anomalies, canvases, strict=True)
-        worst = [each.invert(votes).amax(dim=1, keepdim=True) for votes, each in pairs]
-        maps: torch.Tensor = self.blur(torch.stack([self._place(patches) for patches in worst]).mean(dim=0))
-        return maps
+            maps = self._place(kept.mean(dim=1, keepdim=True))
+        else:
+            pairs = zip(anomalies, canvases, strict=True)
+            worst = [each.invert(votes).amax(dim=1, keepdim=True) for votes, each in pairs]
+            maps = self.blur(torch.stack([self._place(patches) for patches in worst]).mean(dim=0))
+        return F.interpolate(maps, size, mode="bilinear")
 
     def _place(self, patches: torch.Tensor) -> torch.Tensor:
         """Give the vote of a patch to the pixel in its centre; the margin without votes is not anomalous."""

@@ -48,7 +48,7 @@ from .equalization import Equalization
 from .networks import RECEPTIVE_FIELD
 from .pre_processor import configure_pre_processor
 from .precision import Precision
-from .score import Scored, Vote
+from .score import Vote
 from .torch_model import HtdgmModel
 from .training import Training, TrainingStep
 
@@ -87,8 +87,6 @@ class Htdgm(AnomalibModule):
         vote (str): ``log_probability`` or ``probability`` (the paper's) of the right transformation.
         patch_fraction (float): Fraction of patches, the most anomalous, that make the score: small for defects, 1 for
             whole images.
-        scored (str): What that fraction is of: the ``map``, or the ``patches`` of each scale and transformation, as
-            published.
         localization (str): ``multi_scale``, or ``finest_scale`` for the paper's map.
         equalization (str): Images whose histograms are equalised: ``none``, ``train`` (the paper's way) or ``both``.
         precision (str): What the networks compute in: ``auto`` (bfloat16 where the device is faster at it),
@@ -108,7 +106,7 @@ class Htdgm(AnomalibModule):
         seed: int = 0,
         transformations: str | list[str] = "rotations",
         image_size: int = 64,
-        coarsest_size: int = 25,
+        coarsest_size: int = 12,
         scale_factor: float = 0.75,
         fit_scale_factor: bool = True,
         width: int = 32,
@@ -123,7 +121,6 @@ class Htdgm(AnomalibModule):
         members: int = 1,
         vote: Vote = "log_probability",
         patch_fraction: float = 0.01,
-        scored: Scored = "map",
         localization: Localization = "multi_scale",
         equalization: Equalization = "none",
         precision: Precision = "auto",
@@ -164,7 +161,6 @@ class Htdgm(AnomalibModule):
             members=members,
             vote=vote,
             patch_fraction=patch_fraction,
-            scored=scored,
             localization=localization,
             equalization=equalization,
             precision=precision,

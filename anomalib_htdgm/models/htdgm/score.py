@@ -10,8 +10,6 @@ from typing import Literal
 import torch
 
 Vote = Literal["probability", "log_probability"]
-Scored = Literal["patches", "map"]
-"""What the score is over: the patches of each scale and transformation, as published, or the map of all of them."""
 
 
 def average_votes(log_probabilities: Iterable[torch.Tensor], vote: Vote) -> torch.Tensor:
@@ -52,8 +50,7 @@ def anomaly_score(anomalies: Sequence[torch.Tensor], patch_fraction: float) -> t
     """Compute the anomaly score of images: high means anomalous.
 
     Args:
-        anomalies (Sequence[torch.Tensor]): Patch anomalies of every scale, each of shape ``(B, M, h, h)``; or nothing
-            but anomaly maps, of shape ``(B, 1, h, h)``.
+        anomalies (Sequence[torch.Tensor]): Patch anomalies of every scale, each of shape ``(B, M, h, h)``.
         patch_fraction (float): Fraction of the patches, the most anomalous ones of each scale and transformation, that
             are averaged: 1 for whole images (Eq. 12), a few percent for defects (Sec. 3.3); in (0, 1].
 

@@ -31,7 +31,7 @@ from .equalization import Equalization, equalize
 from .networks import Discriminator, Generator
 from .precision import Precision, choose_dtype
 from .pyramid import Pyramid, pyramid_sizes
-from .score import Scored, Vote, anomaly_score, average_votes, patch_anomaly
+from .score import Vote, anomaly_score, average_votes, patch_anomaly
 from .transformations import get_transformations
 
 
@@ -55,10 +55,8 @@ class HtdgmModel(nn.Module):
         members (int): Number of discriminators at each scale, each trained on its share of the images, whose votes are
             averaged. Above 1 there are no generators.
         vote (Vote): How a patch votes, see :func:`~anomalib_htdgm.models.htdgm.score.patch_anomaly`.
-        patch_fraction (float): Fraction of the patches, or of the map's pixels, that the score is over, see
+        patch_fraction (float): Fraction of the patches that the score is over, see
             :func:`~anomalib_htdgm.models.htdgm.score.anomaly_score`.
-        scored (Scored): Whether the score is over the ``patches`` of each scale and transformation, or over the
-            ``map``.
         localization (Localization): Kind of anomaly map, see
             :class:`~anomalib_htdgm.models.htdgm.anomaly_map.AnomalyMapGenerator`.
         equalization (Equalization): Which images have their histogram equalised.
@@ -80,7 +78,7 @@ class HtdgmModel(nn.Module):
         k_shot: int = 1,
         transformations: str | Sequence[str] = "rotations",
         image_size: int = 64,
-        coarsest_size: int = 25,
+        coarsest_size: int = 12,
         scale_factor: float = 0.75,
         fit_scale_factor: bool = True,
         width: int = 32,
@@ -89,7 +87,6 @@ class HtdgmModel(nn.Module):
         members: int = 1,
         vote: Vote = "log_probability",
         patch_fraction: float = 0.01,
-        scored: Scored = "map",
         localization: Localization = "multi_scale",
         equalization: Equalization = "none",
         precision: Precision = "auto",
@@ -104,7 +101,6 @@ class HtdgmModel(nn.Module):
             msg = f"members: got {members!r} for a model with generators (fake_weight above 0); only 1 goes with them"
             raise ValueError(msg)
         check_number("patch_fraction", patch_fraction, above=0, at_most=1)
-        check_choice("scored", scored, get_args(Scored))
         check_choice("vote", vote, get_args(Vote))
         check_choice("equalization", equalization, get_args(Equalization))
         check_choice("precision", precision, get_args(Precision))
@@ -112,7 +108,6 @@ class HtdgmModel(nn.Module):
         self.members = members
         self.vote = vote
         self.patch_fraction = patch_fraction
-        self.scored = scored
         self.equalization = equalization
         self.precision = precision
         self.transformations = get_transformations(transformations)
@@ -148,11 +143,9 @@ class HtdgmModel(nn.Module):
         """
         self._require_training()
         anomalies = [patch_anomaly(votes, self.vote) for votes in self.votes(images)]
-        maps = self.anomaly_map_generator(anomalies, self.canvases)
-        scored = [maps] if self.scored == "map" else anomalies
         return InferenceBatch(
-            pred_score=anomaly_score(scored, self.patch_fraction),
-            anomaly_map=nn.functional.interpolate(maps, images.shape[-2:], mode="bilinear"),
+            pred_score=anomaly_score(anomalies, self.patch_fraction),
+            anomaly_map=self.anomaly_map_generator(anomalies, self.canvases, images.shape[-2:]),
         )
 
     def votes(self, images: torch.Tensor) -> list[torch.Tensor]:
