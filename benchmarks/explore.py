@@ -1,0 +1,147 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Train a model in one way and score it in many: what FINDINGS.md is made with.
+
+    python benchmarks/explore.py cifar10 --arrays cifar10.npz --classes 0 2 4 6 8 --seeds 0 1 --set iterations=4
+    python benchmarks/explore.py mvtec --root MVTEC_AD --classes bottle --seeds 0 1 2 3 4 --set iterations=15
+
+``--set`` gives arguments of HtdgmModel and Training. No Engine: images come in their own size, the model's
+votes are kept, and each way of scoring is an AUROC in percent, mean and standard deviation over classes and seeds. A
+seed draws the training images and the weights. Ways of scoring:
+
+* ``<vote> <fraction>``: the model's own score, of the most anomalous fraction of patches;
+* ``<vote> <fraction> scale <i>``, ``<vote> <fraction> scales 0-<i>``: of some of the scales only;
+* ``<vote> <fraction> standardized``: each scale divided by its mean on the training images;
+* ``<vote> <fraction> of the map``: of the pixels of the multi-scale map in place of patches;
+* ``<vote> trimmed <fraction>``: without the most anomalous fraction of patches.
+"""
+
+import argparse
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import pandas as pd
+import torch
+import yaml
+from anomalib.data import AnomalibDataModule, AnomalibDataset, MVTecAD
+from torchmetrics.functional.classification import binary_auroc
+
+from anomalib_htdgm import FewShot, OneClass, QuickstartTextures
+from anomalib_htdgm.models.htdgm.score import Vote, anomaly_score, patch_anomaly
+from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
+from anomalib_htdgm.models.htdgm.training import Training
+
+FRACTIONS = (0.01, 0.05, 0.2, 1.0)
+BATCH_SIZE = 16
+
+
+def load(options: argparse.Namespace, category: str) -> AnomalibDataModule:
+    """Make the datamodule of one class."""
+    if options.data == "mvtec":
+        return MVTecAD(options.root, category=category, num_workers=0)
+    if options.data == "textures":
+        return QuickstartTextures(category, options.root)  # type: ignore[arg-type]  # checks it itself
+    dataset = {"cifar10": "CIFAR10", "mnist": "MNIST", "fashion_mnist": "FashionMNIST"}[options.data]
+    per_class = options.images_per_class
+    return OneClass(dataset, category, options.root, options.arrays, test_images_per_class=per_class)  # type: ignore[arg-type]
+
+
+def read(dataset: AnomalibDataset) -> torch.Tensor:
+    """Read all images of a dataset, in [-1, 1]."""
+    return torch.stack([cast("torch.Tensor", dataset[index].image) for index in range(len(dataset))]) * 2 - 1
+
+
+def score(model: HtdgmModel, votes: Sequence[torch.Tensor], usual: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Score images in every way.
+
+    Args:
+        model (HtdgmModel): The trained model.
+        votes (Sequence[torch.Tensor]): Votes on ``B`` images.
+        usual (Sequence[torch.Tensor]): Votes on the training images.
+
+    Returns:
+        dict[str, torch.Tensor]: For each way of scoring, scores of shape ``(B,)``.
+    """
+    scores = {}
+    for vote in get_args(Vote):
+        anomalies = [patch_anomaly(each, vote) for each in votes]
+        usual_anomalies = [patch_anomaly(each, vote) for each in usual]
+        pixels = model.anomaly_map_generator(anomalies, model.canvases, (model.pyramid.sizes[-1],) * 2)
+        for fraction in FRACTIONS:
+            name = f"{vote} {fraction}"
+            alone = [anomaly_score([scale], fraction) for scale in anomalies]
+            by_training = [anomaly_score([scale], fraction).mean() for scale in usual_anomalies]
+            scores[name] = torch.stack(alone).mean(dim=0)
+            scores[f"{name} of the map"] = anomaly_score([pixels], fraction)
+            scores[f"{name} standardized"] = torch.stack(
+                [each / mean for each, mean in zip(alone, by_training, strict=True)]
+            ).mean(dim=0)
+            for scale in range(len(alone)):
+                scores[f"{name} scale {scale}"] = alone[scale]
+                scores[f"{name} scales 0-{scale}"] = torch.stack(alone[: scale + 1]).mean(dim=0)
+        for fraction in FRACTIONS[:-1]:
+            scores[f"{vote} trimmed {fraction}"] = -anomaly_score([-each for each in anomalies], 1 - fraction)
+    return scores
+
+
+@torch.inference_mode()
+def evaluate(model: HtdgmModel, shots: torch.Tensor, images: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+    """Compute the AUROC of every way of scoring, in percent."""
+    usual = model.votes(shots)
+    parts = [score(model, model.votes(batch), usual) for batch in images.split(BATCH_SIZE)]
+    return {name: 100 * float(binary_auroc(torch.cat([part[name] for part in parts]), labels)) for name in parts[0]}
+
+
+def run(options: argparse.Namespace, arguments: dict[str, Any]) -> Iterator[dict[str, object]]:
+    """Train and evaluate a model for every class and seed.
+
+    Args:
+        options (argparse.Namespace): Options of the command line.
+        arguments (dict[str, Any]): Arguments of model and training.
+
+    Yields:
+        dict[str, object]: One row for each way of scoring.
+    """
+    of_training = {name: arguments[name] for name in arguments if name in {field.name for field in fields(Training)}}
+    of_model = {name: arguments[name] for name in arguments if name not in of_training}
+    training = Training(**of_training)
+    for category, seed in itertools.product(options.classes, options.seeds):
+        datamodule = FewShot(load(options, category), k_shot=options.shots, seed=seed)
+        datamodule.prepare_data()
+        datamodule.setup()
+        shots, images = read(datamodule.train_data), read(datamodule.test_data)
+        size = (images.shape[-2], images.shape[-1])
+        model = HtdgmModel(size, len(shots), adversarial=training.fake_weight > 0, **of_model)
+        for _ in training.run(model, shots, seed):
+            pass
+        labels = torch.tensor(datamodule.test_data.samples["label_index"].to_list())
+        for name, value in evaluate(model, shots, images, labels).items():
+            yield {"class": category, "seed": seed, "score": name, "AUROC": value}
+
+
+def main() -> None:
+    """Train, score and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", choices=["cifar10", "mnist", "fashion_mnist", "mvtec", "textures"])
+    parser.add_argument("--root", type=Path, default=Path("datasets"), help="directory of the images")
+    parser.add_argument("--arrays", type=Path, help=".npz file of the images, see OneClass")
+    parser.add_argument("--classes", nargs="+", required=True)
+    parser.add_argument("--shots", type=int, default=1)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--images-per-class", type=int, default=25, help="of the test set")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--contains", default="", help="print only the ways of scoring with this in their name")
+    parser.add_argument("--set", nargs="+", default=[], metavar="name=value", help="arguments of model and training")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    arguments = {name: yaml.safe_load(value) for name, value in (each.split("=", 1) for each in options.set)}
+    table = pd.DataFrame(run(options, arguments)).groupby("score", sort=False)["AUROC"].agg(["mean", "std"])
+    print(table[table.index.str.contains(options.contains, regex=False)].round(1).to_string())
+
+
+if __name__ == "__main__":
+    main()
