@@ -52,6 +52,8 @@ Row = dict[str, object]
 
 BACKBONE, LAYERS = "tf_efficientnet_lite0", ["blocks.2", "blocks.4"]
 MATRIX = 2048
+COARSEST = 25
+"""Coarsest scale of the published pyramid: its five scales are what is timed."""
 SETS = ("full", "rotations")
 SHOTS = (1, 5, 10, 50, 80)
 SIZES = (32, 64, 128, 256)
@@ -100,7 +102,9 @@ def measure_iterations(repeats: int) -> Iterator[Row]:
     """Time one iteration at every scale with the published settings: one colour image, 3 + 3 steps."""
     schedule = Training(iterations=repeats + 2, discriminator_steps=3, generator_steps=3, fake_weight=1.0)
     image = make_images(1, 64)
-    make_model = partial(HtdgmModel, (64, 64), transformations="full", double_width_every=4, adversarial=True)
+    make_model = partial(
+        HtdgmModel, (64, 64), coarsest_size=COARSEST, transformations="full", double_width_every=4, adversarial=True
+    )
     runs = {precision: schedule.run(make_model(precision=precision), image) for precision in PRECISIONS}
     naive_model = make_model(precision="float32")
     total: dict[str, float] = dict.fromkeys(("naive", *PRECISIONS), 0.0)
@@ -130,7 +134,7 @@ def measure_default_training(repeats: int) -> Iterator[Row]:
     """Time the whole training of the torch model with one image and default settings."""
     for transformations in SETS:
         for precision in PRECISIONS:
-            model = HtdgmModel(transformations=transformations, precision=precision)
+            model = HtdgmModel(coarsest_size=COARSEST, transformations=transformations, precision=precision)
             train = partial(_train, model, Training())
             operations, limit = count_operations(train), matrix_rate(precision)
             median = time_in_turns({"train": train}, repeats)["train"]
@@ -148,7 +152,7 @@ def measure_scoring(repeats: int) -> Iterator[Row]:
     """Time score and map of an image, image by image in the obvious way, and by our model in batches of 1 and 32."""
     images = make_images(32, 256)
     for transformations in SETS:
-        model = _train(HtdgmModel(transformations=transformations), Training(iterations=1))
+        model = _train(HtdgmModel(coarsest_size=COARSEST, transformations=transformations), Training(iterations=1))
         naive_score(model, images[:1])
         for precision in PRECISIONS:
             model.precision = precision
@@ -165,7 +169,7 @@ def measure_scoring(repeats: int) -> Iterator[Row]:
 def measure_profile(_: int) -> Iterator[Row]:
     """Share the time of training and scoring out among kinds of operations."""
     for transformations in SETS:
-        model = HtdgmModel(transformations=transformations)
+        model = HtdgmModel(coarsest_size=COARSEST, transformations=transformations)
         _train(model, Training(iterations=1))
         works: dict[str, Callable[[], object]] = {
             "training": partial(_train, model, Training(iterations=10)),

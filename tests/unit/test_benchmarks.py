@@ -45,7 +45,15 @@ def test_naive_scores_and_maps_are_ours(transformations: str, fake_weight: float
 
 def test_naive_training_starts_from_the_loss_of_ours_and_learns() -> None:
     schedule = Training(iterations=1, discriminator_steps=1, generator_steps=1, fake_weight=1.0, learning_rate=1e-12)
-    model = HtdgmModel((64, 64), image_size=25, width=8, transformations="full", adversarial=True, precision="float32")
+    model = HtdgmModel(
+        (64, 64),
+        image_size=25,
+        coarsest_size=25,
+        width=8,
+        transformations="full",
+        adversarial=True,
+        precision="float32",
+    )
     (step,) = schedule.run(model, shingles())  # learns nothing at this rate
     naive = NaiveTraining(replace(schedule, learning_rate=5e-4), model, 0, shingles())
     first = naive.step()

@@ -61,12 +61,15 @@ def test_inverse_brings_back_all_that_was_not_pushed_out(transformation: Transfo
     torch.testing.assert_close(restored[:, survives], image[:, survives])
 
 
-def test_published_sets_have_the_supplements_groups() -> None:
+def test_sets_have_the_supplements_groups() -> None:
     assert {name: len(each) for name, each in TRANSFORMATION_SETS.items()} == {
         "full": 54,
         "grayscale": 42,
         "rotations": 4,
+        "symmetries": 16,
     }
+    assert set(TRANSFORMATION_SETS["symmetries"]) <= set(FULL)
+    assert not any(each.right or each.down for each in TRANSFORMATION_SETS["symmetries"])
     assert all(len(set(each)) == len(each) for each in TRANSFORMATION_SETS.values())
     assert FULL[:42] == TRANSFORMATION_SETS["grayscale"]
     turns = Counter((each.grayscale, each.quarter_turns) for each in FULL)

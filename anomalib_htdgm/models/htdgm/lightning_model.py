@@ -65,11 +65,11 @@ class Htdgm(AnomalibModule):
         k_shot (int): Number of training images, drawn by ``seed`` from the training set; all, if there are fewer.
         seed (int): Seed of the draw, of the weights and of the noise. On one machine, with one number of
             threads, a seed gives one model, bit for bit.
-        transformations (str | list[str]): What the discriminators tell apart: ``rotations`` (4, for defects), ``full``
-            (54, for whole images), ``grayscale`` (42, for whole images without colour) or a list of names such as
-            ``["identity", "rotate90", "flip+right"]``.
+        transformations (str | list[str]): What the discriminators tell apart: ``rotations`` (4, for defects),
+            ``symmetries`` (16, for whole images in colour), ``grayscale`` (42, for whole images without colour),
+            ``full`` (the paper's 54) or a list of names such as ``["identity", "rotate90", "flip+right"]``.
         image_size (int): Side of the finest scale in pixels.
-        coarsest_size (int): Side of the coarsest scale in pixels; not below the receptive field of 11.
+        coarsest_size (int): Side of the coarsest scale in pixels; not below the receptive field of 11. Published: 25.
         scale_factor (float): Ratio between a scale and the next finer one.
         fit_scale_factor (bool): Whether the ratio is adapted so that the coarsest scale has exactly ``coarsest_size``.
         width (int): Channels of the hidden layers.

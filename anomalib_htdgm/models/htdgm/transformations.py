@@ -171,7 +171,7 @@ TRANSFORMATION_SETS: dict[str, list[Transformation]] = {
     "full": _COLOUR + _GRAY,
     "grayscale": _COLOUR,
     "rotations": _ROTATIONS,
-    "symmetries": [Transformation(*steps) for steps in product((False, True), (0,), (0,), range(4), (False, True))],
+    "symmetries": [each for each in _COLOUR + _GRAY if not each.right and not each.down],
 }
 """The published sets: all 54 for colour images, 42 for grey ones, and four rotations (the paper's "Ours2"). Beside them
 the eight symmetries of the square, with and without colour (16): the 54 without the translations, which a patch tells
