@@ -82,12 +82,19 @@ def summarize(rows: pd.DataFrame) -> pd.DataFrame:
     groups = rows.groupby(GROUP)
     summary = groups[columns].mean().join(groups[METRICS].std().add_suffix("_std"))
     summary["trials"] = groups.size()
-    summary = summary.reset_index()
+    summary = summary.reset_index().sort_values(by=GROUP, key=_order, ignore_index=True)
     of_models = summary.groupby(GROUP[:-1])
     averages = of_models[summary.columns.drop(GROUP).to_list()].mean().assign(category=AVERAGE)
     averages["trials"] = of_models["trials"].min()
     averages = averages[of_models.size() > 1].reset_index()
-    return pd.concat([summary, averages], ignore_index=True)
+    # Averages come after the classes of their data set, model and number of shots.
+    return pd.concat([summary, averages]).sort_values(by=GROUP[:-1], key=_order, kind="stable", ignore_index=True)
+
+
+def _order(values: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Put classes in the order of their labels, which for digits and photographs is not that of their names."""
+    order = {name: f"{index:02}" for classes in CLASSES.values() for index, name in enumerate(classes)}
+    return values.replace(order)
 
 
 def compare(summary: pd.DataFrame) -> pd.DataFrame:
@@ -163,7 +170,7 @@ def _difference(row: Values) -> str:
 
 
 def draw_against(table: pd.DataFrame, column: str, label: str, path: Path) -> None:
-    """Draw AUROC against another quantity: a panel for each data set, a line for each model.
+    """Draw AUROC against another quantity: a panel for each data set, or category where not all were run.
 
     Args:
         table (pd.DataFrame): As :func:`compare` makes it.
@@ -171,29 +178,34 @@ def draw_against(table: pd.DataFrame, column: str, label: str, path: Path) -> No
         label (str): Its name.
         path (Path): Image file to write.
     """
-    panels = [(name, _averages(part)) for name, part in table.groupby("dataset", sort=False)]
-    figure, axes = plt.subplots(1, len(panels), figsize=(5 * len(panels), 4), squeeze=False, layout="constrained")
-    for axis, (name, part) in zip(axes[0], panels, strict=True):
-        for model, line in part.groupby("model"):
-            line = line.sort_values("shots")  # noqa: PLW2901
-            axis.errorbar(
-                line[column], line["image_AUROC"], line["image_AUROC_std"], marker="o", capsize=3, label=model
-            )
+    panels = _panels(table)
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.5 * len(panels), 4), squeeze=False, layout="constrained")
+    for axis, (name, part) in zip(axes[0], panels.items(), strict=True):
+        for model, line in part.sort_values("shots").groupby("model"):
+            axis.errorbar(line[column], line["image_AUROC"], line["image_AUROC_std"], label=model, **ERROR_BARS)
+        paper = part.dropna(subset=["paper"]).drop_duplicates("shots").sort_values("shots")
         if column == "shots":
-            paper = part.dropna(subset=["paper"]).drop_duplicates("shots").sort_values("shots")
-            axis.errorbar(
-                paper.shots, paper.paper, paper.paper_std, marker="s", ls="--", c="gray", capsize=3, label="paper"
-            )
-        axis.set(title=name, xlabel=label, ylabel="image AUROC [%], mean over classes")
+            axis.set_xticks(sorted(part["shots"].unique()))
+            if len(paper):
+                axis.errorbar(paper["shots"], paper["paper"], paper["paper_std"], label="paper", c="gray", **ERROR_BARS)
+        axis.set(title=name, xlabel=label, ylabel="image AUROC [%]")
         axis.legend()
         axis.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
 
-def _averages(part: pd.DataFrame) -> pd.DataFrame:
-    averages = part[part.category == AVERAGE]
-    return part if averages.empty else averages
+def _panels(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Share the rows out among panels: averages of data sets, and categories of those without a published average."""
+    panels = {}
+    for dataset, rows in table.groupby("dataset", sort=False):
+        averages = rows[rows["category"] == AVERAGE]
+        if averages["paper"].notna().any():
+            panels[f"{dataset}, mean over classes"] = averages
+        else:
+            parts = rows[rows["category"] != AVERAGE].groupby("category", sort=False)
+            panels |= {f"{dataset} {category}": part for category, part in parts}
+    return panels
 
 
 def draw_classes(table: pd.DataFrame, path: Path) -> None:
