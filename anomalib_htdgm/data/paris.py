@@ -63,7 +63,7 @@ class Paris(AnomalibDataModule):
         seed: Seed of such a split, at least 0.
 
     Raises:
-        ValueError: If an argument is out of its range, or ``root`` lacks folders or label files.
+        ValueError: If an argument is out of its range; at setup, if ``root`` lacks folders or label files.
     """
 
     def __init__(
@@ -108,8 +108,9 @@ class Paris(AnomalibDataModule):
 
     def _setup(self, _stage: str | None = None) -> None:
         train, test = [], []
+        labels = {path.name: path for path in self.root.rglob("*_ok.txt")}
         for landmark in LANDMARKS:
-            paths = self._photographs(landmark)
+            paths = self._photographs(landmark, labels)
             if landmark == self.category:
                 drawn = set(draw_shots(len(paths), max(1, int(self.train_fraction * len(paths))), SPLIT_SEED))
                 chosen = [path for index, path in enumerate(paths) if index in drawn]
@@ -121,28 +122,22 @@ class Paris(AnomalibDataModule):
         self.train_data = make_subset(train, self.category)
         self.test_data = make_subset(test, self.category)
 
-    def _photographs(self, landmark: str) -> list[Path]:
+    def _photographs(self, landmark: str, labels: dict[str, Path]) -> list[Path]:
         """List the photographs of a landmark."""
         folders = {name: self.root / "paris" / name for name in (landmark, GENERAL)}
         missing = [str(folder) for folder in folders.values() if not folder.is_dir()]
         if missing:
             msg = f"root: got {str(self.root)!r}, which lacks {', '.join(missing)}; allowed are the archives, unpacked"
             raise ValueError(msg)
-        labelled = self._labelled_ok(landmark)
-        own = list_images(folders[landmark])
-        others = [path for path in list_images(folders[GENERAL]) if path.stem in labelled]
+        lists = [f"{landmark}_{query}_ok.txt" for query in QUERIES]
+        unlabelled = [name for name in lists if name not in labels]
+        if unlabelled:
+            msg = f"root: got {str(self.root)!r}, which lacks the label files {', '.join(unlabelled)}"
+            raise ValueError(msg)
+        shown_partly = {photograph for name in lists for photograph in labels[name].read_text().split()}
+        own, general = (list_images(folder) for folder in folders.values())
+        others = [path for path in general if path.stem in shown_partly]
         return [path for path in [*own, *others] if _is_image(path)]
-
-    def _labelled_ok(self, landmark: str) -> set[str]:
-        """Read the names of all photographs that show a landmark partly."""
-        names: set[str] = set()
-        for query in QUERIES:
-            found = sorted(self.root.rglob(f"{landmark}_{query}_ok.txt"))
-            if not found:
-                msg = f"root: got {str(self.root)!r}, which lacks the label file {landmark}_{query}_ok.txt"
-                raise ValueError(msg)
-            names |= set(found[0].read_text().split())
-        return names
 
 
 def _is_image(path: Path) -> bool:

@@ -78,6 +78,7 @@ def test_a_checkpoint_brings_its_own_arguments(wall: MVTecAD, engine: Engine, mv
         iterations=1,
         image_size=32,
         transformations=["identity", "flip"],
+        members=2,
         vote="probability",
         patch_fraction=1.0,
         pre_processor=Htdgm.configure_pre_processor((128, 160)),
