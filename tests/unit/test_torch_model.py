@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from anomalib_htdgm.models.htdgm.equalization import Equalization, equalize, standardize
+from anomalib_htdgm.models.htdgm.equalization import Equalization, equalize
 from anomalib_htdgm.models.htdgm.score import Vote, patch_anomaly
 from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
 from anomalib_htdgm.models.htdgm.training import Training
@@ -116,7 +116,7 @@ class TestForward:
     @pytest.mark.parametrize("vote", ["probability", "log_probability"])
     def test_votes_of_members_are_averaged(self, vote: Vote, make_images: MakeImages) -> None:
         model = train(
-            small_model(k_shot=3, members=3, vote=vote), torch.cat([shingles(), shingles(seed=1)]), iterations=3
+            small_model(k_shot=2, members=3, vote=vote), torch.cat([shingles(), shingles(seed=1)]), iterations=3
         )
         images = make_images(2, SIZE)
         alone = []
@@ -225,15 +225,6 @@ class TestEqualization:
         assert not torch.equal(*weights)
         assert not torch.equal(both(images).pred_score, train_only(images).pred_score)
         assert_identical(both(images).pred_score, train_only(equalize(images)).pred_score)
-
-    def test_one_contrast_for_all_leaves_brightness_and_contrast_without_effect(self, images: torch.Tensor) -> None:
-        model = train(small_model(equalization="contrast", precision="float32"), images[:1], iterations=3)
-        changed = model(images * 1.5 + 0.1)
-        torch.testing.assert_close(changed.pred_score, model(images).pred_score, rtol=1e-2, atol=0)
-        assert model(torch.zeros_like(images)).pred_score.isfinite().all()
-        levels = standardize(images)
-        torch.testing.assert_close(levels.mean(dim=(1, 2, 3)), torch.zeros(2), atol=1e-5, rtol=0)
-        torch.testing.assert_close(levels.std(dim=(1, 2, 3)), torch.full((2,), 0.5), rtol=0.05, atol=0)
 
     @pytest.mark.parametrize("size", [(11, 11), (37, 91), (64, 64)], ids=str)
     def test_contrast_grows_and_images_keep_range_and_shape(self, size: tuple[int, int], images: torch.Tensor) -> None:

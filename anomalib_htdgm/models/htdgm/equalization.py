@@ -9,9 +9,8 @@ import torch
 from kornia.color import hsv_to_rgb, rgb_to_hsv
 from kornia.enhance import equalize_clahe
 
-Equalization = Literal["none", "train", "both", "contrast"]
-"""Which images are equalised: none, those of training only (the paper's way), or those of training and test;
-``contrast`` brings all of them to one mean and one standard deviation instead."""
+Equalization = Literal["none", "train", "both"]
+"""Which images are equalised: none, those of training only (the paper's way), or those of training and test."""
 
 
 def equalize(images: torch.Tensor) -> torch.Tensor:
@@ -26,16 +25,3 @@ def equalize(images: torch.Tensor) -> torch.Tensor:
     hue, saturation, value = rgb_to_hsv((images / 2 + 0.5).clamp(0, 1)).unbind(dim=1)
     value = equalize_clahe(value[:, None], clip_limit=2.0, grid_size=(8, 8))[:, 0]
     return hsv_to_rgb(torch.stack([hue, saturation, value], dim=1)) * 2 - 1
-
-
-def standardize(images: torch.Tensor) -> torch.Tensor:
-    """Bring images to one brightness and one contrast: mean 0 and standard deviation 0.5, over pixels and channels.
-
-    Args:
-        images (torch.Tensor): Images of shape ``(B, 3, H, W)``.
-
-    Returns:
-        torch.Tensor: Images of the same shape; those without contrast are 0.
-    """
-    centred = images - images.mean(dim=(1, 2, 3), keepdim=True)
-    return 0.5 * centred / (centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt() + 1e-3)

@@ -81,15 +81,14 @@ class Htdgm(AnomalibModule):
         learning_rate (float): Adam's rate.
         reconstruction_weight (float): Weight alpha of the generator's reconstruction loss.
         fake_weight (float): Weight of the discriminator's fake class; 0 trains no generators.
-        members (int): Number of discriminators at each scale, at most one for each image, each trained on its share of
-            them; their votes are averaged. Any number takes as long to train.
+        members (int): Number of discriminators at each scale, each trained on its share of the images; their votes are
+            averaged. Training takes as long for any number up to that of the images.
         reestimate_statistics (bool): Whether a finished scale's batch-norm statistics become those of the real images.
         vote (str): ``log_probability`` or ``probability`` (the paper's) of the right transformation.
         patch_fraction (float): Fraction of patches, the most anomalous, that make the score: small for defects, 1 for
             whole images.
         localization (str): ``multi_scale``, or ``finest_scale`` for the paper's map.
-        equalization (str): Images whose histograms are equalised: ``none``, ``train`` (the paper's way) or ``both``; or
-            ``contrast``, which brings all images to one brightness and one contrast.
+        equalization (str): Images whose histograms are equalised: ``none``, ``train`` (the paper's way) or ``both``.
         precision (str): What the networks compute in: ``auto`` (bfloat16 where the device is faster at it),
             ``float32`` or ``bfloat16``, whatever the trainer's precision.
         pre_processor (PreProcessor | bool): Pre-processor; the default resizes to 256x256 and brings pixels to [-1, 1].
@@ -312,7 +311,7 @@ class Htdgm(AnomalibModule):
             ValueError: If test images are equalised, which kornia can only do to batches of one fixed size in a graph.
         """
         if self.model.equalization == "both":
-            msg = "equalization: got 'both', which cannot be exported to ONNX or OpenVINO; allowed are the others"
+            msg = "equalization: got 'both', which cannot be exported to ONNX or OpenVINO; allowed are 'none', 'train'"
             raise ValueError(msg)
         return super().to_onnx(export_root, *args, **{"opset_version": 18, **kwargs})
 

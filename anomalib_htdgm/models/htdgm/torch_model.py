@@ -27,7 +27,7 @@ from anomalib_htdgm.validation import check_choice, check_integer, check_number
 
 from .anomaly_map import AnomalyMapGenerator, Localization
 from .canvases import Canvases
-from .equalization import Equalization, equalize, standardize
+from .equalization import Equalization, equalize
 from .networks import Discriminator, Generator
 from .precision import Precision, choose_dtype
 from .pyramid import Pyramid, pyramid_sizes
@@ -52,14 +52,14 @@ class HtdgmModel(nn.Module):
         double_width_every (int | None): Double the width after so many scales; ``None`` keeps one width, so that every
             scale can start from the weights of the scale before.
         adversarial (bool): Whether there are generators, and a class for generated patches.
-        members (int): Number of discriminators at each scale, at most ``k_shot``, each trained on its share of the
-            images; their votes are averaged. Above 1 there are no generators.
+        members (int): Number of discriminators at each scale, each trained on its share of the images, whose votes are
+            averaged. Above 1 there are no generators.
         vote (Vote): How a patch votes, see :func:`~anomalib_htdgm.models.htdgm.score.patch_anomaly`.
         patch_fraction (float): Fraction of the patches that the score is over, see
             :func:`~anomalib_htdgm.models.htdgm.score.anomaly_score`.
         localization (Localization): Kind of anomaly map, see
             :class:`~anomalib_htdgm.models.htdgm.anomaly_map.AnomalyMapGenerator`.
-        equalization (Equalization): Which images are equalised, and how.
+        equalization (Equalization): Which images have their histogram equalised.
         precision (Precision): What the networks compute in, see
             :func:`~anomalib_htdgm.models.htdgm.precision.choose_dtype`. Weights, votes and scores are float32 anyway.
 
@@ -105,7 +105,7 @@ class HtdgmModel(nn.Module):
         check_choice("equalization", equalization, get_args(Equalization))
         check_choice("precision", precision, get_args(Precision))
         self.adversarial = adversarial
-        self.members = min(members, k_shot)
+        self.members = members
         self.vote = vote
         self.patch_fraction = patch_fraction
         self.equalization = equalization
@@ -117,7 +117,7 @@ class HtdgmModel(nn.Module):
         canvases = (Canvases(self.transformations, size) for size in sizes)
         self.canvases: Sequence[Canvases] = nn.ModuleList(canvases)  # type: ignore[assignment]
         num_classes = len(self.transformations) + adversarial
-        discriminators = (Discriminator(num_classes, width) for width in widths for _ in range(self.members))
+        discriminators = (Discriminator(num_classes, width) for width in widths for _ in range(members))
         self.discriminators: Sequence[Discriminator] = nn.ModuleList(discriminators)  # type: ignore[assignment]
         generators = (Generator(width) for width in widths if adversarial)
         self.generators: Sequence[Generator] = nn.ModuleList(generators)  # type: ignore[assignment]
@@ -187,8 +187,6 @@ class HtdgmModel(nn.Module):
         """
         if self.equalization == "both" or (training and self.equalization == "train"):
             images = equalize(images)
-        if self.equalization == "contrast":
-            images = standardize(images)
         scales: list[torch.Tensor] = self.pyramid(images)
         return scales
 
