@@ -88,7 +88,7 @@ def test_the_stock_command_gives_the_same_model(
         assert shown in output
     (log,) = tmp_path.glob("logs/**/metrics.csv")
     steps = pd.read_csv(log).dropna(subset="discriminator_loss")
-    assert len(steps) == ITERATIONS * 5
+    assert len(steps) == ITERATIONS * 7  # scales
     assert steps["scale"].tolist() == sorted(steps["scale"])
 
 
