@@ -163,7 +163,7 @@ def share_of(member: int, members: int, images: torch.Tensor) -> torch.Tensor:
     Returns:
         torch.Tensor: Those of the member; members take turns where there are fewer images than members.
     """
-    return images[member % len(images) :: max(members, len(images)) if members > len(images) else members]
+    return images[member % len(images) :: members]
 
 
 def _start(networks: Sequence[Discriminator] | Sequence[Generator], scale: int, source: torch.Generator) -> None:
