@@ -1,0 +1,55 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Backbones: the classifier's own feature map, and weights from a file."""
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import torchvision
+
+from anomalib_htdgm.models.backbone import count_features, create_backbone, load_pretrained
+
+NAMES = ["torchvision/alexnet", "torchvision/resnet18", "tf_efficientnet_lite0"]
+
+
+@pytest.mark.parametrize(("name", "channels"), zip(NAMES, [256, 512, 1280], strict=True))
+def test_features_are_those_of_the_classifier(name: str, channels: int, tmp_path: Path) -> None:
+    classifier = (
+        torchvision.models.get_model(name.removeprefix("torchvision/")) if "/" in name else timm.create_model(name)
+    ).eval()
+    torch.save(classifier.state_dict(), tmp_path / "weights.pth")
+    backbone = create_backbone(name).eval()
+    load_pretrained(backbone, name, tmp_path / "weights.pth")
+    assert count_features(backbone) == channels
+
+    pooled = []
+    pooling = classifier.avgpool if hasattr(classifier, "avgpool") else classifier.global_pool
+    pooling.register_forward_hook(lambda _module, inputs, _output: pooled.append(inputs[0]))
+    images = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        classifier(images)
+        assert torch.equal(backbone(images), pooled[0])
+
+
+def test_bad_weights_are_refused(tmp_path: Path) -> None:
+    backbone = create_backbone("torchvision/alexnet")
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    path = tmp_path / "weights.pth"
+    with pytest.raises(ValueError, match=r"weights: got .*weights\.pth.* cannot be read"):
+        load_pretrained(backbone, "torchvision/alexnet", path)
+    torch.save([1], path)
+    with pytest.raises(ValueError, match=r"weights: got .* which has a list; allowed are state dictionaries"):
+        load_pretrained(backbone, "torchvision/alexnet", path)
+    torch.save({"features.0.weight": torch.zeros(3)}, path)
+    with pytest.raises(ValueError, match=r"weights: got .* which lacks 10 tensors of torchvision/alexnet"):
+        load_pretrained(backbone, "torchvision/alexnet", path)
+    assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["alexnett", "torchvision/alexnett", "torchvision/vit_b_16"])
+def test_other_backbones_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"backbone: got '{name}'; allowed are"):
+        create_backbone(name)
