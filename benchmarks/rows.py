@@ -19,9 +19,22 @@ from filelock import FileLock, Timeout
 COLUMNS = (
     *("key", "dataset", "category", "model", "shots", "trial"),
     *("image_AUROC", "image_F1Max", "pixel_AUROC", "pixel_AUPRO"),
-    *("fit_seconds", "test_seconds", "test_images", "threads", "training_images"),
+    *("fit_seconds", "test_seconds", "test_images", "memory_megabytes", "weights_megabytes", "pretrained"),
+    *("threads", "training_images"),
     *("configuration", "versions", "machine", "finished"),
 )
+
+
+def maps_folder(path: Path) -> Path:
+    """Name the folder of the anomaly maps that are kept of runs, a file for each key.
+
+    Args:
+        path (Path): The CSV file of the runs.
+
+    Returns:
+        Path: The folder.
+    """
+    return path.with_name(path.name + ".maps")
 
 
 class Results:

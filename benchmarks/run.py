@@ -13,6 +13,9 @@ is in ``conf``; ``--help`` lists it.
 
 The trial is the seed of everything: of the draw of the training images, the same for every model, and of the model.
 Test images are the same in every trial. There is no validation and no post-processing: metrics are over raw scores.
+anomalib's normalisation would change their ranks, since it clamps those beyond what it saw in validation.
+
+Of trial 0 the anomaly maps of a few test images are kept, in a folder beside the results, for ``report.py`` to draw.
 """
 
 import hashlib
@@ -26,7 +29,7 @@ from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import hydra
 import torch
@@ -34,7 +37,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from progress import DONE, SKIPPED
-from rows import Results
+from rows import Results, maps_folder
 
 if TYPE_CHECKING:
     from anomalib.data import AnomalibDataModule
@@ -60,18 +63,28 @@ def run_key(config: DictConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def measure(config: DictConfig) -> dict[str, object]:
+def measure(config: DictConfig, key: str) -> dict[str, object]:
     """Train and test.
 
     Args:
         config (DictConfig): Configuration of the run.
+        key (str): Its key, which the maps are filed under.
 
     Returns:
         dict[str, object]: The row of results, but for its key.
     """
     # Imported here, so that a sweep that has nothing left to do says so at once.
+    from anomalib.callbacks import ModelCheckpoint  # noqa: PLC0415
     from anomalib.engine import Engine  # noqa: PLC0415
-    from anomalib.metrics import AUPRO, AUROC, Evaluator, F1Max  # noqa: PLC0415
+    from measurements import (  # noqa: PLC0415
+        MapKeeper,
+        ScoringClock,
+        choose_examples,
+        make_evaluator,
+        read_peak_memory,
+        reset_peak_memory,
+        weigh,
+    )
 
     from anomalib_htdgm import FewShot  # noqa: PLC0415
 
@@ -81,14 +94,11 @@ def measure(config: DictConfig) -> dict[str, object]:
     datamodule = FewShot(source, k_shot=config.shots, seed=config.trial)
     datamodule.prepare_data()
     datamodule.setup()
-    metrics: list[Any] = [metric(fields=["pred_score", "gt_label"], prefix="image_") for metric in (AUROC, F1Max)]
-    if config.data.has_masks:
-        metrics += [
-            metric(fields=["anomaly_map", "gt_mask"], prefix="pixel_", strict=False) for metric in (AUROC, AUPRO)
-        ]
-    model = hydra.utils.instantiate(
-        config.model.arguments, evaluator=Evaluator(test_metrics=metrics), post_processor=False, visualizer=False
-    )
+    evaluator = make_evaluator(has_masks=config.data.has_masks)
+    model = hydra.utils.instantiate(config.model.arguments, evaluator=evaluator, post_processor=False, visualizer=False)
+    clock = ScoringClock()
+    keeper = MapKeeper(choose_examples(datamodule.test_data.samples, config.examples) if config.trial == 0 else [])
+    reset_peak_memory()
     with TemporaryDirectory() as directory:
         engine = Engine(
             default_root_dir=directory,
@@ -96,12 +106,14 @@ def measure(config: DictConfig) -> dict[str, object]:
             enable_progress_bar=False,
             enable_model_summary=False,
             limit_val_batches=0,
+            callbacks=[ModelCheckpoint(save_top_k=0), clock, keeper],  # a checkpoint would be timed, too
         )
         start = time.perf_counter()
         engine.fit(model, datamodule=datamodule)
         fitted = time.perf_counter()
         (values,) = engine.test(model, datamodule=datamodule, verbose=False)
-        tested = time.perf_counter()
+    peak_memory = read_peak_memory()
+    keeper.save(maps_folder(Path(config.results)) / f"{key}.npz")
     return {
         "dataset": config.data.name,
         "category": source.category,
@@ -110,8 +122,11 @@ def measure(config: DictConfig) -> dict[str, object]:
         "trial": config.trial,
         **{name: f"{value:.6f}" for name, value in values.items()},
         "fit_seconds": f"{fitted - start:.3f}",
-        "test_seconds": f"{tested - fitted:.3f}",
+        "test_seconds": f"{clock.seconds:.3f}",
         "test_images": len(datamodule.test_data),
+        "memory_megabytes": None if peak_memory is None else f"{peak_memory:.0f}",
+        "weights_megabytes": f"{weigh(model):.3f}",
+        "pretrained": config.model.pretrained,
         "threads": torch.get_num_threads(),
         "training_images": ";".join("/".join(Path(path).parts[-2:]) for path in datamodule.shot_paths),
         "configuration": json.dumps(OmegaConf.to_container(config, resolve=True)),
@@ -134,7 +149,7 @@ def main(config: DictConfig) -> None:
     results, key = Results(Path(config.results)), run_key(config)
     with results.claim(key) as ours:
         if ours:
-            row = measure(config)
+            row = measure(config, key)
             results.append({"key": key, **row})
             logger.info("%s", {name: row[name] for name in row if name not in {"configuration", "versions", "machine"}})
         else:

@@ -1,0 +1,39 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Models of anomalib with a backbone's weights from a file: anomalib itself can only download them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from anomalib.models.components import AnomalibModule
+from anomalib.models.components.feature_extractors import TimmFeatureExtractor
+
+
+def with_weights(model: Callable[..., AnomalibModule], weights: str, **components: Any) -> AnomalibModule:  # noqa: ANN401
+    """Make a model and load the weights of its backbone.
+
+    Args:
+        model (Callable[..., AnomalibModule]): Makes a model that has one :class:`TimmFeatureExtractor`.
+        weights (str): File of a state dictionary of timm's model; what the model does not use of it is left out.
+        **components: Pre-processor, post-processor, evaluator and visualizer.
+
+    Returns:
+        AnomalibModule: The model.
+
+    Raises:
+        ValueError: If there is no such file, or it lacks weights that the backbone has.
+    """
+    if not Path(weights).is_file():
+        msg = f"weights: got {weights!r}, which is no file; set weights_root to the directory that has it"
+        raise ValueError(msg)
+    made = model(**components)
+    (extractor,) = (module for module in made.modules() if isinstance(module, TimmFeatureExtractor))
+    state = torch.load(weights, map_location="cpu", weights_only=True)
+    missing = extractor.feature_extractor.load_state_dict(state, strict=False).missing_keys
+    if missing:
+        msg = f"weights: got {weights!r}, which lacks {len(missing)} tensors of {extractor.backbone}, as {missing[0]!r}"
+        raise ValueError(msg)
+    return made
