@@ -1,30 +1,34 @@
 # Copyright (C) 2026 The anomalib-htdgm authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Turn the rows that ``run.py`` wrote into tables, beside what the paper reports, and into pictures.
+"""Turn the rows that ``run.py`` wrote into tables, beside what the paper reports, pictures, and a page with both.
 
     python benchmarks/report.py cifar10.csv mnist.csv --output report
 
-Prints Markdown and writes it to ``report/tables.md``, with ``auroc_shots.png``, ``auroc_seconds.png`` and
-``auroc_classes.png`` beside it. AUROC is in percent, mean and standard deviation (n - 1) over trials; an average over
-classes has the mean of the classes' standard deviations, as the paper's averages have. "Difference" is ours less the
-paper's, also in units of the paper's standard deviation (over ten trials).
+Prints Markdown and writes it to ``report/tables.md``; ``report/index.html`` has the same tables and the pictures in one
+file, and the pictures lie beside it. AUROC is in percent, mean and standard deviation (n - 1) over trials; an average
+over classes has the mean of the classes' standard deviations, as the paper's averages have. "Published" is what HTDGM's
+paper's supplement reports of the same method (means over ten trials); "difference" is ours less that, also in units of
+its standard deviation. Memory is the peak of the process, of which Python and PyTorch take half a gigabyte.
 
-``paper_auroc.csv`` has every number of tables 1 to 7 of the paper's supplement.
+``paper_auroc.csv`` has every number of tables 1 to 7 of the supplement.
 """
 
 import argparse
-from collections.abc import Hashable
+import base64
+from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pandas as pd
 from matplotlib import pyplot as plt
+from pictures import AVERAGE, draw_against, draw_classes, draw_heat_maps, make_title
+from rows import maps_folder
 
 from anomalib_htdgm.data.one_class import CLASSES
 
 PAPER = Path(__file__).with_name("paper_auroc.csv")
-AVERAGE = "average"
 # The paper's names of classes where they are not ours.
 CLASS_NAMES = {
     "Avg": AVERAGE,
@@ -37,10 +41,25 @@ CLASS_NAMES = {
     "Metalnut": "metal_nut",
     **{str(digit): name for digit, name in enumerate(CLASSES["MNIST"])},
 }
-ERROR_BARS: Any = {"marker": "o", "capsize": 3}
+# The paper's columns: "Ours2" is its own method with rotations alone on MVTec, as our defaults are.
+METHODS = {"Ours": "Htdgm", "Ours2": "Htdgm", "DifferNet": "DifferNet"}
 GROUP = ["dataset", "model", "shots", "category"]
-Values: TypeAlias = "pd.Series[float]"
 METRICS = ["image_AUROC", "pixel_AUROC", "pixel_AUPRO", "image_F1Max"]
+COSTS = ["fit_seconds", "milliseconds_an_image", "memory_megabytes", "weights_megabytes"]
+STYLE = """body {font: 15px sans-serif; margin: 2em auto; max-width: 1200px; padding: 0 1em; color: #222}
+table {border-collapse: collapse; margin-bottom: 2em} th, td {padding: 4px 10px; border-bottom: 1px solid #ddd}
+th {text-align: left; background: #f3f3f3} td {font-variant-numeric: tabular-nums; white-space: nowrap}
+img {max-width: 100%} figure {margin: 2em 0} pre {white-space: pre-wrap}"""
+Values: TypeAlias = "pd.Series[float]"
+
+
+@dataclass
+class Table:
+    """A table of text: title, names of columns, and rows of as many cells."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
 
 
 def read_results(paths: list[Path]) -> pd.DataFrame:
@@ -50,22 +69,22 @@ def read_results(paths: list[Path]) -> pd.DataFrame:
         paths (list[Path]): CSV files of ``run.py``.
 
     Returns:
-        pd.DataFrame: All rows, metrics in percent. A run that several files have is there once.
+        pd.DataFrame: All rows, metrics in percent, with the folder of their maps. A run that several files have is
+        there once.
     """
-    rows = pd.concat([pd.read_csv(path) for path in paths]).drop_duplicates("key")
+    rows = pd.concat([pd.read_csv(path).assign(maps=str(maps_folder(path))) for path in paths]).drop_duplicates("key")
     rows[METRICS] *= 100
     rows["milliseconds_an_image"] = 1000 * rows["test_seconds"] / rows["test_images"]
-    return rows
+    return rows.reindex(columns=list(dict.fromkeys([*rows.columns, *COSTS, "pretrained"])))
 
 
 def read_paper() -> pd.DataFrame:
-    """Read the paper's results with its own method: those with rotations alone for MVTec, as our defaults are."""
+    """Read the paper's results with its own method and with DifferNet."""
     paper = pd.read_csv(PAPER)
-    own = paper[((paper.column == "Ours") | (paper.column == "Ours2")) & (paper.supplement_table <= 5)]  # noqa: PLR2004
+    own = paper[paper.column.isin(METHODS) & (paper.supplement_table <= 5)]  # noqa: PLR2004  # 6 and 7 repeat them
     classes = own["class"].replace(CLASS_NAMES).str.lower().str.replace("-", "_")
-    return own.assign(category=classes, dataset=own.dataset.replace({"PARIS": "Paris"}))[
-        ["dataset", "shots", "category", "auroc_mean", "auroc_std"]
-    ]
+    own = own.assign(category=classes, dataset=own.dataset.replace({"PARIS": "Paris"}), method=own.column.map(METHODS))
+    return own[["dataset", "method", "shots", "category", "auroc_mean", "auroc_std"]]
 
 
 def summarize(rows: pd.DataFrame) -> pd.DataFrame:
@@ -75,12 +94,11 @@ def summarize(rows: pd.DataFrame) -> pd.DataFrame:
         rows (pd.DataFrame): Rows of results.
 
     Returns:
-        pd.DataFrame: One row for each data set, model, number of shots and category, with the number of trials, and
-        columns ``<metric>`` and ``<metric>_std``.
+        pd.DataFrame: One row for each data set, model, number of shots and category, with the number of trials, whether
+        the model has pretrained weights, and columns ``<metric>`` and ``<metric>_std``.
     """
-    columns = [*METRICS, "fit_seconds", "milliseconds_an_image"]
     groups = rows.groupby(GROUP)
-    summary = groups[columns].mean().join(groups[METRICS].std().add_suffix("_std"))
+    summary = groups[[*METRICS, *COSTS]].mean().join(groups[METRICS].std().add_suffix("_std"))
     summary["trials"] = groups.size()
     summary = summary.reset_index().sort_values(by=GROUP, key=_order, ignore_index=True)
     of_models = summary.groupby(GROUP[:-1])
@@ -88,7 +106,8 @@ def summarize(rows: pd.DataFrame) -> pd.DataFrame:
     averages["trials"] = of_models["trials"].min()
     averages = averages[of_models.size() > 1].reset_index()
     # Averages come after the classes of their data set, model and number of shots.
-    return pd.concat([summary, averages]).sort_values(by=GROUP[:-1], key=_order, kind="stable", ignore_index=True)
+    summary = pd.concat([summary, averages]).sort_values(by=GROUP[:-1], key=_order, kind="stable", ignore_index=True)
+    return summary.assign(pretrained=summary["model"].map(rows.groupby("model")["pretrained"].first()))
 
 
 def _order(values: "pd.Series[Any]") -> "pd.Series[Any]":
@@ -98,17 +117,18 @@ def _order(values: "pd.Series[Any]") -> "pd.Series[Any]":
 
 
 def compare(summary: pd.DataFrame) -> pd.DataFrame:
-    """Put the paper's cells beside ours.
+    """Put the published cells beside ours.
 
     Args:
         summary (pd.DataFrame): As :func:`summarize` makes it.
 
     Returns:
         pd.DataFrame: The same rows with ``paper``, ``paper_std``, ``difference`` and ``in_stds``, which are NaN where
-        the paper has none, or reports an average over other classes than ours.
+        the paper has none of that method, or reports an average over other classes than ours.
     """
     paper = read_paper().rename(columns={"auroc_mean": "paper", "auroc_std": "paper_std"})
-    table = summary.merge(paper, how="left", on=["dataset", "shots", "category"])
+    table = summary.assign(method=summary["model"].str.split().str[0])
+    table = table.merge(paper, how="left", on=["dataset", "method", "shots", "category"])
     sizes = {name: set(part.category) for name, part in paper.groupby(["dataset", "shots"])}
     for (dataset, _, shots), part in table.groupby(GROUP[:-1]):
         if set(part.category) != sizes.get((dataset, shots)):
@@ -118,134 +138,141 @@ def compare(summary: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def to_markdown(table: pd.DataFrame) -> str:
-    """Write the comparison as Markdown, one table for each data set and number of shots.
+def make_tables(table: pd.DataFrame) -> list[Table]:
+    """Make a table for each data set and number of shots, categories together and models below each other.
 
     Args:
         table (pd.DataFrame): As :func:`compare` makes it.
 
     Returns:
-        str: The text.
+        list[Table]: The tables, without columns that would be empty.
     """
-    lines: list[str] = []
+    tables = []
     for (dataset, shots), part in table.groupby(["dataset", "shots"], sort=False):
-        has_pixels = part["pixel_AUROC"].notna().any()
-        header = ["class", "model", "trials", "image AUROC", "paper", "difference"]
-        header += ["pixel AUROC", "AUPRO"] if has_pixels else []
-        header += ["F1 (best)", "fit [s]", "test [ms/image]"]
-        lines += [
-            f"\n### {dataset}, {shots} shot{'s' if shots != 1 else ''}\n",
-            _line(header),
-            _line(["---"] * len(header)),
-        ]
-        for _, row in part.iterrows():
-            cells = [row["category"], row["model"], str(row["trials"]), _spread(row, "image_AUROC")]
-            cells += [_number(row["paper"], row["paper_std"]), _difference(row)]
-            cells += [_spread(row, "pixel_AUROC"), _spread(row, "pixel_AUPRO")] if has_pixels else []
-            cells += [_spread(row, "image_F1Max"), f"{row['fit_seconds']:.1f}", f"{row['milliseconds_an_image']:.0f}"]
-            lines.append(_line(cells))
-    return "\n".join(lines) + "\n"
+        order = {category: index for index, category in enumerate(dict.fromkeys(part["category"]))}
+        rows = [_cells(row) for _, row in part.sort_values("category", key=lambda each: each.map(order)).iterrows()]
+        header = [name for name in rows[0] if any(row[name] for row in rows)]
+        tables.append(Table(make_title(dataset, shots), header, [[row[name] for name in header] for row in rows]))
+    return tables
 
 
-def _title(dataset: Hashable, shots: Hashable) -> str:
-    return f"{dataset}, {shots} shot{'s' if shots != 1 else ''}"
+def _cells(row: "pd.Series[Any]") -> dict[str, str]:
+    return {
+        "class": row["category"],
+        "model": row["model"],
+        "trials": str(row["trials"]),
+        "image AUROC": _spread(row, "image_AUROC"),
+        "published AUROC": _number(row["paper"], row["paper_std"]),
+        "difference": "" if pd.isna(row["difference"]) else f"{row['difference']:+.1f} ({row['in_stds']:+.1f} std)",
+        "pixel AUROC": _spread(row, "pixel_AUROC"),
+        "AUPRO": _spread(row, "pixel_AUPRO"),
+        "F1 (best)": _spread(row, "image_F1Max"),
+        "fit [s]": _number(row["fit_seconds"]),
+        "test [ms/image]": _number(row["milliseconds_an_image"], digits=0),
+        "memory [MB]": _number(row["memory_megabytes"], digits=0),
+        "weights [MB]": _number(row["weights_megabytes"]),
+        "pretrained": "" if pd.isna(row["pretrained"]) else "yes" if row["pretrained"] else "no",
+    }
 
 
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _number(mean: float, std: float) -> str:
+def _number(mean: float, std: float = float("nan"), digits: int = 1) -> str:
     if pd.isna(mean):
         return ""
-    return f"{mean:.1f}" if pd.isna(std) else f"{mean:.1f} ± {std:.1f}"
+    return f"{mean:.{digits}f}" if pd.isna(std) else f"{mean:.{digits}f} ± {std:.{digits}f}"
 
 
 def _spread(row: Values, metric: str) -> str:
     return _number(row[metric], row[f"{metric}_std"])
 
 
-def _difference(row: Values) -> str:
-    return "" if pd.isna(row["difference"]) else f"{row['difference']:+.1f} ({row['in_stds']:+.1f} std)"
+def to_markdown(tables: list[Table]) -> str:
+    """Write tables as Markdown."""
+    lines: list[str] = []
+    for table in tables:
+        rows = [table.header, ["---"] * len(table.header), *table.rows]
+        lines += [f"\n### {table.title}\n", *(f"| {' | '.join(row)} |" for row in rows)]
+    return "\n".join(lines) + "\n"
 
 
-def draw_against(table: pd.DataFrame, column: str, label: str, path: Path) -> None:
-    """Draw AUROC against another quantity: a panel for each data set, or category where not all were run.
-
-    Args:
-        table (pd.DataFrame): As :func:`compare` makes it.
-        column (str): The other quantity.
-        label (str): Its name.
-        path (Path): Image file to write.
-    """
-    panels = _panels(table)
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.5 * len(panels), 4), squeeze=False, layout="constrained")
-    for axis, (name, part) in zip(axes[0], panels.items(), strict=True):
-        for model, line in part.sort_values("shots").groupby("model"):
-            axis.errorbar(line[column], line["image_AUROC"], line["image_AUROC_std"], label=model, **ERROR_BARS)
-        paper = part.dropna(subset=["paper"]).drop_duplicates("shots").sort_values("shots")
-        if column == "shots":
-            axis.set_xticks(sorted(part["shots"].unique()))
-            if len(paper):
-                axis.errorbar(paper["shots"], paper["paper"], paper["paper_std"], label="paper", c="gray", **ERROR_BARS)
-        axis.set(title=name, xlabel=label, ylabel="image AUROC [%]")
-        axis.legend()
-        axis.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
-
-
-def _panels(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Share the rows out among panels: averages of data sets, and categories of those without a published average."""
-    panels = {}
-    for dataset, rows in table.groupby("dataset", sort=False):
-        averages = rows[rows["category"] == AVERAGE]
-        if averages["paper"].notna().any():
-            panels[f"{dataset}, mean over classes"] = averages
-        else:
-            parts = rows[rows["category"] != AVERAGE].groupby("category", sort=False)
-            panels |= {f"{dataset} {category}": part for category, part in parts}
-    return panels
-
-
-def draw_classes(table: pd.DataFrame, path: Path) -> None:
-    """Draw AUROC for each class: a panel for each data set and number of shots, models and paper side by side.
+def to_html(tables: list[Table], pictures: dict[str, Path]) -> str:
+    """Write tables and pictures as one page that needs no other file.
 
     Args:
-        table (pd.DataFrame): As :func:`compare` makes it.
-        path (Path): Image file to write.
+        tables (list[Table]): The tables.
+        pictures (dict[str, Path]): PNG files by caption.
+
+    Returns:
+        str: The page.
     """
-    panels = list(table.groupby(["dataset", "shots"], sort=False))
-    figure, axes = plt.subplots(len(panels), 1, figsize=(11, 2.8 * len(panels)), squeeze=False, layout="constrained")
-    for axis, ((dataset, shots), part) in zip(axes[:, 0], panels, strict=True):
-        means = part.pivot_table(index="category", columns="model", values="image_AUROC", sort=False)
-        errors = part.pivot_table(index="category", columns="model", values="image_AUROC_std", sort=False)
-        paper = part.groupby("category")[["paper", "paper_std"]].first()
-        if paper["paper"].notna().any():
-            means["paper"], errors["paper"] = paper["paper"], paper["paper_std"]
-        means.plot.bar(ax=axis, yerr=errors.reindex_like(means).fillna(0), rot=20, capsize=2, width=0.8)
-        axis.set(title=_title(dataset, shots), xlabel="", ylabel="image AUROC [%]")
-        axis.set_ylim(max(0, means.min().min() - 15), 100)
-        axis.legend(loc="lower right", fontsize="small")
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
+    about = (__doc__ or "").split("\n\n")[2]
+    parts = [f"<title>Benchmarks of anomalib-htdgm</title><style>{STYLE}</style><h1>Benchmarks of anomalib-htdgm</h1>"]
+    parts.append(f"<p>{escape(about)}</p>".replace("``", ""))
+    for table in tables:
+        rows = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in table.rows]
+        header = "".join(f"<th>{escape(name)}</th>" for name in table.header)
+        body = "".join(f"<tr>{row}</tr>\n" for row in rows)
+        parts.append(f"<h2>{escape(table.title)}</h2>\n<table><tr>{header}</tr>\n{body}</table>")
+    for caption, path in pictures.items():
+        data = base64.b64encode(path.read_bytes()).decode()
+        source = f'<img alt="{escape(caption)}" src="data:image/png;base64,{data}">'
+        parts.append(f"<figure><h2>{escape(caption)}</h2>{source}</figure>")
+    return '<!DOCTYPE html><html lang="en"><meta charset="utf-8">' + "\n".join(parts) + "</html>\n"
+
+
+def draw(rows: pd.DataFrame, table: pd.DataFrame, directory: Path) -> dict[str, Path]:
+    """Draw all pictures.
+
+    Args:
+        rows (pd.DataFrame): Rows of results.
+        table (pd.DataFrame): As :func:`compare` makes it.
+        directory (Path): Where to write them.
+
+    Returns:
+        dict[str, Path]: The files by caption.
+    """
+    names = {"Image AUROC against shots": "shots", "Image AUROC against seconds to fit": "seconds"}
+    pictures = {caption: directory / f"auroc_{name}.png" for caption, name in names.items()}
+    for (caption, path), column in zip(pictures.items(), ("shots", "fit_seconds"), strict=True):
+        draw_against(table, column, caption.split(" against ")[1], path)
+    pictures["Image AUROC of each class"] = directory / "auroc_classes.png"
+    draw_classes(table, pictures["Image AUROC of each class"])
+    for (folder, shots), part in rows[rows["trial"] == 0].groupby(["maps", "shots"]):
+        caption = make_title("Anomaly maps", shots)
+        path = directory / f"maps_{Path(str(folder)).name.split('.')[0]}_{shots}shot.png"
+        if draw_heat_maps(part, Path(str(folder)), path):
+            pictures[f"{caption} ({Path(str(folder)).stem})"] = path
+    return pictures
+
+
+def write_report(paths: list[Path], directory: Path) -> str:
+    """Write tables, pictures and page.
+
+    Args:
+        paths (list[Path]): CSV files of ``run.py``.
+        directory (Path): Where to write them.
+
+    Returns:
+        str: The tables as Markdown.
+    """
+    plt.switch_backend("agg")
+    rows = read_results(paths)
+    table = compare(summarize(rows))
+    tables = make_tables(table)
+    directory.mkdir(parents=True, exist_ok=True)
+    pictures = draw(rows, table, directory)
+    text = to_markdown(tables)
+    (directory / "tables.md").write_text(text)
+    (directory / "index.html").write_text(to_html(tables, pictures))
+    return text
 
 
 def main() -> None:
-    """Write tables and pictures."""
+    """Write the report of the command line's files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, nargs="+", help="CSV files of run.py")
-    parser.add_argument("--output", type=Path, default=Path("report"), help="directory for tables and pictures")
+    parser.add_argument("--output", type=Path, default=Path("report"), help="directory for tables, pictures and page")
     options = parser.parse_args()
-    plt.switch_backend("agg")
-    table = compare(summarize(read_results(options.results)))
-    options.output.mkdir(parents=True, exist_ok=True)
-    text = to_markdown(table)
-    (options.output / "tables.md").write_text(text)
-    draw_against(table, "shots", "training images", options.output / "auroc_shots.png")
-    draw_against(table, "fit_seconds", "seconds to fit", options.output / "auroc_seconds.png")
-    draw_classes(table, options.output / "auroc_classes.png")
-    print(text)
+    print(write_report(options.results, options.output))
 
 
 if __name__ == "__main__":
