@@ -3,6 +3,7 @@
 
 """The stock command: every configuration file parses, bad input is one clear error, and an interrupt ends cleanly."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,20 +12,39 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from anomalib.cli.cli import AnomalibCLI
+from anomalib.data import get_datamodule
+from anomalib.pipelines.components.utils import get_iterator_from_grid_dict
 
 from .conftest import RunAnomalib
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
+CONFIGS = Path(__file__).parents[2] / "configs"
+BENCHMARKS = sorted(CONFIGS.glob("benchmark_*.yaml"))
+TRAININGS = sorted(set(CONFIGS.rglob("*.yaml")) - set(BENCHMARKS))
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("config", TRAININGS, ids=lambda path: path.stem)
 def test_every_configuration_makes_a_model_and_a_datamodule(config: Path, tmp_path: Path) -> None:
     cli = AnomalibCLI(["train", "--config", str(config), "--default_root_dir", str(tmp_path)], run=False)
     assert cli.model.name == "Htdgm"
     shots = config.stem.rpartition("_")[2].removesuffix("shot")
     assert not shots.isdigit() or cli.model.k_shot == int(shots)
     assert cli.datamodule.name in {"MVTecAD", "CIFAR10", "MNIST", "QuickstartTextures", "brick"}
+
+
+@pytest.mark.parametrize("config", BENCHMARKS, ids=lambda path: path.stem)
+def test_every_benchmark_gives_its_models_the_same_images(config: Path) -> None:
+    containers = list(get_iterator_from_grid_dict(yaml.safe_load(config.read_text())["benchmark"]))
+    runs = {(each["model"]["class_path"], json.dumps(each["data"], sort_keys=True)) for each in containers}
+    assert len(runs) == len(containers)
+    models, data = ({run[part] for run in runs} for part in (0, 1))
+    assert {"Htdgm", "Patchcore"} <= models
+    assert len(runs) == len(models) * len(data)
+    for each in data:
+        datamodule = get_datamodule(json.loads(each))
+        assert datamodule.name in {"MVTecAD_1shot", "MVTecAD_5shot", "MVTecAD_10shot"}
+        assert datamodule.category in {"bottle", "grid"}
 
 
 @pytest.fixture
