@@ -45,6 +45,7 @@ CLASS_NAMES = {
 METHODS = {"Ours": "Htdgm", "Ours2": "Htdgm", "DifferNet": "DifferNet"}
 GROUP = ["dataset", "model", "shots", "category"]
 METRICS = ["image_AUROC", "pixel_AUROC", "pixel_AUPRO", "image_F1Max"]
+TEST = ["test_seconds", "test_images"]
 COSTS = ["fit_seconds", "milliseconds_an_image", "memory_megabytes", "weights_megabytes"]
 STYLE = """body {font: 15px sans-serif; margin: 2em auto; max-width: 1200px; padding: 0 1em; color: #222}
 table {border-collapse: collapse; margin-bottom: 2em} th, td {padding: 4px 10px; border-bottom: 1px solid #ddd}
@@ -66,16 +67,38 @@ def read_results(paths: list[Path]) -> pd.DataFrame:
     """Read rows of results.
 
     Args:
-        paths (list[Path]): CSV files of ``run.py``.
+        paths (list[Path]): CSV files of ``run.py`` or of ``anomalib benchmark``.
 
     Returns:
         pd.DataFrame: All rows, metrics in percent, with the folder of their maps. A run that several files have is
         there once.
     """
-    rows = pd.concat([pd.read_csv(path).assign(maps=str(maps_folder(path))) for path in paths]).drop_duplicates("key")
+    rows = pd.concat([_read_file(path) for path in paths], ignore_index=True).drop_duplicates("key")
+    rows = rows.reindex(columns=list(dict.fromkeys([*rows.columns, *METRICS, *COSTS, *TEST, "pretrained"])))
     rows[METRICS] *= 100
     rows["milliseconds_an_image"] = 1000 * rows["test_seconds"] / rows["test_images"]
-    return rows.reindex(columns=list(dict.fromkeys([*rows.columns, *COSTS, "pretrained"])))
+    return rows
+
+
+def _read_file(path: Path) -> pd.DataFrame:
+    rows = pd.read_csv(path).assign(maps=str(maps_folder(path)))
+    if "key" in rows:
+        return rows
+    # anomalib's benchmark: metrics are of normalised scores, so they are not put beside those of raw ones.
+    draws = "data.init_args."
+    rows = rows.rename(
+        columns={
+            "model.class_path": "model",
+            f"{draws}k_shot": "shots",
+            f"{draws}seed": "trial",
+            f"{draws}datamodule.init_args.category": "category",
+            "fit_duration": "fit_seconds",
+        }
+    )
+    dataset = rows[f"{draws}datamodule.class_path"] + " by anomalib benchmark"
+    return rows.assign(
+        dataset=dataset, key=rows[["model", "category", "shots", "trial"]].astype(str).agg(" ".join, axis=1)
+    )
 
 
 def read_paper() -> pd.DataFrame:
@@ -269,7 +292,7 @@ def write_report(paths: list[Path], directory: Path) -> str:
 def main() -> None:
     """Write the report of the command line's files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=Path, nargs="+", help="CSV files of run.py")
+    parser.add_argument("results", type=Path, nargs="+", help="CSV files of run.py, or of anomalib benchmark")
     parser.add_argument("--output", type=Path, default=Path("report"), help="directory for tables, pictures and page")
     options = parser.parse_args()
     print(write_report(options.results, options.output))
