@@ -33,10 +33,8 @@ def draw_against(table: pd.DataFrame, column: str, label: str, path: Path) -> No
             axis.set_xticks(sorted(part["shots"].unique()))
             published = part.dropna(subset=["paper"]).drop_duplicates(["method", "shots"]).sort_values("shots")
             for shade, (method, line) in zip(("gray", "silver"), published.groupby("method"), strict=False):
-                label = f"{method}, published"
-                axis.errorbar(
-                    line["shots"], line["paper"], line["paper_std"], label=label, c=shade, ls="--", **ERROR_BARS
-                )
+                style = {"label": f"{method}, published", "color": shade, "linestyle": "--", **ERROR_BARS}
+                axis.errorbar(line["shots"], line["paper"], line["paper_std"], **style)
         axis.set(title=name, xlabel=label, ylabel="image AUROC [%]")
         axis.legend()
         axis.grid(alpha=0.3)

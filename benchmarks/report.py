@@ -6,10 +6,7 @@
     python benchmarks/report.py cifar10.csv mnist.csv --output report
 
 Prints Markdown and writes it to ``report/tables.md``; ``report/index.html`` has the same tables and the pictures in one
-file, and the pictures lie beside it. AUROC is in percent, mean and standard deviation (n - 1) over trials; an average
-over classes has the mean of the classes' standard deviations, as the paper's averages have. "Published" is what HTDGM's
-paper's supplement reports of the same method (means over ten trials); "difference" is ours less that, also in units of
-its standard deviation. Memory is the peak of the process, of which Python and PyTorch take half a gigabyte.
+file, and the pictures lie beside it. What the figures are is said in :data:`LEGEND`.
 
 ``paper_auroc.csv`` has every number of tables 1 to 7 of the supplement.
 """
@@ -28,6 +25,13 @@ from rows import maps_folder
 
 from anomalib_htdgm.data.one_class import CLASSES
 
+LEGEND = (
+    "AUROC is in percent, mean and standard deviation (n - 1) over trials; an average over classes has the "
+    "mean of the classes' standard deviations, as the paper's averages have. \"Published\" is what HTDGM's "
+    'paper\'s supplement reports of the same method (means over ten trials); "difference" is ours less that, '
+    "also in units of its standard deviation. Memory is the peak of the process, of which Python, PyTorch and "
+    "anomalib take about 1 GB."
+)
 PAPER = Path(__file__).with_name("paper_auroc.csv")
 # The paper's names of classes where they are not ours.
 CLASS_NAMES = {
@@ -227,9 +231,8 @@ def to_html(tables: list[Table], pictures: dict[str, Path]) -> str:
     Returns:
         str: The page.
     """
-    about = (__doc__ or "").split("\n\n")[2]
     parts = [f"<title>Benchmarks of anomalib-htdgm</title><style>{STYLE}</style><h1>Benchmarks of anomalib-htdgm</h1>"]
-    parts.append(f"<p>{escape(about)}</p>".replace("``", ""))
+    parts.append(f"<p>{escape(LEGEND)}</p>")
     for table in tables:
         rows = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in table.rows]
         header = "".join(f"<th>{escape(name)}</th>" for name in table.header)
