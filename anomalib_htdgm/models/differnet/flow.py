@@ -26,7 +26,7 @@ def create_flow(num_features: int, coupling_blocks: int, hidden_width: int, clam
         Jacobian determinant, of shape ``(B,)``; with ``rev=True`` the other way.
     """
     flow = SequenceINN(num_features)
-    with isolate_rng():  # FrEIA draws permutations by seeding NumPy's global state
+    with isolate_rng(include_cuda=False):  # FrEIA draws permutations by seeding NumPy's global state
         for block in range(coupling_blocks):
             flow.append(PermuteRandom, seed=block)  # kept in the state dictionary
             flow.append(

@@ -166,16 +166,8 @@ class Differnet(AnomalibModule):
         arguments = {name: saved.get(name, value) for name, value in self.hparams.items()}
         if arguments != dict(self.hparams):
             model = type(self)(**arguments, pre_processor=False, post_processor=False)
-            for name in (
-                "seed",
-                "pre_trained",
-                "weights",
-                "epochs",
-                "train_rotations",
-                "learning_rate",
-                "weight_decay",
-            ):
-                setattr(self, name, getattr(model, name))
+            for name in vars(self).keys() & arguments.keys():
+                setattr(self, name, arguments[name])
             self.model = model.model.to(self.device)
             self.hparams.update(arguments)
             logger.info("Arguments of the model are those of the checkpoint.")
@@ -227,7 +219,7 @@ class Differnet(AnomalibModule):
             STEP_OUTPUT: The loss.
         """
         del batch_idx
-        images = batch.image.repeat(self.train_rotations, 1, 1, 1)
+        images = cast("torch.Tensor", batch.image).repeat(self.train_rotations, 1, 1, 1)
         degrees = 360 * torch.rand(len(images), generator=self._source)
         loss = self.model.loss(images, degrees.to(self.device))
         self.log("train_loss", loss, prog_bar=True, batch_size=len(images))

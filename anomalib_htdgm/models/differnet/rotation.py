@@ -25,7 +25,7 @@ def rotate(images: torch.Tensor, degrees: torch.Tensor) -> torch.Tensor:
     zero = torch.zeros_like(cos)
     # The grid counts in half heights and half widths, in which a rotation of an oblong image is a rotation and a shear.
     matrices = torch.stack([cos, -sin * height / width, zero, sin * width / height, cos, zero], dim=1)
-    grid = F.affine_grid(matrices.unflatten(1, (2, 3)), images.shape, align_corners=False)
+    grid = F.affine_grid(matrices.unflatten(1, (2, 3)), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, align_corners=False)
 
 
