@@ -18,7 +18,7 @@ class AnomalyMapGenerator(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.blur = GaussianBlur2d(sigma=BLUR_SIGMA, channels=3)
+        self.blur = GaussianBlur2d(sigma=BLUR_SIGMA, channels=1)  # of three, its buffer could be saved, but not loaded
 
     def forward(self, gradients: torch.Tensor, degrees: torch.Tensor) -> torch.Tensor:
         """Compute the maps of turned images.
@@ -30,4 +30,5 @@ class AnomalyMapGenerator(nn.Module):
         Returns:
             torch.Tensor: Maps of the images as they were before, at least 0, of shape ``(B, 1, H, W)``.
         """
-        return rotate(self.blur(gradients).abs().sum(dim=1, keepdim=True), -degrees)
+        smooth = torch.cat([self.blur(each) for each in gradients.split(1, dim=1)], dim=1)
+        return rotate(smooth.abs().sum(dim=1, keepdim=True), -degrees)

@@ -169,6 +169,7 @@ class DiffernetModel(nn.Module):
         reduced = (F.interpolate(normalized, (size, size), mode="nearest") for size in self.image_sizes)
         return torch.cat([self.backbone(each).mean(dim=(2, 3)) for each in reduced], dim=1)
 
+    @torch.no_grad()
     def score(self, images: torch.Tensor) -> torch.Tensor:
         """Compute anomaly scores (Eq. 5): the mean over rotations of how unlikely ``z`` is, per feature.
 
