@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .data import FewShot, OneClass, Paris, QuickstartTextures
+    from .models.differnet import Differnet
     from .models.htdgm import Htdgm
 
-__all__ = ["FewShot", "Htdgm", "OneClass", "Paris", "QuickstartTextures"]
+__all__ = ["Differnet", "FewShot", "Htdgm", "OneClass", "Paris", "QuickstartTextures"]
 
 _MODULE_OF = {
+    "Differnet": "anomalib_htdgm.models.differnet",
     "FewShot": "anomalib_htdgm.data",
     "Htdgm": "anomalib_htdgm.models.htdgm",
     "OneClass": "anomalib_htdgm.data",

@@ -1,0 +1,309 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""DifferNet: Semi-Supervised Defect Detection with Normalizing Flows.
+
+A normalizing flow learns the density of a pretrained network's features of good images. Images whose features are
+unlikely are anomalous.
+
+Example:
+    >>> from anomalib.data import MVTecAD
+    >>> from anomalib.engine import Engine
+    >>> from anomalib_htdgm import Differnet, FewShot
+
+    >>> datamodule = FewShot(MVTecAD(category="bottle"), k_shot=1)
+    >>> model = Differnet()
+    >>> engine = Engine()
+    >>> engine.fit(model, datamodule=datamodule)  # doctest: +SKIP
+    >>> engine.test(model, datamodule=datamodule)  # doctest: +SKIP
+
+Paper:
+    Marco Rudolph, Bastian Wandt, Bodo Rosenhahn: Same Same But DifferNet: Semi-Supervised Defect Detection with
+    Normalizing Flows. WACV 2021.
+
+See Also:
+    :class:`anomalib_htdgm.models.differnet.torch_model.DiffernetModel`: the PyTorch model.
+"""
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from anomalib import LearningType
+from anomalib.data import ImageBatch
+from anomalib.metrics import AUPRO, AUROC, Evaluator, F1Score
+from anomalib.models.components import AnomalibModule
+from anomalib.post_processing import PostProcessor
+from anomalib.pre_processing import PreProcessor
+from anomalib.visualization import Visualizer
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from torch.optim import Adam, Optimizer
+from torchvision.transforms.v2 import Resize
+
+from anomalib_htdgm.data.shots import read_shots
+from anomalib_htdgm.models.htdgm.pre_processor import AntialiasedPreProcessor
+from anomalib_htdgm.validation import check_integer, check_number
+
+from .batches import ShuffledBatches
+from .torch_model import DiffernetModel
+
+logger = logging.getLogger(__name__)
+
+IMAGES_AT_ONCE = 24
+"""Images of a training step, each in several rotations, as in the authors' code."""
+BETAS, EPSILON = (0.8, 0.8), 1e-4
+"""Adam's, as in the authors' code."""
+
+
+class Differnet(AnomalibModule):
+    """DifferNet: a normalizing flow on features of a frozen network.
+
+    Args:
+        seed (int): Seed of the weights, of the rotations and of the order of the images. On one machine, with one
+            number of threads, a seed gives one model, bit for bit.
+        backbone (str): Name of a timm model, or of a torchvision one after ``torchvision/``.
+        pre_trained (bool): Whether the backbone's weights are loaded, else they are drawn by ``seed``.
+        weights (str | Path | None): File of the backbone's weights; ``None`` takes the library's own, which are
+            downloaded once.
+        image_sizes (Sequence[int]): Sides in pixels that the backbone sees an image at; images are resized to the
+            first one and reduced from there.
+        coupling_blocks (int): Number of coupling blocks of the flow.
+        hidden_width (int): Width of the three hidden layers of the flow's subnetworks.
+        clamp (float): Bound alpha of the flow's scaling.
+        epochs (int): Passes over the training images: the authors' 24 times 8.
+        train_rotations (int): Random rotations of each image in a training step.
+        test_rotations (int): Rotations that a score is the mean over.
+        map_rotations (int): Rotations that an anomaly map is the mean over. A gradient costs about three times as much
+            as a score, so that 64 of them would take three quarters of the time. 0 makes no maps.
+        learning_rate (float): Adam's rate.
+        weight_decay (float): Adam's weight decay.
+        pre_processor (PreProcessor | bool): Pre-processor; the default resizes to the first of ``image_sizes``. Pixels
+            have to stay in [0, 1]: the model normalises them itself, once it has rotated the image.
+        post_processor (PostProcessor | bool): Post-processor.
+        evaluator (Evaluator | bool): Evaluator; the default reports AUROC and F1 of images and pixels, and AUPRO.
+        visualizer (Visualizer | bool): Visualizer.
+
+    Raises:
+        ValueError: If an argument is out of its range; the message names it.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        backbone: str = "torchvision/alexnet",
+        pre_trained: bool = True,
+        weights: str | Path | None = None,
+        image_sizes: Sequence[int] = (448, 224, 112),
+        coupling_blocks: int = 8,
+        hidden_width: int = 2048,
+        clamp: float = 3.0,
+        epochs: int = 192,
+        train_rotations: int = 4,
+        test_rotations: int = 64,
+        map_rotations: int = 8,
+        learning_rate: float = 2e-4,
+        weight_decay: float = 1e-5,
+        pre_processor: PreProcessor | bool = True,
+        post_processor: PostProcessor | bool = True,
+        evaluator: Evaluator | bool = True,
+        visualizer: Visualizer | bool = True,
+    ) -> None:
+        check_integer("seed", seed, at_least=0)
+        check_integer("epochs", epochs, at_least=1)
+        check_integer("train_rotations", train_rotations, at_least=1)
+        check_number("learning_rate", learning_rate, above=0)
+        check_number("weight_decay", weight_decay, at_least=0)
+        if weights is not None and not pre_trained:
+            msg = f"weights: got {str(weights)!r} with pre_trained=False; only None goes with it"
+            raise ValueError(msg)
+        super().__init__(
+            pre_processor=pre_processor,
+            post_processor=post_processor,
+            evaluator=evaluator,
+            visualizer=visualizer,
+        )
+        self.seed = seed
+        self.pre_trained = pre_trained
+        self.weights = weights
+        self.epochs = epochs
+        self.train_rotations = train_rotations
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.model: DiffernetModel = DiffernetModel(
+            backbone=backbone,
+            image_sizes=image_sizes,
+            coupling_blocks=coupling_blocks,
+            hidden_width=hidden_width,
+            clamp=clamp,
+            test_rotations=test_rotations,
+            map_rotations=map_rotations,
+        )
+        if pre_processor is True:
+            self.pre_processor = self.configure_pre_processor((image_sizes[0], image_sizes[0]))
+        self._images: torch.Tensor | None = None
+        self._source = torch.Generator()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave out the optimiser's state, which is twice as large as the model: the training is over.
+
+        Args:
+            checkpoint (dict[str, Any]): Lightning's checkpoint.
+        """
+        super().on_save_checkpoint(checkpoint)
+        checkpoint.pop("optimizer_states", None)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Become the model that was saved, whatever arguments this one was made with.
+
+        Args:
+            checkpoint (dict[str, Any]): Lightning's checkpoint.
+        """
+        super().on_load_checkpoint(checkpoint)
+        saved = checkpoint.get("hyper_parameters", {})
+        arguments = {name: saved.get(name, value) for name, value in self.hparams.items()}
+        if arguments != dict(self.hparams):
+            model = type(self)(**arguments, pre_processor=False, post_processor=False)
+            for name in vars(self).keys() & arguments.keys():
+                setattr(self, name, arguments[name])
+            self.model = model.model.to(self.device)
+            self.hparams.update(arguments)
+            logger.info("Arguments of the model are those of the checkpoint.")
+
+    def setup(self, stage: str) -> None:
+        """Give the model its initial weights, and read all training images, once.
+
+        Args:
+            stage (str): Stage of the trainer; only ``fit`` needs weights and images.
+        """
+        if stage != "fit":
+            return
+        self.model.initialize(self.seed, pre_trained=self.pre_trained, weights=self.weights)
+        # Lightning has no public way to put a dataloader of the model's own in place of the datamodule's.
+        source = self.trainer.fit_loop._data_source  # noqa: SLF001
+        shots = read_shots(source.dataloader(), k_shot=sys.maxsize, seed=self.seed, smallest_side=1)
+        self._images = cast("torch.Tensor", shots.image)
+        source.instance = self
+        logger.info("Training on %d normal images", len(self._images))
+
+    def train_dataloader(self) -> ShuffledBatches:
+        """Serve the training images for all passes: to Lightning, one epoch is the whole training."""
+        assert self._images is not None  # noqa: S101  # for the type checker: `setup` comes first
+        return ShuffledBatches(self._images, IMAGES_AT_ONCE, self.epochs, self.seed)
+
+    def configure_optimizers(self) -> Optimizer:
+        """Make the flow's optimiser."""
+        return Adam(
+            self.model.trainable_parameters(),
+            lr=self.learning_rate,
+            betas=BETAS,
+            eps=EPSILON,
+            weight_decay=self.weight_decay,
+            fused=True,
+        )
+
+    def on_train_start(self) -> None:
+        """Draw rotations from the start."""
+        self._source.manual_seed(self.seed)
+
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> STEP_OUTPUT:
+        """Compute the loss of a few images in random rotations.
+
+        Args:
+            batch (ImageBatch): The images.
+            batch_idx (int): Index of the step, unused.
+
+        Returns:
+            STEP_OUTPUT: The loss.
+        """
+        del batch_idx
+        images = cast("torch.Tensor", batch.image).repeat(self.train_rotations, 1, 1, 1)
+        degrees = 360 * torch.rand(len(images), generator=self._source)
+        loss = self.model.loss(images, degrees.to(self.device))
+        self.log("train_loss", loss, prog_bar=True, batch_size=len(images))
+        return loss
+
+    def validation_step(self, batch: ImageBatch, batch_idx: int) -> STEP_OUTPUT:
+        """Score and localise a batch.
+
+        Args:
+            batch (ImageBatch): Images.
+            batch_idx (int): Index of the batch, unused.
+
+        Returns:
+            STEP_OUTPUT: The batch with ``pred_score`` and ``anomaly_map``.
+        """
+        del batch_idx
+        return batch.update(**self.model(batch.image)._asdict())
+
+    def teardown(self, stage: str) -> None:
+        """Let go of the training images, which an exported model must not carry.
+
+        Args:
+            stage (str): Stage of the trainer.
+        """
+        del stage
+        self._images = None
+
+    def to_onnx(  # type: ignore[override]  # anomalib's signature, not Lightning's
+        self,
+        export_root: Path | str,
+        *args: Any,  # noqa: ANN401
+        **kwargs: Any,  # noqa: ANN401
+    ) -> Path:
+        """Export to ONNX, see :meth:`anomalib.models.components.base.ExportMixin.to_onnx`.
+
+        The graph has scores only, since ONNX knows no gradients. The default operator set is 18, the oldest that
+        PyTorch's exporter writes.
+
+        Args:
+            export_root (Path | str): Path of the folder.
+            *args: As anomalib's.
+            **kwargs: As anomalib's.
+
+        Returns:
+            Path: Path of the exported model.
+        """
+        map_rotations, self.model.map_rotations = self.model.map_rotations, 0
+        try:
+            return super().to_onnx(export_root, *args, **{"opset_version": 18, **kwargs})
+        finally:
+            self.model.map_rotations = map_rotations
+
+    @property
+    def trainer_arguments(self) -> dict[str, Any]:
+        """Trainer arguments that must hold: one epoch is one training, and validation comes after it."""
+        return {"max_epochs": 1, "val_check_interval": 1.0, "num_sanity_val_steps": 0, "devices": 1}
+
+    @property
+    def learning_type(self) -> LearningType:
+        """Learning type."""
+        return LearningType.ONE_CLASS
+
+    @staticmethod
+    def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
+        """Make the default pre-processor, which exports as it is.
+
+        Args:
+            image_size (tuple[int, int] | None): Height and width of images and maps in pixels; ``None`` is 448x448.
+
+        Returns:
+            PreProcessor: It resizes, and leaves pixels in [0, 1].
+        """
+        return AntialiasedPreProcessor(Resize(image_size or (448, 448), antialias=True))
+
+    @staticmethod
+    def configure_evaluator() -> Evaluator:
+        """Make the default evaluator: AUROC and F1 of images and pixels, and AUPRO."""
+        image, pixel = ["pred_score", "gt_label"], ["anomaly_map", "gt_mask"]
+        return Evaluator(
+            test_metrics=[
+                AUROC(fields=image, prefix="image_"),
+                F1Score(fields=["pred_label", "gt_label"], prefix="image_"),
+                AUROC(fields=pixel, prefix="pixel_", strict=False),
+                F1Score(fields=["pred_mask", "gt_mask"], prefix="pixel_", strict=False),
+                AUPRO(fields=pixel, prefix="pixel_", strict=False),
+            ],
+        )

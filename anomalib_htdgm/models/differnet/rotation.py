@@ -1,0 +1,41 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Rotation of images by any angle: of those to train on, of those to score, and of maps back again."""
+
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+
+def rotate(images: torch.Tensor, degrees: torch.Tensor) -> torch.Tensor:
+    """Turn images about their centre, bilinearly; what comes from outside of an image is 0.
+
+    kornia and torchvision do the same, but kornia's takes several times as many nodes of an exported graph, and
+    torchvision's takes one angle for all images.
+
+    Args:
+        images (torch.Tensor): Images of shape ``(B, C, H, W)``.
+        degrees (torch.Tensor): Angle of each, anticlockwise, of shape ``(B,)``.
+
+    Returns:
+        torch.Tensor: The turned images, of the same shape.
+    """
+    height, width = images.shape[-2:]
+    cos, sin = torch.deg2rad(degrees).cos(), torch.deg2rad(degrees).sin()
+    zero = torch.zeros_like(cos)
+    # The grid counts in half heights and half widths, in which a rotation of an oblong image is a rotation and a shear.
+    matrices = torch.stack([cos, -sin * height / width, zero, sin * width / height, cos, zero], dim=1)
+    grid = F.affine_grid(matrices.unflatten(1, (2, 3)), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, align_corners=False)
+
+
+def regular_angles(number: int) -> torch.Tensor:
+    """Divide the full circle.
+
+    Args:
+        number (int): Number of angles ``R``.
+
+    Returns:
+        torch.Tensor: Angles in degrees, the first of them 0, of shape ``(R,)``.
+    """
+    return torch.arange(number) * (360 / number)

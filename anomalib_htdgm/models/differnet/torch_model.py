@@ -1,0 +1,220 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""PyTorch model of DifferNet: rotations -> features at several sizes -> flow -> score; gradients -> map.
+
+Example:
+    >>> import torch
+    >>> from anomalib_htdgm.models.differnet.torch_model import DiffernetModel
+    >>> model = DiffernetModel(image_sizes=(128, 64), coupling_blocks=2, hidden_width=64, test_rotations=4)
+    >>> model.initialize(seed=0, pre_trained=False)
+    >>> optimizer = torch.optim.Adam(model.trainable_parameters(), lr=2e-4)
+    >>> images = torch.rand(4, 3, 128, 128)
+    >>> for _ in range(2):
+    ...     optimizer.zero_grad()
+    ...     model.loss(images, degrees=360 * torch.rand(4)).backward()
+    ...     optimizer.step()
+    >>> model.eval()(images).pred_score.shape
+    torch.Size([4])
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from anomalib.data import InferenceBatch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+from torchvision.transforms.v2.functional import normalize
+
+from anomalib_htdgm.models.backbone import IMAGENET_MEAN, IMAGENET_STD, create_backbone, load_pretrained
+from anomalib_htdgm.validation import check_integer, check_number
+
+from .anomaly_map import AnomalyMapGenerator
+from .flow import create_flow
+from .loss import negative_log_likelihood
+from .rotation import regular_angles, rotate
+
+ROTATIONS_AT_ONCE = 4
+"""Rotations of a batch that the backbone sees together. As many are trained on by default, so that scoring a batch
+takes about the memory of training on one."""
+
+
+class DiffernetModel(nn.Module):
+    """A normalizing flow on features of a frozen network, pooled over each of several sizes of the image.
+
+    Args:
+        backbone (str): Name of the network, see :func:`~anomalib_htdgm.models.backbone.create_backbone`.
+        image_sizes (Sequence[int]): Sides in pixels that the network sees the image at.
+        coupling_blocks (int): Number of coupling blocks of the flow.
+        hidden_width (int): Width of the hidden layers of the flow's subnetworks.
+        clamp (float): Bound of the flow's scaling, see :func:`~anomalib_htdgm.models.differnet.flow.create_flow`.
+        test_rotations (int): Rotations that a score is the mean over.
+        map_rotations (int): Rotations that a map is the mean over; 0 makes no maps.
+
+    Raises:
+        ValueError: If an argument is out of its range; the message names it.
+    """
+
+    is_trained: torch.Tensor
+
+    def __init__(
+        self,
+        backbone: str = "torchvision/alexnet",
+        image_sizes: Sequence[int] = (448, 224, 112),
+        coupling_blocks: int = 8,
+        hidden_width: int = 2048,
+        clamp: float = 3.0,
+        test_rotations: int = 64,
+        map_rotations: int = 8,
+    ) -> None:
+        super().__init__()
+        if not image_sizes:
+            msg = "image_sizes: got none; at least one is needed"
+            raise ValueError(msg)
+        for size in image_sizes:
+            check_integer("image_sizes", size, at_least=1)
+        check_integer("coupling_blocks", coupling_blocks, at_least=1)
+        check_integer("hidden_width", hidden_width, at_least=1)
+        check_number("clamp", clamp, above=0)
+        check_integer("test_rotations", test_rotations, at_least=1)
+        check_integer("map_rotations", map_rotations, at_least=0)
+        self.backbone_name = backbone
+        self.image_sizes = tuple(image_sizes)
+        self.test_rotations = test_rotations
+        self.map_rotations = map_rotations
+        self.backbone = create_backbone(backbone).requires_grad_(False).eval()  # noqa: FBT003
+        self.flow = create_flow(self._count_features(), coupling_blocks, hidden_width, clamp)
+        self.anomaly_map_generator = AnomalyMapGenerator()
+        self.register_buffer("is_trained", torch.tensor(False))  # noqa: FBT003
+
+    def train(self, mode: bool = True) -> "DiffernetModel":
+        """Switch between training and evaluation; the backbone is always in evaluation."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def initialize(self, seed: int, *, pre_trained: bool = True, weights: str | Path | None = None) -> None:
+        """Forget any training: draw the flow's weights, and load the backbone's or draw them, too.
+
+        Args:
+            seed (int): Seed of what is drawn, in PyTorch's own way.
+            pre_trained (bool): Whether the backbone's weights are loaded.
+            weights (str | Path | None): File of the backbone's weights, see
+                :func:`~anomalib_htdgm.models.backbone.load_pretrained`.
+
+        Raises:
+            ValueError: If the file lacks the weights, or cannot be read.
+        """
+        self.is_trained.fill_(False)  # noqa: FBT003
+        if pre_trained:
+            load_pretrained(self.backbone, self.backbone_name, weights)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for module in self.flow.modules():
+                if isinstance(module, nn.Linear):
+                    module.reset_parameters()
+            if not pre_trained:
+                self.backbone.load_state_dict(create_backbone(self.backbone_name).state_dict())
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """List the flow's weights; its permutations are fixed, and so is the backbone."""
+        return [parameter for parameter in self.flow.parameters() if parameter.requires_grad]
+
+    def loss(self, images: torch.Tensor, degrees: torch.Tensor) -> torch.Tensor:
+        """Compute the training loss (Eq. 4): the mean negative log-likelihood of turned images.
+
+        Args:
+            images (torch.Tensor): Images in [0, 1] of shape ``(B, 3, H, W)``.
+            degrees (torch.Tensor): By how much to turn each, of shape ``(B,)``.
+
+        Returns:
+            torch.Tensor: The loss, a scalar.
+        """
+        self.is_trained.fill_(True)  # noqa: FBT003
+        return self._negative_log_likelihood(rotate(images, degrees)).mean()
+
+    def forward(self, images: torch.Tensor) -> InferenceBatch:
+        """Score and localise.
+
+        Args:
+            images (torch.Tensor): Images in [0, 1] of shape ``(B, 3, H, W)``.
+
+        Returns:
+            InferenceBatch: ``pred_score`` of shape ``(B,)`` and ``anomaly_map`` of shape ``(B, 1, H, W)``, both at
+            least 0 and high where anomalous. Without ``map_rotations`` there is no map.
+
+        Raises:
+            RuntimeError: If the model has not been trained.
+        """
+        # An exported graph cannot hold this question, and a trained model answers it at export.
+        if not torch.compiler.is_compiling() and not self.is_trained:
+            msg = "Differnet has not been trained: fit it, or load a checkpoint of a trained model, before it can score"
+            raise RuntimeError(msg)
+        anomaly_map = self.localize(images) if self.map_rotations else None
+        return InferenceBatch(pred_score=self.score(images), anomaly_map=anomaly_map)
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """Extract features (Sec. 3.2): the feature maps of the image at each size, averaged over space.
+
+        The image is reduced by taking every so manieth pixel, as in the authors' code.
+
+        Args:
+            images (torch.Tensor): Images in [0, 1] of shape ``(B, 3, H, W)``.
+
+        Returns:
+            torch.Tensor: Features of shape ``(B, d)``.
+        """
+        normalized = normalize(images, list(IMAGENET_MEAN), list(IMAGENET_STD))
+        reduced = (F.interpolate(normalized, (size, size), mode="nearest") for size in self.image_sizes)
+        return torch.cat([self.backbone(each).mean(dim=(2, 3)) for each in reduced], dim=1)
+
+    @torch.no_grad()
+    def score(self, images: torch.Tensor) -> torch.Tensor:
+        """Compute anomaly scores (Eq. 5): the mean over rotations of how unlikely ``z`` is, per feature.
+
+        Args:
+            images (torch.Tensor): Images in [0, 1] of shape ``(B, 3, H, W)``.
+
+        Returns:
+            torch.Tensor: Scores of shape ``(B,)``.
+        """
+        # All rotations go through the flow at once: of few rows, most of the time would go into reading its weights.
+        features = [self.features(turned) for turned, _ in _turn(images, self.test_rotations)]
+        z, _ = self.flow(torch.cat(features), jac=False)
+        return z.square().mean(dim=1).unflatten(0, (self.test_rotations, -1)).mean(dim=0) / 2
+
+    def localize(self, images: torch.Tensor) -> torch.Tensor:
+        """Compute anomaly maps (Eq. 6): the mean over rotations of the loss's gradients, turned back.
+
+        Args:
+            images (torch.Tensor): Images in [0, 1] of shape ``(B, 3, H, W)``.
+
+        Returns:
+            torch.Tensor: Maps of shape ``(B, 1, H, W)``.
+        """
+        maps = []
+        # Trainers switch gradients off, and what they make meanwhile has none for ever: hence the clone.
+        with torch.inference_mode(False), torch.enable_grad():  # noqa: FBT003
+            for turned, degrees in _turn(images.detach().clone(), self.map_rotations):
+                loss = self._negative_log_likelihood(turned.requires_grad_()).sum()
+                (gradients,) = torch.autograd.grad(loss, turned)
+                maps.append(self.anomaly_map_generator(gradients, degrees))
+        return torch.cat(maps).unflatten(0, (self.map_rotations, -1)).mean(dim=0)
+
+    def _negative_log_likelihood(self, images: torch.Tensor) -> torch.Tensor:
+        return negative_log_likelihood(*self.flow(self.features(images)))
+
+    def _count_features(self) -> int:
+        try:
+            return self.features(torch.zeros(1, 3, 1, 1)).shape[1]
+        except RuntimeError as error:
+            msg = f"image_sizes: got {self.image_sizes}; {self.backbone_name} cannot take images as small ({error})"
+            raise ValueError(msg) from error
+
+
+def _turn(images: torch.Tensor, rotations: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Turn images by regular angles, a few at once: all images by the first angle, then all by the next."""
+    for angles in regular_angles(rotations).to(images.device).split(ROTATIONS_AT_ONCE):
+        degrees = angles[:, None].expand(-1, images.shape[0]).flatten()
+        yield rotate(images.repeat(len(angles), 1, 1, 1), degrees), degrees

@@ -1,0 +1,193 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""DifferNet in anomalib: engine, checkpoints, exports, determinism, the stock command."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import openvino
+import pytest
+import torch
+from anomalib.data import MVTecAD
+from anomalib.deploy import OpenVINOInferencer, TorchInferencer
+from anomalib.engine import Engine
+from anomalib.models import get_model
+from PIL import Image
+
+from anomalib_htdgm import Differnet, FewShot
+from anomalib_htdgm.models.backbone import create_backbone
+
+from .conftest import RunAnomalib
+
+SMALL: dict[str, Any] = {
+    "pre_trained": False,
+    "image_sizes": [96, 64],
+    "coupling_blocks": 2,
+    "hidden_width": 16,
+    "epochs": 2,
+    "test_rotations": 5,
+    "map_rotations": 2,
+}
+METRICS = {"image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score", "pixel_AUPRO"}
+CONFIG = Path(__file__).parents[2] / "configs" / "differnet" / "1shot.yaml"
+
+
+def make_engine(directory: Path, **arguments: Any) -> Engine:  # noqa: ANN401
+    return Engine(
+        logger=False, default_root_dir=directory, accelerator="cpu", enable_progress_bar=False, devices=1, **arguments
+    )
+
+
+def fit_and_test(root: Path, directory: Path, batch_size: int, num_workers: int) -> tuple[Differnet, dict[str, float]]:
+    torch.manual_seed(batch_size)
+    sizes = {"train_batch_size": batch_size, "eval_batch_size": batch_size, "num_workers": num_workers}
+    datamodule = MVTecAD(root=root, category="wall", **sizes)
+    model, engine = Differnet(**SMALL, seed=1), make_engine(directory)
+    engine.fit(model, datamodule=datamodule)
+    (metrics,) = engine.test(model, datamodule=datamodule)
+    return model, metrics
+
+
+@pytest.fixture(scope="module")
+def reference(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Differnet, dict[str, float], Path]:
+    directory = tmp_path_factory.mktemp("reference")
+    model, metrics = fit_and_test(mvtec_root, directory, batch_size=2, num_workers=0)
+    (path,) = directory.rglob("*.ckpt")
+    return model, metrics, path
+
+
+def assert_equal_weights(model: Differnet, expected: Differnet) -> None:
+    actual = model.model.state_dict()
+    assert actual.keys() == expected.model.state_dict().keys()
+    for name, tensor in expected.model.state_dict().items():
+        assert torch.equal(actual[name], tensor), name
+
+
+def test_a_checkpoint_is_the_model_with_its_arguments(
+    reference: tuple[Differnet, dict[str, float], Path], wall: MVTecAD, engine: Engine
+) -> None:
+    model, metrics, path = reference
+    assert set(metrics) == METRICS
+    images = torch.rand(2, 3, 70, 90, generator=torch.Generator().manual_seed(0))
+    expected, scored = model.eval()(images), Differnet.load_from_checkpoint(path).eval()(images)
+    assert torch.equal(scored.pred_score, expected.pred_score)
+    assert torch.equal(scored.anomaly_map, expected.anomaly_map)
+    other = Differnet(**SMALL | {"hidden_width": 8, "test_rotations": 1})
+    assert engine.test(other, datamodule=wall, ckpt_path=path) == [metrics]
+    assert (other.seed, other.hparams["hidden_width"]) == (1, 16)
+    # Weights and a few thresholds, and no optimiser's state.
+    assert path.stat().st_size < 1.2 * sum(each.nbytes for each in model.state_dict().values())
+
+
+def test_train_validate_predict_by_name(wall: MVTecAD, engine: Engine, tmp_path: Path) -> None:
+    model = get_model("differnet", **SMALL)
+    (trained,) = engine.train(model, datamodule=wall)
+    assert set(trained) == METRICS
+    assert list(tmp_path.glob("Differnet/MVTecAD/wall/**/images/gravel/*.png")), "no heat maps were drawn"
+    path = engine.best_model_path
+    engine.validate(model, datamodule=wall, ckpt_path=path)
+    predictions = engine.predict(model, datamodule=wall, ckpt_path=path)
+    assert sum(len(batch.pred_score) for batch in predictions) == 10
+    for batch in predictions:
+        assert batch.anomaly_map.shape[-2:] == batch.gt_mask.shape[-2:] == (96, 96)
+        assert ((batch.pred_score >= 0) & (batch.pred_score <= 1)).all()
+
+
+def test_without_maps_images_are_scored_alike(
+    reference: tuple[Differnet, dict[str, float], Path], wall: MVTecAD, engine: Engine
+) -> None:
+    model = Differnet(**SMALL | {"map_rotations": 0}, seed=1)
+    (metrics,) = engine.train(model, datamodule=wall)
+    assert metrics["image_AUROC"] == reference[1]["image_AUROC"]
+    assert "pixel_AUROC" not in metrics
+
+
+def test_exports_score_as_the_checkpoint_does(
+    reference: tuple[Differnet, dict[str, float], Path],
+    engine: Engine,
+    mvtec_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, _, checkpoint = reference
+    exported = {
+        kind: engine.export(model, kind, export_root=tmp_path, ckpt_path=checkpoint)
+        for kind in ("torch", "onnx", "openvino")
+    }
+    monkeypatch.chdir(tmp_path)  # OpenVINOInferencer writes its cache into the working directory
+    monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
+    precise = {"INFERENCE_PRECISION_HINT": "f32"}
+    torch_inferencer = TorchInferencer(exported["torch"], device="cpu")
+    openvino_inferencer = OpenVINOInferencer(exported["openvino"], device="CPU", config=precise)
+    onnx_session = onnxruntime.InferenceSession(exported["onnx"])
+    openvino_model = openvino.compile_model(exported["openvino"], "CPU", precise)
+    assert {output.name for output in onnx_session.get_outputs()} == {"pred_score", "pred_label"}
+
+    images = sorted((mvtec_root / "wall" / "test").rglob("*.png"))
+    expected = {path: engine.predict(model, data_path=path, ckpt_path=checkpoint)[0] for path in images[:2]}
+    raw = torch.tensor([each.pred_score.item() for each in expected.values()])
+    assert ((raw > 0) & (raw < 1)).all(), "clamped scores would agree whatever they were"
+    batches = []
+    for path, prediction in expected.items():
+        batches.append(np.asarray(Image.open(path)).transpose(2, 0, 1)[None].astype(np.float32) / 255)
+        from_torch = torch_inferencer.predict(path)
+        scores = {
+            "openvino": openvino_model(batches[-1])["pred_score"],
+            "torch inferencer": from_torch.pred_score,
+            "openvino inferencer": openvino_inferencer.predict(path).pred_score,
+        }
+        for kind, score in scores.items():
+            np.testing.assert_allclose(np.ravel(score), prediction.pred_score.numpy(), rtol=1e-3, err_msg=kind)
+        np.testing.assert_allclose(from_torch.anomaly_map.ravel(), prediction.anomaly_map.numpy().ravel(), atol=1e-4)
+    together = onnx_session.run(["pred_score"], {"input": np.concatenate(batches)})[0]
+    np.testing.assert_allclose(together, raw.numpy(), rtol=1e-3)
+    assert model.model.map_rotations == SMALL["map_rotations"]
+
+
+def test_batches_workers_and_global_state_make_no_difference(
+    mvtec_root: Path, tmp_path: Path, reference: tuple[Differnet, dict[str, float], Path]
+) -> None:
+    model, metrics = fit_and_test(mvtec_root, tmp_path, batch_size=7, num_workers=2)
+    assert_equal_weights(model, reference[0])
+    assert metrics == pytest.approx(reference[1], abs=1e-4)
+
+
+def test_seeds_make_a_difference(wall: MVTecAD, engine: Engine, reference: tuple[Differnet, Any, Path]) -> None:
+    model = Differnet(**SMALL, seed=2)
+    engine.fit(model, datamodule=wall)
+    weights = "flow.module_list.1.subnet1.0.weight"
+    assert not torch.equal(model.model.state_dict()[weights], reference[0].model.state_dict()[weights])
+
+
+def test_the_configuration_trains_on_a_shot_with_weights_from_a_file(
+    mvtec_root: Path, tmp_path: Path, run_anomalib: RunAnomalib
+) -> None:
+    weights = tmp_path / "weights.pth"
+    torch.save(create_backbone("torchvision/alexnet").state_dict(), weights)
+    small = SMALL | {"pre_trained": True, "weights": weights}
+    arguments = [f"--model.{name}={value}" for name, value in small.items()]
+    data = ["--data.datamodule.root", mvtec_root, "--data.datamodule.category=wall", "--data.datamodule.num_workers=0"]
+    result = run_anomalib("train", "--config", CONFIG, *arguments, *data, "--trainer.accelerator=cpu")
+    assert result.returncode == 0, result.stdout + result.stderr
+    output = result.stdout + result.stderr
+    for shown in ("Training on 1 normal images", "train_loss", "image_AUROC", "pixel_AUPRO"):
+        assert shown in output
+    (path,) = tmp_path.rglob("model.ckpt")
+    weights.unlink()  # whoever has the checkpoint needs no file
+
+    model = Differnet(**SMALL | {"pre_trained": True, "weights": str(tmp_path / "weights.pth")})
+    datamodule = FewShot(MVTecAD(root=mvtec_root, category="wall", num_workers=0), k_shot=1)
+    with pytest.raises(ValueError, match=r"weights: got .* cannot be read"):
+        make_engine(tmp_path / "again").fit(model, datamodule=datamodule)
+    predictions = make_engine(tmp_path / "again").predict(
+        model, data_path=mvtec_root / "wall" / "test" / "gravel" / "000.png", ckpt_path=path
+    )
+    assert predictions[0].anomaly_map.shape[-2:] == (96, 96)
+
+
+def test_predict_before_fit_is_refused(mvtec_root: Path, engine: Engine) -> None:
+    with pytest.raises(RuntimeError, match="has not been trained"):
+        engine.predict(Differnet(**SMALL), data_path=mvtec_root / "wall" / "test" / "good")
