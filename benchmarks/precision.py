@@ -20,7 +20,7 @@ from anomalib.data import MVTecAD
 from anomalib.engine import Engine
 
 from anomalib_htdgm import Htdgm
-from anomalib_htdgm.models.htdgm.precision import Precision
+from anomalib_htdgm.models.precision import Precision
 
 METRICS = ["image_AUROC", "pixel_AUROC", "pixel_AUPRO"]
 

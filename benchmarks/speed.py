@@ -41,9 +41,9 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from anomalib_htdgm import FewShot, Htdgm, QuickstartTextures
-from anomalib_htdgm.models.htdgm.precision import Precision, choose_dtype
 from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
 from anomalib_htdgm.models.htdgm.training import Training
+from anomalib_htdgm.models.precision import Precision, choose_dtype
 
 if TYPE_CHECKING:
     from anomalib.models.components import AnomalibModule

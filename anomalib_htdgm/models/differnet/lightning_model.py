@@ -45,6 +45,7 @@ from torchvision.transforms.v2 import Resize
 
 from anomalib_htdgm.data.shots import read_shots
 from anomalib_htdgm.models.htdgm.pre_processor import AntialiasedPreProcessor
+from anomalib_htdgm.models.precision import Precision
 from anomalib_htdgm.validation import check_integer, check_number
 
 from .batches import ShuffledBatches
@@ -80,6 +81,8 @@ class Differnet(AnomalibModule):
             as a score, so that 64 of them would take three quarters of the time. 0 makes no maps.
         learning_rate (float): Adam's rate.
         weight_decay (float): Adam's weight decay.
+        precision (str): What the backbone computes in: ``auto`` (bfloat16 where the device is faster at it),
+            ``float32`` or ``bfloat16``, whatever the trainer's precision.
         pre_processor (PreProcessor | bool): Pre-processor; the default resizes to the first of ``image_sizes``. Pixels
             have to stay in [0, 1]: the model normalises them itself, once it has rotated the image.
         post_processor (PostProcessor | bool): Post-processor.
@@ -106,6 +109,7 @@ class Differnet(AnomalibModule):
         map_rotations: int = 8,
         learning_rate: float = 2e-4,
         weight_decay: float = 1e-5,
+        precision: Precision = "auto",
         pre_processor: PreProcessor | bool = True,
         post_processor: PostProcessor | bool = True,
         evaluator: Evaluator | bool = True,
@@ -140,6 +144,7 @@ class Differnet(AnomalibModule):
             clamp=clamp,
             test_rotations=test_rotations,
             map_rotations=map_rotations,
+            precision=precision,
         )
         if pre_processor is True:
             self.pre_processor = self.configure_pre_processor((image_sizes[0], image_sizes[0]))

@@ -20,6 +20,7 @@ Example:
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import get_args
 
 import torch
 from anomalib.data import InferenceBatch
@@ -28,7 +29,8 @@ from torch.nn import functional as F  # noqa: N812
 from torchvision.transforms.v2.functional import normalize
 
 from anomalib_htdgm.models.backbone import IMAGENET_MEAN, IMAGENET_STD, create_backbone, load_pretrained
-from anomalib_htdgm.validation import check_integer, check_number
+from anomalib_htdgm.models.precision import Precision, choose_dtype
+from anomalib_htdgm.validation import check_choice, check_integer, check_number
 
 from .anomaly_map import AnomalyMapGenerator
 from .flow import create_flow
@@ -51,6 +53,8 @@ class DiffernetModel(nn.Module):
         clamp (float): Bound of the flow's scaling, see :func:`~anomalib_htdgm.models.differnet.flow.create_flow`.
         test_rotations (int): Rotations that a score is the mean over.
         map_rotations (int): Rotations that a map is the mean over; 0 makes no maps.
+        precision (Precision): What the backbone computes in, see
+            :func:`~anomalib_htdgm.models.precision.choose_dtype`. The flow is float32 anyway.
 
     Raises:
         ValueError: If an argument is out of its range; the message names it.
@@ -67,6 +71,7 @@ class DiffernetModel(nn.Module):
         clamp: float = 3.0,
         test_rotations: int = 64,
         map_rotations: int = 8,
+        precision: Precision = "auto",
     ) -> None:
         super().__init__()
         if not image_sizes:
@@ -79,10 +84,12 @@ class DiffernetModel(nn.Module):
         check_number("clamp", clamp, above=0)
         check_integer("test_rotations", test_rotations, at_least=1)
         check_integer("map_rotations", map_rotations, at_least=0)
+        check_choice("precision", precision, get_args(Precision))
         self.backbone_name = backbone
         self.image_sizes = tuple(image_sizes)
         self.test_rotations = test_rotations
         self.map_rotations = map_rotations
+        self.precision: Precision = precision
         self.backbone = create_backbone(backbone).requires_grad_(False).eval()  # noqa: FBT003
         self.flow = create_flow(self._count_features(), coupling_blocks, hidden_width, clamp)
         self.anomaly_map_generator = AnomalyMapGenerator()
@@ -167,7 +174,10 @@ class DiffernetModel(nn.Module):
         """
         normalized = normalize(images, list(IMAGENET_MEAN), list(IMAGENET_STD))
         reduced = (F.interpolate(normalized, (size, size), mode="nearest") for size in self.image_sizes)
-        return torch.cat([self.backbone(each).mean(dim=(2, 3)) for each in reduced], dim=1)
+        if choose_dtype(self.precision, images.device) == torch.float32:
+            return torch.cat([self.backbone(each).mean(dim=(2, 3)) for each in reduced], dim=1)
+        with torch.autocast(images.device.type, torch.bfloat16):
+            return torch.cat([self.backbone(each).float().mean(dim=(2, 3)) for each in reduced], dim=1)
 
     @torch.no_grad()
     def score(self, images: torch.Tensor) -> torch.Tensor:

@@ -42,12 +42,12 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch.optim import Optimizer
 
 from anomalib_htdgm.data.shots import RepeatedBatch, read_shots
+from anomalib_htdgm.models.precision import Precision
 
 from .anomaly_map import Localization
 from .equalization import Equalization
 from .networks import RECEPTIVE_FIELD
 from .pre_processor import configure_pre_processor
-from .precision import Precision
 from .score import Vote
 from .torch_model import HtdgmModel
 from .training import Training, TrainingStep

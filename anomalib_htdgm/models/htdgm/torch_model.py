@@ -23,13 +23,13 @@ from anomalib.data import InferenceBatch
 from torch import nn
 from torchvision.utils import make_grid
 
+from anomalib_htdgm.models.precision import Precision, choose_dtype
 from anomalib_htdgm.validation import check_choice, check_integer, check_number
 
 from .anomaly_map import AnomalyMapGenerator, Localization
 from .canvases import Canvases
 from .equalization import Equalization, equalize
 from .networks import Discriminator, Generator
-from .precision import Precision, choose_dtype
 from .pyramid import Pyramid, pyramid_sizes
 from .score import Vote, anomaly_score, average_votes, patch_anomaly
 from .transformations import get_transformations
@@ -61,7 +61,7 @@ class HtdgmModel(nn.Module):
             :class:`~anomalib_htdgm.models.htdgm.anomaly_map.AnomalyMapGenerator`.
         equalization (Equalization): Which images have their histogram equalised.
         precision (Precision): What the networks compute in, see
-            :func:`~anomalib_htdgm.models.htdgm.precision.choose_dtype`. Weights, votes and scores are float32 anyway.
+            :func:`~anomalib_htdgm.models.precision.choose_dtype`. Weights, votes and scores are float32 anyway.
 
     Raises:
         ValueError: If the arguments contradict one another; the message names them.
