@@ -142,7 +142,11 @@ class DiffernetModel(nn.Module):
         return self._negative_log_likelihood(rotate(images, degrees)).mean()
 
     def forward(self, images: torch.Tensor) -> InferenceBatch:
-        """Score and localise.
+        """Score and localise, on a logarithmic scale: ``log(1 + x)`` of :meth:`score` and :meth:`localize`.
+
+        A flow expands what it has not seen exponentially, so scores and gradients differ by many orders of magnitude.
+        anomalib normalises linearly, in float32, before it computes metrics: all but the largest would become equal.
+        The logarithm changes no rank, and so no ROC curve.
 
         Args:
             images (torch.Tensor): Images in [0, 1] of shape ``(B, 3, H, W)``.
@@ -158,8 +162,8 @@ class DiffernetModel(nn.Module):
         if not torch.compiler.is_compiling() and not self.is_trained:
             msg = "Differnet has not been trained: fit it, or load a checkpoint of a trained model, before it can score"
             raise RuntimeError(msg)
-        anomaly_map = self.localize(images) if self.map_rotations else None
-        return InferenceBatch(pred_score=self.score(images), anomaly_map=anomaly_map)
+        anomaly_map = self.localize(images).log1p() if self.map_rotations else None
+        return InferenceBatch(pred_score=self.score(images).log1p(), anomaly_map=anomaly_map)
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Extract features (Sec. 3.2): the feature maps of the image at each size, averaged over space.
