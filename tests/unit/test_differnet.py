@@ -38,6 +38,7 @@ def make_model(test_rotations: int = 6, map_rotations: int = 5) -> DiffernetMode
         hidden_width=16,
         test_rotations=test_rotations,
         map_rotations=map_rotations,
+        precision="float32",
     )
     model.initialize(seed=0, pre_trained=False)
     model.is_trained.fill_(True)
@@ -119,6 +120,15 @@ def test_features_are_pooled_at_each_size() -> None:
     with torch.no_grad():
         pooled = [network(normalized[..., ::step, ::step]) for step in (2, 3)]
         torch.testing.assert_close(model.features(images), torch.cat(pooled, dim=1))
+
+
+def test_features_in_bfloat16_are_nearly_the_same() -> None:
+    model, images = make_model(), noise(2, 3, 96, 96)
+    expected = model.features(images)
+    model.precision = "bfloat16"
+    features = model.features(images)
+    assert features.dtype == torch.float32
+    assert 0 < (features - expected).norm() / expected.norm() < 0.05
 
 
 def test_score_is_the_mean_over_rotations() -> None:
