@@ -31,6 +31,7 @@ SMALL: dict[str, Any] = {
     "learning_rate": 0.01,  # random features are small
     "test_rotations": 5,
     "map_rotations": 2,
+    "precision": "float32",
 }
 METRICS = {"image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score", "pixel_AUPRO"}
 CONFIG = Path(__file__).parents[2] / "configs" / "differnet" / "1shot.yaml"
