@@ -24,7 +24,7 @@ from anomalib_htdgm.models.backbone import create_backbone
 from .conftest import RunAnomalib
 
 METRICS = {"image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score", "pixel_AUPRO"}
-TINY = {"backbone": "test_efficientnet", "pre_trained": False, "image_sizes": (64, 32), "batch_size": 4}
+TINY = {"backbone": "test_resnet", "pre_trained": False, "image_sizes": (64, 32), "batch_size": 4}
 SHORT = TINY | {"epochs": 1, "steps_per_epoch": 3}
 
 

@@ -201,8 +201,9 @@ class Htdgm(AnomalibModule):
             return
         # Lightning has no public way to put a dataloader of the model's own in place of the datamodule's.
         source = self.trainer.fit_loop._data_source  # noqa: SLF001
-        self._shots = read_shots(source.dataloader(), self.k_shot, self.seed, RECEPTIVE_FIELD)
-        self._known_defects = read_anomalies(source.dataloader(), RECEPTIVE_FIELD)
+        dataloader = source.dataloader()
+        self._shots = read_shots(dataloader, self.k_shot, self.seed, RECEPTIVE_FIELD)
+        self._known_defects = read_anomalies(dataloader, RECEPTIVE_FIELD)
         source.instance = self
         paths = self._shots.image_path or ["without a path"]
         logger.info("Training on %d normal images: %s", self._shots.batch_size, ", ".join(map(str, paths)))
@@ -271,7 +272,7 @@ class Htdgm(AnomalibModule):
     def _calibrate(self, post_processor: PostProcessor) -> None:
         """Scale the scores without validation images: 0.5 is as anomalous as the most anomalous training image.
 
-        Are there known defects, 0.5 is where they are best told from the training images. anomalib would compare raw
+        If there are known defects, 0.5 is where they are best told from the training images. anomalib would compare raw
         scores with 0.5. Unseen good images tend to score above those of the training, so validation images make the
         better threshold.
         """
