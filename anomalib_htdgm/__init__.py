@@ -11,14 +11,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .data import FewShot, OneClass, Paris, QuickstartTextures
+    from .data import FewLabelledAnomalies, FewShot, OneClass, Paris, QuickstartTextures
+    from .models.devnet import Devnet
     from .models.differnet import Differnet
     from .models.htdgm import Htdgm
 
-__all__ = ["Differnet", "FewShot", "Htdgm", "OneClass", "Paris", "QuickstartTextures"]
+__all__ = ["Devnet", "Differnet", "FewLabelledAnomalies", "FewShot", "Htdgm", "OneClass", "Paris", "QuickstartTextures"]
 
 _MODULE_OF = {
+    "Devnet": "anomalib_htdgm.models.devnet",
     "Differnet": "anomalib_htdgm.models.differnet",
+    "FewLabelledAnomalies": "anomalib_htdgm.data",
     "FewShot": "anomalib_htdgm.data",
     "Htdgm": "anomalib_htdgm.models.htdgm",
     "OneClass": "anomalib_htdgm.data",

@@ -7,9 +7,10 @@
 # of its modules has begun, whichever is imported first (see `anomalib_htdgm.plugin`).
 import anomalib.data  # noqa: F401 - see above
 
+from .few_labelled_anomalies import FewLabelledAnomalies
 from .few_shot import FewShot
 from .one_class import OneClass
 from .paris import Paris
 from .quickstart import QuickstartTextures
 
-__all__ = ["FewShot", "OneClass", "Paris", "QuickstartTextures"]
+__all__ = ["FewLabelledAnomalies", "FewShot", "OneClass", "Paris", "QuickstartTextures"]

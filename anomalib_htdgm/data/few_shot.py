@@ -15,13 +15,13 @@ import logging
 from typing import Literal, get_args
 
 import numpy as np
-from anomalib.data import AnomalibDataModule, get_datamodule
-from anomalib.data.datamodules.base import AnomalibVideoDataModule
+from anomalib.data import AnomalibDataModule
 from anomalib.data.utils import ValSplitMode, split_by_label
 from lightning.pytorch.utilities.types import EVAL_DATALOADERS
-from omegaconf import DictConfig
 
 from anomalib_htdgm.validation import check_choice, check_integer
+
+from .wrapping import WrappingDataModule
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def sorted_slice(num_images: int, k_shot: int, seed: int) -> list[int]:
     return list(range(start, stop))
 
 
-class FewShot(AnomalibDataModule):
+class FewShot(WrappingDataModule):
     """Reduces the training set of another datamodule to k normal images.
 
     Validation and test set stay the wrapped datamodule's own, and so do batch sizes, workers and augmentations. The
@@ -117,34 +117,10 @@ class FewShot(AnomalibDataModule):
         sampling: Sampling = "random",
     ) -> None:
         check_integer("k_shot", k_shot, at_least=1)
-        check_integer("seed", seed, at_least=0)
         check_choice("sampling", sampling, get_args(Sampling))
-        # `anomalib benchmark` builds only the outermost object of a configuration.
-        if isinstance(datamodule, dict | DictConfig) and "class_path" in datamodule:
-            datamodule = get_datamodule(datamodule)
-        if not isinstance(datamodule, AnomalibDataModule) or isinstance(datamodule, AnomalibVideoDataModule):
-            msg = (
-                f"datamodule is {datamodule!r}: must be an AnomalibDataModule of images, such as MVTecAD or Folder, "
-                "or its configuration with class_path and init_args."
-            )
-            raise TypeError(msg)
-        super().__init__(
-            train_batch_size=datamodule.train_batch_size,
-            eval_batch_size=datamodule.eval_batch_size,
-            num_workers=datamodule.num_workers,
-            train_augmentations=datamodule.train_augmentations,
-            val_augmentations=datamodule.val_augmentations,
-            test_augmentations=datamodule.test_augmentations,
-            val_split_mode=datamodule.val_split_mode,
-            val_split_ratio=datamodule.val_split_ratio,
-            test_split_mode=datamodule.test_split_mode,
-            test_split_ratio=datamodule.test_split_ratio,
-        )
-        self.seed: int = seed
-        self.datamodule = datamodule
+        super().__init__(datamodule, seed)
         self.k_shot = k_shot
         self.sampling = sampling
-        self.category = datamodule.category
 
     @property
     def name(self) -> str:  # type: ignore[override]  # anomalib's base class overrides Lightning's attribute alike
@@ -165,23 +141,6 @@ class FewShot(AnomalibDataModule):
             msg = "The shots have not been drawn yet. Did you call setup?"
             raise AttributeError(msg)
         return [str(path) for path in self.train_data.samples["image_path"]]
-
-    def prepare_data(self) -> None:
-        """Prepare the wrapped datamodule's data, which may download them."""
-        self.datamodule.prepare_data()
-
-    def setup(self, stage: str | None = None) -> None:
-        """Set up the wrapped datamodule and draw the shots, once; later calls only update the augmentations.
-
-        Args:
-            stage: Stage of the trainer, which makes no difference to the draw.
-        """
-        self.datamodule.trainer = self.trainer
-        # The base class would set up anew at every call that does not come from a trainer.
-        if not self._is_setup:
-            self._setup(stage)
-            self._is_setup = True
-        self._update_augmentations()
 
     def _setup(self, _stage: str | None = None) -> None:
         self.datamodule.setup(_stage)

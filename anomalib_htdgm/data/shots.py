@@ -1,12 +1,13 @@
 # Copyright (C) 2026 The anomalib-htdgm authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Reading the k training images once, for a model whose training has iterations rather than epochs."""
+"""Reading the training images once, for a model whose training has iterations rather than epochs."""
 
 import copy
 import logging
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
+from typing import Any
 
 from anomalib.data import AnomalibDataset, ImageBatch, ImageItem
 from anomalib.data.utils import split_by_label
@@ -36,19 +37,53 @@ def read_shots(dataloader: DataLoader[ImageItem], k_shot: int, seed: int, smalle
         TypeError: If the dataloader has no dataset to draw from.
         ValueError: If there are no images, or if one is corrupt, too small, or of another size than the others.
     """
-    dataset = getattr(dataloader, "dataset", None)
-    if not isinstance(dataset, Dataset) or not isinstance(dataset, Sized):
-        given = type(dataloader).__name__
-        msg = f"train_dataloaders: got {given}; allowed is a torch DataLoader over a dataset with a length"
-        raise TypeError(msg)
+    dataset = _dataset_of(dataloader)
     if isinstance(dataset, AnomalibDataset) and len(dataset):
         dataset, _ = split_by_label(dataset)
     if not len(dataset):
         msg = "datamodule: its training set has no normal images; at least one is needed"
         raise ValueError(msg)
-    indices = draw_shots(len(dataset), k_shot, seed)
+    return _read(dataloader, dataset, draw_shots(len(dataset), k_shot, seed), smallest_side)
+
+
+def read_anomalies(dataloader: DataLoader[ImageItem], smallest_side: int) -> ImageBatch | None:
+    """Read all labelled anomalies of a training set.
+
+    Args:
+        dataloader (DataLoader): Dataloader of the training set.
+        smallest_side (int): Least height and width of an image file in pixels.
+
+    Returns:
+        ImageBatch | None: The images, in [0, 1], in the order of their paths; ``None`` if there are none.
+
+    Raises:
+        TypeError: If the dataloader has no dataset to read from.
+        ValueError: If an image is corrupt, too small, or of another size than the others.
+    """
+    dataset = _dataset_of(dataloader)
+    if not isinstance(dataset, AnomalibDataset) or not dataset.has_anomalous:
+        return None
+    _, anomalies = split_by_label(dataset)
+    return _read(dataloader, anomalies, range(len(anomalies)), smallest_side)
+
+
+def _dataset_of(dataloader: DataLoader[ImageItem]) -> Any:  # noqa: ANN401  # a dataset with a length has no type
+    dataset = getattr(dataloader, "dataset", None)
+    if not isinstance(dataset, Dataset) or not isinstance(dataset, Sized):
+        given = type(dataloader).__name__
+        msg = f"train_dataloaders: got {given}; allowed is a torch DataLoader over a dataset with a length"
+        raise TypeError(msg)
+    return dataset
+
+
+def _read(
+    dataloader: DataLoader[ImageItem],
+    dataset: Any,  # noqa: ANN401
+    indices: Sequence[int],
+    smallest_side: int,
+) -> ImageBatch:
     if isinstance(dataset, AnomalibDataset):
-        for path in dataset.samples["image_path"].iloc[indices]:
+        for path in dataset.samples["image_path"].iloc[list(indices)]:
             _check_file(path, smallest_side)
     items = [dataset[index] for index in indices]
     shapes = {tuple(item.image.shape) for item in items}

@@ -9,7 +9,7 @@ from anomalib.pre_processing import PreProcessor
 from torch import nn
 from torchvision.transforms.v2 import CenterCrop, Compose, Identity, InterpolationMode, Normalize, Resize, Transform
 
-from anomalib_htdgm.models.htdgm.pre_processor import AntialiasedPreProcessor, configure_pre_processor
+from anomalib_htdgm.models.pre_processor import AntialiasedPreProcessor, configure_pre_processor
 
 IMAGE_SIZES = pytest.mark.parametrize("size", [(300, 200), (900, 1000), (256, 256), (40, 500), (20, 20)], ids=str)
 HALF = [0.5, 0.5, 0.5]

@@ -44,7 +44,7 @@ from torch.optim import Adam, Optimizer
 from torchvision.transforms.v2 import Resize
 
 from anomalib_htdgm.data.shots import read_shots
-from anomalib_htdgm.models.htdgm.pre_processor import AntialiasedPreProcessor
+from anomalib_htdgm.models.pre_processor import AntialiasedPreProcessor
 from anomalib_htdgm.models.precision import Precision
 from anomalib_htdgm.validation import check_integer, check_number
 

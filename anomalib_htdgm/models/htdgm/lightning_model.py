@@ -26,6 +26,7 @@ See Also:
     :class:`anomalib_htdgm.models.htdgm.training.Training`: its training.
 """
 
+import copy
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -33,7 +34,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from anomalib import LearningType
 from anomalib.data import ImageBatch
-from anomalib.metrics import AUPRO, AUROC, Evaluator, F1Score
+from anomalib.metrics import AUPRO, AUROC, Evaluator, F1AdaptiveThreshold, F1Score
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
@@ -41,13 +42,13 @@ from anomalib.visualization import Visualizer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch.optim import Optimizer
 
-from anomalib_htdgm.data.shots import RepeatedBatch, read_shots
+from anomalib_htdgm.data.shots import RepeatedBatch, read_anomalies, read_shots
+from anomalib_htdgm.models.pre_processor import configure_pre_processor
 from anomalib_htdgm.models.precision import Precision
 
 from .anomaly_map import Localization
 from .equalization import Equalization
 from .networks import RECEPTIVE_FIELD
-from .pre_processor import configure_pre_processor
 from .score import Vote
 from .torch_model import HtdgmModel
 from .training import Training, TrainingStep
@@ -60,6 +61,10 @@ logger = logging.getLogger(__name__)
 
 class Htdgm(AnomalibModule):
     """HTDGM: few-shot anomaly detection without pretrained weights.
+
+    It trains on normal images only. Labelled anomalies in the training set (see
+    :class:`anomalib_htdgm.FewLabelledAnomalies`) do nothing but help to choose the threshold where there are no
+    validation images, which decide otherwise: those were not trained on.
 
     Args:
         k_shot (int): Number of training images, drawn by ``seed`` from the training set; all, if there are fewer.
@@ -167,6 +172,7 @@ class Htdgm(AnomalibModule):
         )
         self._steps: Iterator[TrainingStep] = iter(())
         self._shots: ImageBatch | None = None
+        self._known_defects: ImageBatch | None = None
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Become the model that was saved, whatever arguments this one was made with.
@@ -195,7 +201,9 @@ class Htdgm(AnomalibModule):
             return
         # Lightning has no public way to put a dataloader of the model's own in place of the datamodule's.
         source = self.trainer.fit_loop._data_source  # noqa: SLF001
-        self._shots = read_shots(source.dataloader(), self.k_shot, self.seed, RECEPTIVE_FIELD)
+        dataloader = source.dataloader()
+        self._shots = read_shots(dataloader, self.k_shot, self.seed, RECEPTIVE_FIELD)
+        self._known_defects = read_anomalies(dataloader, RECEPTIVE_FIELD)
         source.instance = self
         paths = self._shots.image_path or ["without a path"]
         logger.info("Training on %d normal images: %s", self._shots.batch_size, ", ".join(map(str, paths)))
@@ -246,7 +254,7 @@ class Htdgm(AnomalibModule):
             stage (str): Stage of the trainer.
         """
         del stage
-        self._shots = None
+        self._shots = self._known_defects = None
 
     def _finish_training(self) -> None:
         """Do what is left to do: to end the finest scale and, if the trainer limits the batches, more."""
@@ -264,16 +272,25 @@ class Htdgm(AnomalibModule):
     def _calibrate(self, post_processor: PostProcessor) -> None:
         """Scale the scores without validation images: 0.5 is as anomalous as the most anomalous training image.
 
-        anomalib would compare raw scores with 0.5. Unseen good images tend to score above those of the training, so
-        validation images make the better threshold.
+        If there are known defects, 0.5 is where they are best told from the training images. anomalib would compare raw
+        scores with 0.5. Unseen good images tend to score above those of the training, so validation images make the
+        better threshold.
         """
-        shots = self.transfer_batch_to_device(self._shots, self.device, 0).image
-        transform = getattr(self.pre_processor, "transform", None)
-        predictions = self.model(transform(shots) if transform else shots)
-        for kind, values in (("image", predictions.pred_score), ("pixel", predictions.anomaly_map)):
+        given = [each for each in (self._shots, self._known_defects) if each is not None]
+        batches = [self._predict_again(each) for each in given]
+        for kind, fields in (("image", ["pred_score", "gt_label"]), ("pixel", ["anomaly_map", "gt_mask"])):
+            threshold = getattr(batches[0], fields[0]).max()
+            if self._known_defects is not None and getattr(batches[-1], fields[1]) is not None:
+                threshold = _best_threshold(batches, fields)
             getattr(post_processor, f"{kind}_min").fill_(0)
-            getattr(post_processor, f"_{kind}_threshold").copy_(values.max())
-            getattr(post_processor, f"{kind}_max").copy_(2 * values.max())
+            getattr(post_processor, f"_{kind}_threshold").copy_(threshold)
+            getattr(post_processor, f"{kind}_max").copy_(2 * threshold)
+
+    def _predict_again(self, batch: ImageBatch) -> ImageBatch:
+        batch = self.transfer_batch_to_device(copy.copy(batch), self.device, 0)
+        if transform := getattr(self.pre_processor, "transform", None):
+            batch.image, batch.gt_mask = transform(batch.image, batch.gt_mask)
+        return batch.update(**self.model(batch.image)._asdict())
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> STEP_OUTPUT:
         """Score and localise a batch.
@@ -350,3 +367,14 @@ class Htdgm(AnomalibModule):
                 AUPRO(fields=pixel, prefix="pixel_", strict=False),
             ],
         )
+
+
+def _best_threshold(batches: list[ImageBatch], fields: list[str]) -> torch.Tensor:
+    """Find the threshold of the highest F1, in the middle between the scores on its two sides."""
+    metric = F1AdaptiveThreshold(fields=fields)
+    for batch in batches:
+        metric.update(batch)
+    lowest_anomalous = metric.compute()  # anomalib takes it for normal: only what is above a threshold is anomalous
+    scores = torch.cat([getattr(batch, fields[0]).flatten() for batch in batches])
+    normal = scores[scores < lowest_anomalous]
+    return (lowest_anomalous + (normal.max() if len(normal) else 0)) / 2

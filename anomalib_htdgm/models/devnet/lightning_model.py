@@ -1,0 +1,334 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""DevNet: Explainable Deep Few-shot Anomaly Detection with Deviation Networks.
+
+A network learns image scores from normal images and a few labelled anomalies: those of normal images are to be like
+draws from N(0, 1), those of anomalies at least five standard deviations above.
+
+Example:
+    >>> from anomalib.data import MVTecAD
+    >>> from anomalib.engine import Engine
+    >>> from anomalib_htdgm import Devnet, FewLabelledAnomalies
+
+    >>> datamodule = FewLabelledAnomalies(MVTecAD(category="bottle"), n_anomalies=10)  # doctest: +SKIP
+    >>> model = Devnet()
+    >>> engine = Engine()
+    >>> engine.train(model, datamodule=datamodule)  # doctest: +SKIP
+
+Paper:
+    Guansong Pang, Choubo Ding, Chunhua Shen, Anton van den Hengel: Explainable Deep Few-shot Anomaly Detection with
+    Deviation Networks. 2021.
+
+See Also:
+    :class:`anomalib_htdgm.models.devnet.torch_model.DevnetModel`: the PyTorch model.
+    :class:`anomalib_htdgm.FewLabelledAnomalies`: the training sets it needs.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import torch
+from anomalib import LearningType
+from anomalib.data import ImageBatch
+from anomalib.metrics import AUPRO, AUROC, Evaluator, F1Score
+from anomalib.models.components import AnomalibModule
+from anomalib.post_processing import PostProcessor
+from anomalib.pre_processing import PreProcessor
+from anomalib.visualization import Visualizer
+from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRSchedulerConfig
+from torch.optim import Adam
+from torch.optim.lr_scheduler import StepLR
+from torchvision.transforms.v2 import Compose, Normalize, Resize
+
+from anomalib_htdgm.data.shots import read_anomalies, read_shots
+from anomalib_htdgm.models.backbone import IMAGENET_MEAN, IMAGENET_STD, load_pretrained
+from anomalib_htdgm.models.pre_processor import AntialiasedPreProcessor
+from anomalib_htdgm.validation import check_choice, check_integer, check_number
+
+from .batches import BalancedBatches
+from .loss import Loss, deviation_loss, focal_loss
+from .torch_model import SMALLEST_SIZE, DevnetModel, Explanation, Ranking
+
+logger = logging.getLogger(__name__)
+
+DECAY = 0.1
+DECAY_EPOCHS = 10
+"""Epochs after which the learning rate falls to a tenth, again and again, as published."""
+
+
+class Devnet(AnomalibModule):
+    """DevNet, and with ``loss="focal"`` its sibling FLOS: anomaly detection from a few labelled anomalies.
+
+    Its training set has to have both kinds of images, see :class:`anomalib_htdgm.FewLabelledAnomalies`. The defaults
+    are the published settings, which are made for a GPU; ``configs/devnet/cpu.yaml`` has smaller ones.
+
+    Args:
+        backbone (str): Name of the network that is fine-tuned, of timm's models or, after ``torchvision/``, of
+            torchvision's.
+        pre_trained (bool): Whether it starts from pretrained weights.
+        weights (str | Path | None): File of these weights; ``None`` takes the library's own, downloaded once.
+        image_sizes (tuple[int, ...]): Sides of the images that are scored, in pixels; scores and maps are means over
+            these sizes. Time grows with their squares.
+        top_fraction (float): Fraction of the places, those with the highest scores, whose mean is the image score.
+        ranking (Ranking): What is ranked for that: ``signed`` scores, as in the paper's equation, or ``absolute``
+            values, as in the authors' code.
+        explanation (Explanation): Anomaly map: the ``gradient`` of the score by the pixels, or the ``scores``
+            themselves. Exported graphs always have the latter.
+        loss (Loss): ``deviation`` (DevNet) or ``focal`` (FLOS).
+        margin (float): Standard deviations by which the deviation loss wants anomalies above the mean.
+        num_reference (int): Scores that the deviation loss draws from N(0, 1), anew for each batch.
+        epochs (int): Length of the training, of which the learning rate is lowered every ten.
+        steps_per_epoch (int): Batches in an epoch, whatever the number of images.
+        batch_size (int): Images in a batch, an even number: half of them normal, half anomalous. Replaces the
+            datamodule's.
+        learning_rate (float): Adam's rate at the start.
+        weight_decay (float): Adam's weight decay.
+        rotation (float): Greatest angle, in degrees, by which training images are turned to either side.
+        seed (int): Seed of weights, order, angles and reference scores. On one machine, with one number of threads, a
+            seed gives one model, bit for bit.
+        pre_processor (PreProcessor | bool): Pre-processor; the default resizes to the greatest of ``image_sizes`` and
+            normalises by ImageNet's statistics.
+        post_processor (PostProcessor | bool): Post-processor.
+        evaluator (Evaluator | bool): Evaluator; the default reports AUROC and F1 of images and pixels, and AUPRO.
+        visualizer (Visualizer | bool): Visualizer.
+
+    Raises:
+        ValueError: If an argument is out of its range; the message names it.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "torchvision/resnet18",
+        pre_trained: bool = True,  # noqa: ARG002  # `setup` takes it from the hyper-parameters
+        weights: str | Path | None = None,  # noqa: ARG002
+        image_sizes: tuple[int, ...] = (448, 224),
+        top_fraction: float = 0.1,
+        ranking: Ranking = "signed",
+        explanation: Explanation = "gradient",
+        loss: Loss = "deviation",
+        margin: float = 5.0,
+        num_reference: int = 5000,
+        epochs: int = 50,
+        steps_per_epoch: int = 20,
+        batch_size: int = 48,
+        learning_rate: float = 2e-4,
+        weight_decay: float = 1e-5,
+        rotation: float = 180.0,
+        seed: int = 0,
+        pre_processor: PreProcessor | bool = True,
+        post_processor: PostProcessor | bool = True,
+        evaluator: Evaluator | bool = True,
+        visualizer: Visualizer | bool = True,
+    ) -> None:
+        check_choice("loss", loss, get_args(Loss))
+        check_number("margin", margin, above=0)
+        check_integer("num_reference", num_reference, at_least=2)
+        check_integer("epochs", epochs, at_least=1)
+        check_integer("steps_per_epoch", steps_per_epoch, at_least=1)
+        check_integer("batch_size", batch_size, at_least=2)
+        if batch_size % 2:
+            msg = f"batch_size: got {batch_size!r}; allowed are even numbers, for half of a batch is anomalous"
+            raise ValueError(msg)
+        check_number("learning_rate", learning_rate, above=0)
+        check_number("weight_decay", weight_decay, at_least=0)
+        check_number("rotation", rotation, at_least=0, at_most=180)
+        check_integer("seed", seed, at_least=0)
+        model = DevnetModel(backbone, image_sizes, top_fraction, ranking, explanation)
+        if pre_processor is True:
+            pre_processor = self.configure_pre_processor((max(image_sizes), max(image_sizes)))
+        super().__init__(
+            pre_processor=pre_processor,
+            post_processor=post_processor,
+            evaluator=evaluator,
+            visualizer=visualizer,
+        )
+        self.model: DevnetModel = model
+        self._batches: BalancedBatches | None = None
+        self._source = torch.Generator()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Become the model that was saved, whatever arguments this one was made with.
+
+        Args:
+            checkpoint (dict[str, Any]): Lightning's checkpoint.
+        """
+        super().on_load_checkpoint(checkpoint)
+        saved = checkpoint.get("hyper_parameters", {})
+        arguments = {name: saved.get(name, value) for name, value in self.hparams.items()}
+        if arguments != dict(self.hparams):
+            self.model = type(self)(**arguments).model.to(self.device)
+            self.hparams.update(arguments)
+            logger.info("Arguments of the model are those of the checkpoint.")
+
+    def setup(self, stage: str) -> None:
+        """Read the training images, once, and draw or load the weights to start from.
+
+        Args:
+            stage (str): Stage of the trainer; only ``fit`` needs either.
+
+        Raises:
+            ValueError: If the training set lacks normal images or anomalies, or there are no such weights.
+        """
+        if stage != "fit":
+            return
+        # Lightning has no public way to put a dataloader of the model's own in place of the datamodule's.
+        source = self.trainer.fit_loop._data_source  # noqa: SLF001
+        dataloader = source.dataloader()
+        anomalous = read_anomalies(dataloader, SMALLEST_SIZE)
+        if anomalous is None:
+            msg = (
+                "datamodule: its training set has no labelled anomalies, which Devnet learns from; "
+                "FewLabelledAnomalies(datamodule, n_anomalies=10) gives it some"
+            )
+            raise ValueError(msg)
+        normal = read_shots(dataloader, len(dataloader.dataset), self.hparams["seed"], SMALLEST_SIZE)
+        self._batches = BalancedBatches(
+            _to_uint8(normal),
+            _to_uint8(anomalous),
+            batch_size=self.hparams["batch_size"],
+            steps=self.hparams["epochs"] * self.hparams["steps_per_epoch"],
+            rotation=self.hparams["rotation"],
+            seed=self.hparams["seed"],
+        )
+        source.instance = self
+        logger.info("Training on %d normal and %d anomalous images", normal.batch_size, anomalous.batch_size)
+        self.model.initialize(self.hparams["seed"])
+        if self.hparams["pre_trained"]:
+            load_pretrained(self.model.backbone, self.hparams["backbone"], self.hparams["weights"])
+
+    def train_dataloader(self) -> BalancedBatches:
+        """Serve one batch for each step of the whole training."""
+        assert self._batches is not None  # noqa: S101  # for the type checker: `setup` comes first
+        return self._batches
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Make Adam, and the schedule that lowers its rate."""
+        rate, decay = self.hparams["learning_rate"], self.hparams["weight_decay"]
+        optimizer = Adam(self.model.parameters(), lr=rate, weight_decay=decay)
+        schedule = StepLR(optimizer, DECAY_EPOCHS * self.hparams["steps_per_epoch"], DECAY)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """Begin the draw of reference scores anew."""
+        self._source.manual_seed(self.hparams["seed"])
+
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> STEP_OUTPUT:
+        """Score a batch, and compute the loss.
+
+        Args:
+            batch (ImageBatch): Normal and anomalous images.
+            batch_idx (int): Index of the step, unused.
+
+        Returns:
+            STEP_OUTPUT: The loss.
+        """
+        del batch_idx
+        scores, labels = self.model.score(cast("torch.Tensor", batch.image)), cast("torch.Tensor", batch.gt_label)
+        if self.hparams["loss"] == "focal":
+            loss = focal_loss(scores, labels)
+        else:
+            reference = torch.randn(self.hparams["num_reference"], generator=self._source).to(scores.device)
+            loss = deviation_loss(scores, labels, reference, self.hparams["margin"])
+        self.log("train_loss", loss, prog_bar=True, batch_size=len(scores))
+        return loss
+
+    def teardown(self, stage: str) -> None:
+        """Let go of the training images, which an exported model must not carry.
+
+        Args:
+            stage (str): Stage of the trainer.
+        """
+        del stage
+        self._batches = None
+
+    def validation_step(self, batch: ImageBatch, batch_idx: int) -> STEP_OUTPUT:
+        """Score and localise a batch.
+
+        Args:
+            batch (ImageBatch): Images.
+            batch_idx (int): Index of the batch, unused.
+
+        Returns:
+            STEP_OUTPUT: The batch with ``pred_score`` and ``anomaly_map``.
+        """
+        del batch_idx
+        return batch.update(**self.model(batch.image)._asdict())
+
+    def to_onnx(  # type: ignore[override]  # anomalib's signature, not Lightning's
+        self,
+        export_root: Path | str,
+        *args: Any,  # noqa: ANN401
+        **kwargs: Any,  # noqa: ANN401
+    ) -> Path:
+        """Export to ONNX, see :meth:`anomalib.models.components.base.ExportMixin.to_onnx`.
+
+        A graph cannot differentiate, so its map is that of the scores of each place. If threshold and range of the
+        pixels are those of gradients, it has the images' instead, since image scores are means of such scores.
+
+        Args:
+            export_root (Path | str): Path of the folder.
+            *args: As anomalib's.
+            **kwargs: As anomalib's; the operator set is 18 by default, the oldest that PyTorch's exporter writes.
+
+        Returns:
+            Path: Path of the exported model.
+        """
+        post_processor = self.post_processor
+        explanation = self.model.explanation
+        kept = {}
+        if explanation == "gradient" and isinstance(post_processor, PostProcessor):
+            pairs = (("pixel_min", "image_min"), ("pixel_max", "image_max"), ("_pixel_threshold", "_image_threshold"))
+            for pixel, image in pairs:
+                kept[pixel] = getattr(post_processor, pixel).clone()
+                getattr(post_processor, pixel).copy_(getattr(post_processor, image))
+        self.model.explanation = "scores"
+        try:
+            return super().to_onnx(export_root, *args, **{"opset_version": 18, **kwargs})
+        finally:
+            self.model.explanation = explanation
+            for pixel, value in kept.items():
+                getattr(post_processor, pixel).copy_(value)
+
+    @property
+    def trainer_arguments(self) -> dict[str, Any]:
+        """Trainer arguments that must hold: one of its epochs is the whole training, and validation comes after it."""
+        return {"max_epochs": 1, "val_check_interval": 1.0, "num_sanity_val_steps": 0, "devices": 1}
+
+    @property
+    def learning_type(self) -> LearningType:
+        """Learning type; anomalib has no name for labelled anomalies, and would not fit a model of another type."""
+        return LearningType.ONE_CLASS
+
+    @staticmethod
+    def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
+        """Make the default pre-processor.
+
+        Args:
+            image_size (tuple[int, int] | None): Height and width of images and maps in pixels; ``None`` is 448x448.
+
+        Returns:
+            PreProcessor: It resizes, and normalises by ImageNet's statistics.
+        """
+        resize = Resize(image_size or (448, 448), antialias=True)
+        return AntialiasedPreProcessor(Compose([resize, Normalize(IMAGENET_MEAN, IMAGENET_STD)]))
+
+    @staticmethod
+    def configure_evaluator() -> Evaluator:
+        """Make the default evaluator: AUROC and F1 of images and pixels, and AUPRO."""
+        image, pixel = ["pred_score", "gt_label"], ["anomaly_map", "gt_mask"]
+        return Evaluator(
+            test_metrics=[
+                AUROC(fields=image, prefix="image_"),
+                F1Score(fields=["pred_label", "gt_label"], prefix="image_"),
+                AUROC(fields=pixel, prefix="pixel_", strict=False),
+                F1Score(fields=["pred_mask", "gt_mask"], prefix="pixel_", strict=False),
+                AUPRO(fields=pixel, prefix="pixel_", strict=False),
+            ],
+        )
+
+
+def _to_uint8(batch: ImageBatch) -> torch.Tensor:
+    """Keep a batch in a quarter of the memory: 209 images of 448x448 pixels in 126 MB."""
+    return (cast("torch.Tensor", batch.image) * 255).round().to(torch.uint8)
