@@ -17,7 +17,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 COLUMNS = (
-    *("key", "dataset", "category", "model", "shots", "trial"),
+    *("key", "dataset", "category", "model", "shots", "known_anomalies", "trial"),
     *("image_AUROC", "image_F1Max", "pixel_AUROC", "pixel_AUPRO"),
     *("fit_seconds", "test_seconds", "test_images", "memory_megabytes", "weights_megabytes", "pretrained"),
     *("threads", "training_images"),

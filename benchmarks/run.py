@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PACKAGES = ("anomalib", "anomalib-htdgm", "torch", "torchvision", "lightning")
+ALL = "all"  # as a number of shots: every normal training image
 PARTS_OF_KEY = ("model", "data", "shots", "trial")
 
 
@@ -63,7 +64,35 @@ def run_key(config: DictConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def measure(config: DictConfig, key: str) -> dict[str, object]:
+def draw_images(config: DictConfig) -> "AnomalibDataModule":
+    """Draw the training images: the same for every model.
+
+    With ``data.known_anomalies`` so many are moved from the test set to the training set; for models that cannot learn
+    from them they are left out of the test all the same.
+
+    Args:
+        config (DictConfig): Configuration of the run.
+
+    Returns:
+        AnomalibDataModule: The datamodule, set up.
+    """
+    from anomalib_htdgm import FewLabelledAnomalies, FewShot  # noqa: PLC0415
+
+    datamodule: AnomalibDataModule = hydra.utils.instantiate(config.data.datamodule)
+    if config.shots != ALL:
+        datamodule = FewShot(datamodule, k_shot=config.shots, seed=config.trial)
+    datamodule.prepare_data()
+    datamodule.setup()
+    if config.data.get("known_anomalies"):
+        normal_images = datamodule.train_data
+        datamodule = FewLabelledAnomalies(datamodule, config.data.known_anomalies, seed=config.trial)
+        datamodule.setup()
+        if not config.model.get("learns_anomalies"):
+            datamodule.train_data = normal_images
+    return datamodule
+
+
+def measure(config: DictConfig, key: str) -> list[dict[str, object]]:
     """Train and test.
 
     Args:
@@ -71,7 +100,8 @@ def measure(config: DictConfig, key: str) -> dict[str, object]:
         key (str): Its key, which the maps are filed under.
 
     Returns:
-        dict[str, object]: The row of results, but for its key.
+        list[dict[str, object]]: The row of results; before it, for a model with several kinds of anomaly maps, one for
+        each of the other kinds.
     """
     # Imported here, so that a sweep that has nothing left to do says so at once.
     from anomalib.callbacks import ModelCheckpoint  # noqa: PLC0415
@@ -86,19 +116,15 @@ def measure(config: DictConfig, key: str) -> dict[str, object]:
         weigh,
     )
 
-    from anomalib_htdgm import FewShot  # noqa: PLC0415
-
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    source: AnomalibDataModule = hydra.utils.instantiate(config.data.datamodule)
-    datamodule = FewShot(source, k_shot=config.shots, seed=config.trial)
-    datamodule.prepare_data()
-    datamodule.setup()
+    datamodule = draw_images(config)
     evaluator = make_evaluator(has_masks=config.data.has_masks)
     model = hydra.utils.instantiate(config.model.arguments, evaluator=evaluator, post_processor=False, visualizer=False)
     clock = ScoringClock()
     keeper = MapKeeper(choose_examples(datamodule.test_data.samples, config.examples) if config.trial == 0 else [])
     reset_peak_memory()
+    rows: list[dict[str, object]] = []
     with TemporaryDirectory() as directory:
         engine = Engine(
             default_root_dir=directory,
@@ -111,29 +137,36 @@ def measure(config: DictConfig, key: str) -> dict[str, object]:
         start = time.perf_counter()
         engine.fit(model, datamodule=datamodule)
         fitted = time.perf_counter()
-        (values,) = engine.test(model, datamodule=datamodule, verbose=False)
+        for explanation in config.model.get("explanations", [""]):
+            if explanation:
+                model.model.explanation = explanation
+            (values,) = engine.test(model, datamodule=datamodule, verbose=False)
+            metrics = {name: f"{value:.6f}" for name, value in values.items()}
+            name, part = f"{config.model.name} {explanation}".strip(), f"{key}{explanation}"
+            rows.append({"key": part, "model": name, **metrics, "test_seconds": f"{clock.seconds:.3f}"})
     peak_memory = read_peak_memory()
     keeper.save(maps_folder(Path(config.results)) / f"{key}.npz")
-    return {
+    paths = datamodule.train_data.samples["image_path"]
+    common = {
         "dataset": config.data.name,
-        "category": source.category,
-        "model": config.model.name,
+        "category": datamodule.category,
         "shots": config.shots,
+        "known_anomalies": config.data.get("known_anomalies", 0),
         "trial": config.trial,
-        **{name: f"{value:.6f}" for name, value in values.items()},
         "fit_seconds": f"{fitted - start:.3f}",
-        "test_seconds": f"{clock.seconds:.3f}",
         "test_images": len(datamodule.test_data),
         "memory_megabytes": None if peak_memory is None else f"{peak_memory:.0f}",
         "weights_megabytes": f"{weigh(model):.3f}",
         "pretrained": config.model.pretrained,
         "threads": torch.get_num_threads(),
-        "training_images": ";".join("/".join(Path(path).parts[-2:]) for path in datamodule.shot_paths),
+        "training_images": ";".join("/".join(Path(path).parts[-2:]) for path in paths),
         "configuration": json.dumps(OmegaConf.to_container(config, resolve=True)),
         "versions": json.dumps({package: version(package) for package in PACKAGES}),
         "machine": f"{platform.node()} {platform.machine()} {os.cpu_count()} cores",
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
+    rows[-1]["key"] = key  # the row that says that the run is done is the last to be written
+    return [{**row, **common} for row in rows]
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -149,8 +182,9 @@ def main(config: DictConfig) -> None:
     results, key = Results(Path(config.results)), run_key(config)
     with results.claim(key) as ours:
         if ours:
-            row = measure(config, key)
-            results.append({"key": key, **row})
+            rows = measure(config, key)
+            for row in rows:
+                results.append(row)
             logger.info("%s", {name: row[name] for name in row if name not in {"configuration", "versions", "machine"}})
         else:
             logger.info("Run %s is in %s, or another process is at it", key, results.path)
