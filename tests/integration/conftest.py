@@ -68,7 +68,7 @@ def run_anomalib(tmp_path: Path) -> RunAnomalib:
             "from anomalib.cli.cli import main; main()",
             *map(str, arguments),
         ]
-        environment = os.environ | {"COLUMNS": "200", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2")}
+        environment = os.environ | {"COLUMNS": "200"}
         return subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=300
         )
