@@ -15,6 +15,7 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from torchvision.transforms.functional import normalize
+from torchvision.transforms.v2.functional import resize
 
 from anomalib_htdgm import Differnet
 from anomalib_htdgm.models.differnet.batches import ShuffledBatches
@@ -114,12 +115,19 @@ def test_loss_is_the_gaussian_log_likelihood_but_for_a_constant() -> None:
 
 def test_features_are_pooled_at_each_size() -> None:
     model, images = make_model(), noise(2, 3, 96, 96)
+    model.image_sizes = (96, 48, 32)
     network = timm.create_model(BACKBONE, num_classes=0, global_pool="avg").eval()
     network.load_state_dict(model.backbone.state_dict())
     normalized = normalize(images, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     with torch.no_grad():
-        pooled = [network(normalized[..., ::step, ::step]) for step in (2, 3)]
+        pooled = [network(normalized[..., ::step, ::step]) for step in (1, 2, 3)]
         torch.testing.assert_close(model.features(images), torch.cat(pooled, dim=1))
+
+
+def test_images_of_another_size_are_brought_to_the_first() -> None:
+    model, images = make_model(), noise(2, 3, 60, 40)
+    resized = resize(images, [48, 48], antialias=True)
+    torch.testing.assert_close(model.features(images), model.features(resized), atol=1e-5, rtol=1e-4)
 
 
 def test_features_in_bfloat16_are_nearly_the_same() -> None:

@@ -83,8 +83,9 @@ class Differnet(AnomalibModule):
         weight_decay (float): Adam's weight decay.
         precision (str): What the backbone computes in: ``auto`` (bfloat16 where the device is faster at it),
             ``float32`` or ``bfloat16``, whatever the trainer's precision.
-        pre_processor (PreProcessor | bool): Pre-processor; the default resizes to the first of ``image_sizes``. Pixels
-            have to stay in [0, 1]: the model normalises them itself, once it has rotated the image.
+        pre_processor (PreProcessor | bool): Pre-processor; the default resizes to the first of ``image_sizes``, which
+            is the size of the maps. Pixels have to stay in [0, 1]: the model normalises them itself, once it has
+            rotated the image.
         post_processor (PostProcessor | bool): Post-processor.
         evaluator (Evaluator | bool): Evaluator; the default reports AUROC and F1 of images and pixels, and AUPRO.
         visualizer (Visualizer | bool): Visualizer.

@@ -29,6 +29,7 @@ from torch.nn import functional as F  # noqa: N812
 from torchvision.transforms.v2.functional import normalize
 
 from anomalib_htdgm.models.backbone import IMAGENET_MEAN, IMAGENET_STD, create_backbone, load_pretrained
+from anomalib_htdgm.models.pre_processor import AntialiasedResize
 from anomalib_htdgm.models.precision import Precision, choose_dtype
 from anomalib_htdgm.validation import check_choice, check_integer, check_number
 
@@ -168,7 +169,8 @@ class DiffernetModel(nn.Module):
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Extract features (Sec. 3.2): the feature maps of the image at each size, averaged over space.
 
-        The image is reduced by taking every so manieth pixel, as in the authors' code.
+        The image is brought to the first size, and reduced from there by taking every so manieth pixel, as in the
+        authors' code.
 
         Args:
             images (torch.Tensor): Images in [0, 1] of shape ``(B, 3, H, W)``.
@@ -177,6 +179,9 @@ class DiffernetModel(nn.Module):
             torch.Tensor: Features of shape ``(B, d)``.
         """
         normalized = normalize(images, list(IMAGENET_MEAN), list(IMAGENET_STD))
+        first = self.image_sizes[0]
+        if tuple(normalized.shape[-2:]) != (first, first):
+            normalized = AntialiasedResize(first, first)(normalized)
         reduced = (F.interpolate(normalized, (size, size), mode="nearest") for size in self.image_sizes)
         if choose_dtype(self.precision, images.device) == torch.float32:
             return torch.cat([self.backbone(each).mean(dim=(2, 3)) for each in reduced], dim=1)
