@@ -30,9 +30,8 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 import torch
-from anomalib import LearningType
 from anomalib.data import ImageBatch
-from anomalib.metrics import AUPRO, AUROC, Evaluator, F1Score
+from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
@@ -45,6 +44,7 @@ from torchvision.transforms.v2 import Compose, Normalize, Resize
 from anomalib_htdgm.data.shots import read_anomalies, read_shots
 from anomalib_htdgm.models.backbone import IMAGENET_MEAN, IMAGENET_STD, load_pretrained
 from anomalib_htdgm.models.pre_processor import AntialiasedPreProcessor
+from anomalib_htdgm.models.single_epoch import SingleEpochMixin
 from anomalib_htdgm.validation import check_choice, check_integer, check_number
 
 from .batches import BalancedBatches
@@ -58,7 +58,7 @@ DECAY_EPOCHS = 10
 """Epochs after which the learning rate falls to a tenth, again and again, as published."""
 
 
-class Devnet(AnomalibModule):
+class Devnet(SingleEpochMixin, AnomalibModule):
     """DevNet, and with ``loss="focal"`` its sibling FLOS: anomaly detection from a few labelled anomalies.
 
     Its training set has to have both kinds of images, see :class:`anomalib_htdgm.FewLabelledAnomalies`. The defaults
@@ -243,34 +243,21 @@ class Devnet(AnomalibModule):
         del stage
         self._batches = None
 
-    def validation_step(self, batch: ImageBatch, batch_idx: int) -> STEP_OUTPUT:
-        """Score and localise a batch.
-
-        Args:
-            batch (ImageBatch): Images.
-            batch_idx (int): Index of the batch, unused.
-
-        Returns:
-            STEP_OUTPUT: The batch with ``pred_score`` and ``anomaly_map``.
-        """
-        del batch_idx
-        return batch.update(**self.model(batch.image)._asdict())
-
     def to_onnx(  # type: ignore[override]  # anomalib's signature, not Lightning's
         self,
         export_root: Path | str,
         *args: Any,  # noqa: ANN401
         **kwargs: Any,  # noqa: ANN401
     ) -> Path:
-        """Export to ONNX, see :meth:`anomalib.models.components.base.ExportMixin.to_onnx`.
+        """Export to ONNX.
 
         A graph cannot differentiate, so its map is that of the scores of each place. If threshold and range of the
         pixels are those of gradients, it has the images' instead, since image scores are means of such scores.
 
         Args:
             export_root (Path | str): Path of the folder.
-            *args: As anomalib's.
-            **kwargs: As anomalib's; the operator set is 18 by default, the oldest that PyTorch's exporter writes.
+            *args: As :meth:`SingleEpochMixin.to_onnx`'s.
+            **kwargs: As :meth:`SingleEpochMixin.to_onnx`'s.
 
         Returns:
             Path: Path of the exported model.
@@ -285,21 +272,11 @@ class Devnet(AnomalibModule):
                 getattr(post_processor, pixel).copy_(getattr(post_processor, image))
         self.model.explanation = "scores"
         try:
-            return super().to_onnx(export_root, *args, **{"opset_version": 18, **kwargs})
+            return super().to_onnx(export_root, *args, **kwargs)
         finally:
             self.model.explanation = explanation
             for pixel, value in kept.items():
                 getattr(post_processor, pixel).copy_(value)
-
-    @property
-    def trainer_arguments(self) -> dict[str, Any]:
-        """Trainer arguments that must hold: one of its epochs is the whole training, and validation comes after it."""
-        return {"max_epochs": 1, "val_check_interval": 1.0, "num_sanity_val_steps": 0, "devices": 1}
-
-    @property
-    def learning_type(self) -> LearningType:
-        """Learning type; anomalib has no name for labelled anomalies, and would not fit a model of another type."""
-        return LearningType.ONE_CLASS
 
     @staticmethod
     def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
@@ -313,20 +290,6 @@ class Devnet(AnomalibModule):
         """
         resize = Resize(image_size or (448, 448), antialias=True)
         return AntialiasedPreProcessor(Compose([resize, Normalize(IMAGENET_MEAN, IMAGENET_STD)]))
-
-    @staticmethod
-    def configure_evaluator() -> Evaluator:
-        """Make the default evaluator: AUROC and F1 of images and pixels, and AUPRO."""
-        image, pixel = ["pred_score", "gt_label"], ["anomaly_map", "gt_mask"]
-        return Evaluator(
-            test_metrics=[
-                AUROC(fields=image, prefix="image_"),
-                F1Score(fields=["pred_label", "gt_label"], prefix="image_"),
-                AUROC(fields=pixel, prefix="pixel_", strict=False),
-                F1Score(fields=["pred_mask", "gt_mask"], prefix="pixel_", strict=False),
-                AUPRO(fields=pixel, prefix="pixel_", strict=False),
-            ],
-        )
 
 
 def _to_uint8(batch: ImageBatch) -> torch.Tensor:

@@ -32,9 +32,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from anomalib import LearningType
 from anomalib.data import ImageBatch
-from anomalib.metrics import AUPRO, AUROC, Evaluator, F1Score
+from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
@@ -46,6 +45,7 @@ from torchvision.transforms.v2 import Resize
 from anomalib_htdgm.data.shots import read_shots
 from anomalib_htdgm.models.pre_processor import AntialiasedPreProcessor
 from anomalib_htdgm.models.precision import Precision
+from anomalib_htdgm.models.single_epoch import SingleEpochMixin
 from anomalib_htdgm.validation import check_integer, check_number
 
 from .batches import ShuffledBatches
@@ -59,7 +59,7 @@ BETAS, EPSILON = (0.8, 0.8), 1e-4
 """Adam's, as in the authors' code."""
 
 
-class Differnet(AnomalibModule):
+class Differnet(SingleEpochMixin, AnomalibModule):
     """DifferNet: a normalizing flow on features of a frozen network.
 
     Args:
@@ -231,19 +231,6 @@ class Differnet(AnomalibModule):
         self.log("train_loss", loss, prog_bar=True, batch_size=len(images))
         return loss
 
-    def validation_step(self, batch: ImageBatch, batch_idx: int) -> STEP_OUTPUT:
-        """Score and localise a batch.
-
-        Args:
-            batch (ImageBatch): Images.
-            batch_idx (int): Index of the batch, unused.
-
-        Returns:
-            STEP_OUTPUT: The batch with ``pred_score`` and ``anomaly_map``.
-        """
-        del batch_idx
-        return batch.update(**self.model(batch.image)._asdict())
-
     def teardown(self, stage: str) -> None:
         """Let go of the training images, which an exported model must not carry.
 
@@ -259,34 +246,23 @@ class Differnet(AnomalibModule):
         *args: Any,  # noqa: ANN401
         **kwargs: Any,  # noqa: ANN401
     ) -> Path:
-        """Export to ONNX, see :meth:`anomalib.models.components.base.ExportMixin.to_onnx`.
+        """Export to ONNX.
 
-        The graph has scores only, since ONNX knows no gradients. The default operator set is 18, the oldest that
-        PyTorch's exporter writes.
+        The graph has scores only, since ONNX knows no gradients.
 
         Args:
             export_root (Path | str): Path of the folder.
-            *args: As anomalib's.
-            **kwargs: As anomalib's.
+            *args: As :meth:`SingleEpochMixin.to_onnx`'s.
+            **kwargs: As :meth:`SingleEpochMixin.to_onnx`'s.
 
         Returns:
             Path: Path of the exported model.
         """
         map_rotations, self.model.map_rotations = self.model.map_rotations, 0
         try:
-            return super().to_onnx(export_root, *args, **{"opset_version": 18, **kwargs})
+            return super().to_onnx(export_root, *args, **kwargs)
         finally:
             self.model.map_rotations = map_rotations
-
-    @property
-    def trainer_arguments(self) -> dict[str, Any]:
-        """Trainer arguments that must hold: one epoch is one training, and validation comes after it."""
-        return {"max_epochs": 1, "val_check_interval": 1.0, "num_sanity_val_steps": 0, "devices": 1}
-
-    @property
-    def learning_type(self) -> LearningType:
-        """Learning type."""
-        return LearningType.ONE_CLASS
 
     @staticmethod
     def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
@@ -299,17 +275,3 @@ class Differnet(AnomalibModule):
             PreProcessor: It resizes, and leaves pixels in [0, 1].
         """
         return AntialiasedPreProcessor(Resize(image_size or (448, 448), antialias=True))
-
-    @staticmethod
-    def configure_evaluator() -> Evaluator:
-        """Make the default evaluator: AUROC and F1 of images and pixels, and AUPRO."""
-        image, pixel = ["pred_score", "gt_label"], ["anomaly_map", "gt_mask"]
-        return Evaluator(
-            test_metrics=[
-                AUROC(fields=image, prefix="image_"),
-                F1Score(fields=["pred_label", "gt_label"], prefix="image_"),
-                AUROC(fields=pixel, prefix="pixel_", strict=False),
-                F1Score(fields=["pred_mask", "gt_mask"], prefix="pixel_", strict=False),
-                AUPRO(fields=pixel, prefix="pixel_", strict=False),
-            ],
-        )

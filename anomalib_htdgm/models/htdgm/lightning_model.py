@@ -32,19 +32,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from anomalib import LearningType
 from anomalib.data import ImageBatch
-from anomalib.metrics import AUPRO, AUROC, Evaluator, F1AdaptiveThreshold, F1Score
+from anomalib.metrics import Evaluator, F1AdaptiveThreshold
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
-from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch.optim import Optimizer
 
 from anomalib_htdgm.data.shots import RepeatedBatch, read_anomalies, read_shots
 from anomalib_htdgm.models.pre_processor import configure_pre_processor
 from anomalib_htdgm.models.precision import Precision
+from anomalib_htdgm.models.single_epoch import SingleEpochMixin
 
 from .anomaly_map import Localization
 from .equalization import Equalization
@@ -59,7 +58,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class Htdgm(AnomalibModule):
+class Htdgm(SingleEpochMixin, AnomalibModule):
     """HTDGM: few-shot anomaly detection without pretrained weights.
 
     It trains on normal images only. Labelled anomalies in the training set (see
@@ -292,34 +291,18 @@ class Htdgm(AnomalibModule):
             batch.image, batch.gt_mask = transform(batch.image, batch.gt_mask)
         return batch.update(**self.model(batch.image)._asdict())
 
-    def validation_step(self, batch: ImageBatch, batch_idx: int) -> STEP_OUTPUT:
-        """Score and localise a batch.
-
-        Args:
-            batch (ImageBatch): Images.
-            batch_idx (int): Index of the batch, unused.
-
-        Returns:
-            STEP_OUTPUT: The batch with ``pred_score`` and ``anomaly_map``.
-        """
-        del batch_idx
-        return batch.update(**self.model(batch.image)._asdict())
-
     def to_onnx(  # type: ignore[override]  # anomalib's signature, not Lightning's
         self,
         export_root: Path | str,
         *args: Any,  # noqa: ANN401
         **kwargs: Any,  # noqa: ANN401
     ) -> Path:
-        """Export to ONNX, see :meth:`anomalib.models.components.base.ExportMixin.to_onnx`.
-
-        The default operator set is 18, the oldest that PyTorch's exporter writes. From anomalib's default, 14, it
-        returns to 18 all the same, but reports an error on the way.
+        """Export to ONNX.
 
         Args:
             export_root (Path | str): Path of the folder.
-            *args: As anomalib's.
-            **kwargs: As anomalib's.
+            *args: As :meth:`SingleEpochMixin.to_onnx`'s.
+            **kwargs: As :meth:`SingleEpochMixin.to_onnx`'s.
 
         Returns:
             Path: Path of the exported model.
@@ -330,17 +313,7 @@ class Htdgm(AnomalibModule):
         if self.model.equalization == "both":
             msg = "equalization: got 'both', which cannot be exported to ONNX or OpenVINO; allowed are 'none', 'train'"
             raise ValueError(msg)
-        return super().to_onnx(export_root, *args, **{"opset_version": 18, **kwargs})
-
-    @property
-    def trainer_arguments(self) -> dict[str, Any]:
-        """Trainer arguments that must hold: one epoch is one training, and validation comes after it."""
-        return {"max_epochs": 1, "val_check_interval": 1.0, "num_sanity_val_steps": 0, "devices": 1}
-
-    @property
-    def learning_type(self) -> LearningType:
-        """Learning type; anomalib would not fit a model that called itself few-shot."""
-        return LearningType.ONE_CLASS
+        return super().to_onnx(export_root, *args, **kwargs)
 
     @staticmethod
     def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
@@ -353,20 +326,6 @@ class Htdgm(AnomalibModule):
             PreProcessor: It resizes, and brings pixels to [-1, 1].
         """
         return configure_pre_processor(image_size)
-
-    @staticmethod
-    def configure_evaluator() -> Evaluator:
-        """Make the default evaluator: AUROC and F1 of images and pixels, and AUPRO."""
-        image, pixel = ["pred_score", "gt_label"], ["anomaly_map", "gt_mask"]
-        return Evaluator(
-            test_metrics=[
-                AUROC(fields=image, prefix="image_"),
-                F1Score(fields=["pred_label", "gt_label"], prefix="image_"),
-                AUROC(fields=pixel, prefix="pixel_", strict=False),
-                F1Score(fields=["pred_mask", "gt_mask"], prefix="pixel_", strict=False),
-                AUPRO(fields=pixel, prefix="pixel_", strict=False),
-            ],
-        )
 
 
 def _best_threshold(batches: list[ImageBatch], fields: list[str]) -> torch.Tensor:
