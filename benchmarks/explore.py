@@ -28,7 +28,7 @@ import pandas as pd
 import torch
 import yaml
 from anomalib.data import AnomalibDataModule, AnomalibDataset, MVTecAD
-from torchmetrics.functional.classification import binary_auroc
+from sklearn.metrics import roc_auc_score
 
 from anomalib_htdgm import FewShot, OneClass, QuickstartTextures
 from anomalib_htdgm.models.htdgm.score import Vote, anomaly_score, patch_anomaly
@@ -93,7 +93,7 @@ def evaluate(model: HtdgmModel, shots: torch.Tensor, images: torch.Tensor, label
     """Compute the AUROC of every way of scoring, in percent."""
     usual = model.votes(shots)
     parts = [score(model, model.votes(batch), usual) for batch in images.split(BATCH_SIZE)]
-    return {name: 100 * float(binary_auroc(torch.cat([part[name] for part in parts]), labels)) for name in parts[0]}
+    return {name: 100 * float(roc_auc_score(labels, torch.cat([part[name] for part in parts]))) for name in parts[0]}
 
 
 def run(options: argparse.Namespace, arguments: dict[str, Any]) -> Iterator[dict[str, object]]:

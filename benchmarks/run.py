@@ -106,6 +106,7 @@ def measure(config: DictConfig, key: str) -> list[dict[str, object]]:
     # Imported here, so that a sweep that has nothing left to do says so at once.
     from anomalib.callbacks import ModelCheckpoint  # noqa: PLC0415
     from anomalib.engine import Engine  # noqa: PLC0415
+    from lightning import seed_everything  # noqa: PLC0415
     from measurements import (  # noqa: PLC0415
         MapKeeper,
         ScoringClock,
@@ -118,6 +119,7 @@ def measure(config: DictConfig, key: str) -> list[dict[str, object]]:
 
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    seed_everything(config.trial, verbose=False)  # for models that have no seed of their own, such as PatchCore
     datamodule = draw_images(config)
     evaluator = make_evaluator(has_masks=config.data.has_masks)
     model = hydra.utils.instantiate(config.model.arguments, evaluator=evaluator, post_processor=False, visualizer=False)
