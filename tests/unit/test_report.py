@@ -1,0 +1,93 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The benchmark report: means over trials, published figures beside their own method, one page without other files."""
+
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from report import write_report
+from rows import COLUMNS
+
+AUROC = {"Htdgm": (0.8, 0.9), "PatchCore": (0.95, 0.99), "DifferNet": (0.9, 0.9)}
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """Rows of three models on bottle, two trials of one shot, with anomaly maps of the first."""
+    path = tmp_path / "results.csv"
+    rows = []
+    for model, values in AUROC.items():
+        for trial, value in enumerate(values):
+            key = f"{model}{trial}"
+            row = dict.fromkeys(COLUMNS, "") | {"key": key, "dataset": "MVTec", "category": "bottle", "model": model}
+            row |= {"shots": "1", "trial": str(trial), "image_AUROC": str(value), "image_F1Max": "1"}
+            row |= {"fit_seconds": "1", "test_seconds": "2", "test_images": "4", "pretrained": str(model != "Htdgm")}
+            rows.append(row | {"memory_megabytes": "1500", "weights_megabytes": "0.91"})
+    pd.DataFrame(rows).to_csv(path, index=False)
+    image = tmp_path / "image.png"
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(image)
+    (tmp_path / "results.csv.maps").mkdir()
+    for model in AUROC:
+        maps = tmp_path / "results.csv.maps" / f"{model}0.npz"
+        np.savez(
+            maps, paths=[str(image)], maps=np.random.default_rng(0).random((1, 8, 8)), masks=np.ones((1, 8, 8), bool)
+        )
+    return path
+
+
+def test_published_figures_stand_beside_their_own_method(results: Path, tmp_path: Path) -> None:
+    lines = write_report([results], tmp_path / "report").splitlines()
+    header, *cells = ([each.strip() for each in line.split("|")[1:-1]] for line in lines if line.startswith("|"))
+    table = pd.DataFrame(cells[1:], columns=header).set_index("model")
+    assert table["image AUROC"].to_dict() == {
+        "Htdgm": "85.0 ± 7.1",
+        "PatchCore": "97.0 ± 2.8",
+        "DifferNet": "90.0 ± 0.0",
+    }
+    assert table["published AUROC"].to_dict() == {"Htdgm": "85.0 ± 3.7", "PatchCore": "", "DifferNet": "98.2 ± 0.4"}
+    assert table["pretrained"].to_dict() == {"Htdgm": "no", "PatchCore": "yes", "DifferNet": "yes"}
+    assert set(table["test [ms/image]"]) == {"500"}
+    assert "pixel AUROC" not in table
+
+
+def test_the_page_needs_no_other_file(results: Path, tmp_path: Path) -> None:
+    write_report([results], tmp_path / "report")
+    page = (tmp_path / "report" / "index.html").read_text()
+    sources = re.findall(r'(?:src|href)="([^"]{20})', page)
+    assert len(sources) == 4  # three of AUROC, one of anomaly maps
+    assert set(sources) == {"data:image/png;base6"}
+    assert "85.0 ± 7.1" in page
+
+
+def test_runs_with_known_anomalies_have_a_table_of_their_own(results: Path, tmp_path: Path) -> None:
+    rows = pd.read_csv(results).assign(known_anomalies=10, shots="all")
+    rows["key"] += "known"
+    rows.to_csv(tmp_path / "known.csv", index=False)
+    usual = write_report([results], tmp_path / "report")
+    both = write_report([results, tmp_path / "known.csv"], tmp_path / "report")
+    assert both.startswith(usual.rstrip("\n"))
+    assert "| bottle | all | 10 | Htdgm | 2 | 85.0 ± 7.1 |" in both
+    assert "DevNet, published, ResNet-18" in both
+    assert "bottle | all" not in usual
+
+
+def test_results_of_anomalib_benchmark_are_joined(results: Path, tmp_path: Path) -> None:
+    draw = {"data.init_args.k_shot": 1, "data.init_args.datamodule.class_path": "MVTecAD"}
+    draw |= {"data.init_args.datamodule.init_args.category": "bottle", "fit_duration": 3.0}
+    rows = [
+        {"model.class_path": "Padim", "data.init_args.seed": seed, "image_AUROC": 0.5 + 0.1 * seed, **draw}
+        for seed in (0, 1)
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "anomalib.csv", index=False)
+    text = write_report([results, tmp_path / "anomalib.csv"], tmp_path / "report")
+    assert "### MVTecAD by anomalib benchmark, 1 shot" in text
+    assert "| bottle | Padim | 2 | 55.0 ± 7.1 |" in text
