@@ -151,12 +151,12 @@ def test_exports_score_as_the_checkpoint_does(
 
 @pytest.fixture(scope="module")
 def reference(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Devnet:
-    return fit(mvtec_root, tmp_path_factory.mktemp("reference"), batch_size=2, num_workers=0)
+    return fit(mvtec_root, tmp_path_factory.mktemp("reference"), batch_size=2)
 
 
-def fit(root: Path, directory: Path, batch_size: int, num_workers: int) -> Devnet:
+def fit(root: Path, directory: Path, batch_size: int) -> Devnet:
     torch.manual_seed(batch_size)
-    datamodule = MVTecAD(root, "wall", train_batch_size=batch_size, num_workers=num_workers)
+    datamodule = MVTecAD(root, "wall", train_batch_size=batch_size, num_workers=0)
     engine = Engine(logger=False, default_root_dir=directory, accelerator="cpu", enable_progress_bar=False)
     model = Devnet(**SHORT, seed=1)
     engine.fit(model, datamodule=FewLabelledAnomalies(datamodule, n_anomalies=2))
@@ -170,10 +170,8 @@ def assert_equal_weights(model: Devnet | Htdgm, expected: Devnet | Htdgm) -> Non
         assert torch.equal(actual[name], tensor), name
 
 
-def test_batches_workers_and_global_state_make_no_difference(
-    mvtec_root: Path, tmp_path: Path, reference: Devnet
-) -> None:
-    assert_equal_weights(fit(mvtec_root, tmp_path, batch_size=7, num_workers=1), reference)
+def test_batches_and_global_state_make_no_difference(mvtec_root: Path, tmp_path: Path, reference: Devnet) -> None:
+    assert_equal_weights(fit(mvtec_root, tmp_path, batch_size=7), reference)
 
 
 def test_the_stock_command_gives_the_same_model(
@@ -186,7 +184,7 @@ def test_the_stock_command_gives_the_same_model(
         model += [f"--model.{name}", str(SHORT[name]).lower()]
     logger = ["--trainer.logger", "lightning.pytorch.loggers.CSVLogger", "--trainer.logger.save_dir", "logs"]
     trainer = [*logger, "--trainer.log_every_n_steps", "1", "--trainer.accelerator", "cpu"]
-    result = run_anomalib("train", *model, *data, "--data.datamodule.num_workers", "0", *trainer)
+    result = run_anomalib("train", *model, *data, "--data.datamodule.num_workers", "2", *trainer)
     assert result.returncode == 0, result.stderr
     (path,) = tmp_path.glob("results/Devnet/MVTecAD_2anomalies/wall/v0/weights/lightning/model.ckpt")
     assert_equal_weights(Devnet.load_from_checkpoint(path), reference)
