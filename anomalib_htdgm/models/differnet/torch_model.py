@@ -91,7 +91,9 @@ class DiffernetModel(nn.Module):
         self.test_rotations = test_rotations
         self.map_rotations = map_rotations
         self.precision: Precision = precision
-        self.backbone = create_backbone(backbone).requires_grad_(False).eval()  # noqa: FBT003
+        # The layout of the weights decides that of all feature maps; processors are faster with this one.
+        network = create_backbone(backbone).to(memory_format=torch.channels_last)
+        self.backbone = network.requires_grad_(False).eval()  # noqa: FBT003
         self.flow = create_flow(self._count_features(), coupling_blocks, hidden_width, clamp)
         self.anomaly_map_generator = AnomalyMapGenerator()
         self.register_buffer("is_trained", torch.tensor(False))  # noqa: FBT003
