@@ -19,7 +19,7 @@ def draw_against(table: pd.DataFrame, column: str, label: str, path: Path) -> No
     """Draw AUROC against another quantity: a panel for each data set, or category where not all were run.
 
     Args:
-        table (pd.DataFrame): As :func:`compare` makes it.
+        table (pd.DataFrame): As :func:`report.compare` makes it.
         column (str): The other quantity.
         label (str): Its name.
         path (Path): Image file to write.
@@ -61,7 +61,7 @@ def draw_classes(table: pd.DataFrame, path: Path) -> None:
     """Draw AUROC for each class: a panel for each data set and number of shots, models and paper side by side.
 
     Args:
-        table (pd.DataFrame): As :func:`compare` makes it.
+        table (pd.DataFrame): As :func:`report.compare` makes it.
         path (Path): Image file to write.
     """
     panels = list(table.groupby(["dataset", "shots"], sort=False))
