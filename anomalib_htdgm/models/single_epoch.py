@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from anomalib import LearningType
-from anomalib.data import ImageBatch
+from anomalib.data import ImageBatch, ImageItem
 from anomalib.metrics import AUPRO, AUROC, Evaluator, F1Score
+from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import nn
+from torch.utils.data import DataLoader
 
 OPSET = 18
 """ONNX's operator set: the oldest that PyTorch's exporter writes. From anomalib's default, 14, it returns to this one
@@ -24,6 +26,19 @@ class SingleEpochMixin:
     """
 
     model: nn.Module
+    trainer: Trainer
+
+    def take_over_training_data(self) -> DataLoader[ImageItem]:
+        """Put this model's own ``train_dataloader`` in place of the datamodule's.
+
+        Returns:
+            DataLoader: The datamodule's, for the images to be read from.
+        """
+        # Lightning has no public way to do this.
+        source = self.trainer.fit_loop._data_source  # noqa: SLF001
+        dataloader: DataLoader[ImageItem] = source.dataloader()
+        source.instance = self
+        return dataloader
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> STEP_OUTPUT:
         """Score and localise a batch.

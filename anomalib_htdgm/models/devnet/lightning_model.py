@@ -26,6 +26,7 @@ See Also:
 """
 
 import logging
+import sys
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -173,9 +174,7 @@ class Devnet(SingleEpochMixin, AnomalibModule):
         """
         if stage != "fit":
             return
-        # Lightning has no public way to put a dataloader of the model's own in place of the datamodule's.
-        source = self.trainer.fit_loop._data_source  # noqa: SLF001
-        dataloader = source.dataloader()
+        dataloader = self.take_over_training_data()
         anomalous = read_anomalies(dataloader, SMALLEST_SIZE)
         if anomalous is None:
             msg = (
@@ -183,7 +182,7 @@ class Devnet(SingleEpochMixin, AnomalibModule):
                 "FewLabelledAnomalies(datamodule, n_anomalies=10) gives it some"
             )
             raise ValueError(msg)
-        normal = read_shots(dataloader, len(dataloader.dataset), self.hparams["seed"], SMALLEST_SIZE)
+        normal = read_shots(dataloader, sys.maxsize, self.hparams["seed"], SMALLEST_SIZE)
         self._batches = BalancedBatches(
             _to_uint8(normal),
             _to_uint8(anomalous),
@@ -192,7 +191,6 @@ class Devnet(SingleEpochMixin, AnomalibModule):
             rotation=self.hparams["rotation"],
             seed=self.hparams["seed"],
         )
-        source.instance = self
         logger.info("Training on %d normal and %d anomalous images", normal.batch_size, anomalous.batch_size)
         self.model.initialize(self.hparams["seed"])
         if self.hparams["pre_trained"]:

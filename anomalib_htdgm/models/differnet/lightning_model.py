@@ -187,11 +187,9 @@ class Differnet(SingleEpochMixin, AnomalibModule):
         if stage != "fit":
             return
         self.model.initialize(self.seed, pre_trained=self.pre_trained, weights=self.weights)
-        # Lightning has no public way to put a dataloader of the model's own in place of the datamodule's.
-        source = self.trainer.fit_loop._data_source  # noqa: SLF001
-        shots = read_shots(source.dataloader(), k_shot=sys.maxsize, seed=self.seed, smallest_side=1)
+        dataloader = self.take_over_training_data()
+        shots = read_shots(dataloader, k_shot=sys.maxsize, seed=self.seed, smallest_side=1)
         self._images = cast("torch.Tensor", shots.image)
-        source.instance = self
         logger.info("Training on %d normal images", len(self._images))
 
     def train_dataloader(self) -> ShuffledBatches:

@@ -198,12 +198,9 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         """
         if stage != "fit":
             return
-        # Lightning has no public way to put a dataloader of the model's own in place of the datamodule's.
-        source = self.trainer.fit_loop._data_source  # noqa: SLF001
-        dataloader = source.dataloader()
+        dataloader = self.take_over_training_data()
         self._shots = read_shots(dataloader, self.k_shot, self.seed, RECEPTIVE_FIELD)
         self._known_defects = read_anomalies(dataloader, RECEPTIVE_FIELD)
-        source.instance = self
         paths = self._shots.image_path or ["without a path"]
         logger.info("Training on %d normal images: %s", self._shots.batch_size, ", ".join(map(str, paths)))
 
