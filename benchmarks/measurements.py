@@ -5,6 +5,7 @@
 
 import gc
 import io
+import math
 import re
 import time
 from pathlib import Path
@@ -124,19 +125,28 @@ def choose_examples(samples: pd.DataFrame, number: int) -> list[str]:
     return [str(path) for path in [*dict.fromkeys(defective), paths[0][0]]]
 
 
-def reset_peak_memory() -> None:
-    """Let the next :func:`read_peak_memory` tell the peak from now on, where the system can (Linux)."""
+def reset_peak_memory() -> bool:
+    """Let the next :func:`read_peak_memory` tell the peak from now on.
+
+    Returns:
+        bool: Whether the system did (Linux can; some containers ignore it): if not, the peak is of the process's whole
+        life.
+    """
     gc.collect()
-    if PEAK_RESET.exists():
-        PEAK_RESET.write_text("5")
+    if not PEAK_RESET.exists():
+        return False
+    PEAK_RESET.write_text("5")
+    return read_peak_memory() <= 1.05 * _read_status("VmRSS")  # the kernel counts lazily, some pages apart
 
 
-def read_peak_memory() -> float | None:
-    """Read this process's peak of resident memory in MB; ``None`` where the system does not tell."""
-    if not STATUS.exists():
-        return None
-    match = re.search(r"VmHWM:\s*(\d+) kB", STATUS.read_text())
-    return int(match[1]) * 1024 / 1e6 if match else None
+def read_peak_memory() -> float:
+    """Read this process's peak of resident memory in MB, of a Linux system."""
+    return _read_status("VmHWM")
+
+
+def _read_status(field: str) -> float:
+    match = re.search(rf"{field}:\s*(\d+) kB", STATUS.read_text())
+    return int(match[1]) * 1024 / 1e6 if match else math.inf
 
 
 def weigh(model: AnomalibModule) -> float:
