@@ -146,8 +146,8 @@ def draw_images(page: Page, shots: torch.Tensor, test: torch.Tensor) -> None:
 
 def draw_pyramid(page: Page, scales: Sequence[torch.Tensor]) -> None:
     """Step 2: the pyramid of the test image, with the receptive field."""
-    left, gap, pixel = 2.62, 0.1, 0.0115
-    page.heading(left, TOP, 2, "Five scales")
+    left, gap, pixel = 2.62, 0.07, 0.0107
+    page.heading(left, TOP, 2, "Seven scales")
     x, y = left, TOP - 1.42
     for scale in scales:
         size = scale.shape[-1]
@@ -159,8 +159,8 @@ def draw_pyramid(page: Page, scales: Sequence[torch.Tensor]) -> None:
     page.text(
         left,
         y - 0.28,
-        f"Reduced to 25 to 64 pixels. A patch is always\n11 {TIMES} 11 pixels: it sees much of the pattern\n"
-        "at the coarse scales, detail at the fine ones.",
+        f"Reduced to 12 to 64 pixels. A patch is always\n11 {TIMES} 11 pixels: nearly all of the image at the\n"
+        "coarsest scale, detail at the fine ones.",
     )
 
 
@@ -322,7 +322,7 @@ def main() -> None:
     page = Page()
     draw_images(page, model.reduce(data.shots)[-1], scales[-1][1])
     draw_pyramid(page, [scale[1] for scale in scales])
-    draw_canvases(page, scales[1][1])
+    draw_canvases(page, scales[3][1])  # small enough for a canvas to show what is reflected
     draw_discriminator(page, scales[-1][1], -votes[1], float(-votes[1].min()))
     draw_votes(page, scales[-1][1], votes.exp(), choose_patches(-votes.mean(dim=0), data.mask))
     draw_result(page, maps, prediction.pred_score, limit)

@@ -23,8 +23,8 @@ def deviation_loss(
     """Compute the deviation loss: scores of normal images are like the prior's, those of anomalies far above.
 
     Scores are counted in standard deviations from the mean of scores drawn from the prior. Normal images pay their
-    distance from that mean, anomalous ones what they lack to be ``margin`` above it (Pang et al. 2021, Sec. 3; its
-    predecessor at KDD 2019, Eqs. 5-7).
+    distance from that mean, anomalous ones what they lack to be ``margin`` above it (Pang et al. 2021; the loss is
+    that of the authors' earlier deviation networks, KDD 2019).
 
     Args:
         scores (torch.Tensor): Image scores of shape ``(B,)``.
