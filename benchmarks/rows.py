@@ -57,6 +57,9 @@ class Results:
 
         Yields:
             bool: Whether it is ours to do: its row is not there, and no other process is at it.
+
+        Raises:
+            ValueError: If the file has other columns than :data:`COLUMNS`, so that the row could not be appended.
         """
         self._directory.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self._directory / key)
@@ -75,8 +78,7 @@ class Results:
     def keys(self) -> set[str]:
         """Read the keys of all rows."""
         with self._lock():
-            self._repair()
-            if not self.path.exists():
+            if not self._has_header():
                 return set()
             with self.path.open(newline="") as file:
                 return {row["key"] for row in csv.DictReader(file)}
@@ -93,11 +95,8 @@ class Results:
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, COLUMNS)
         with self._lock():
-            self._repair()
-            if not self.path.exists() or not self.path.stat().st_size:
+            if not self._has_header():
                 writer.writeheader()
-            else:
-                self._check_columns()
             writer.writerow(row)
             with self.path.open("a", newline="") as file:
                 file.write(text.getvalue())
@@ -116,9 +115,14 @@ class Results:
         if content and not content.endswith(b"\n"):
             os.truncate(self.path, content.rfind(b"\n") + 1)
 
-    def _check_columns(self) -> None:
+    def _has_header(self) -> bool:
+        """Repair the file, and check the columns that its header names, if it has one."""
+        self._repair()
+        if not self.path.exists() or not self.path.stat().st_size:
+            return False
         with self.path.open(newline="") as file:
             columns = tuple(next(csv.reader(file)))
         if columns != COLUMNS:
             msg = f"results: {self.path} has the columns {', '.join(columns)}; needed are {', '.join(COLUMNS)}"
             raise ValueError(msg)
+        return True

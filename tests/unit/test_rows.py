@@ -50,11 +50,14 @@ def test_what_is_left_of_a_torn_row_is_cut_off(tmp_path: Path, left: int) -> Non
     assert [row["key"] for row in read(results.path)] == ["a", "c"]
 
 
-def test_a_file_of_other_columns_is_left_alone(tmp_path: Path) -> None:
+def test_a_file_of_other_columns_is_left_alone_and_no_run_of_it_begins(tmp_path: Path) -> None:
     path = tmp_path / "results.csv"
     path.write_text("key,colour\na,blue\n")
-    with pytest.raises(ValueError, match=r"results: .* has the columns key, colour; needed are key, dataset"):
+    message = r"results: .* has the columns key, colour; needed are key, dataset"
+    with pytest.raises(ValueError, match=message):
         Results(path).append({"key": "b"})
+    with pytest.raises(ValueError, match=message), Results(path).claim("b"):
+        pytest.fail("the run began")
     assert path.read_text() == "key,colour\na,blue\n"
 
 
