@@ -181,7 +181,8 @@ def make_tables(table: pd.DataFrame) -> list[Table]:
     tables = []
     for (dataset, shots), part in table.groupby(["dataset", "shots"], sort=False):
         order = {category: index for index, category in enumerate(dict.fromkeys(part["category"]))}
-        rows = [_cells(row) for _, row in part.sort_values("category", key=lambda each: each.map(order)).iterrows()]
+        ordered = part.sort_values("category", key=lambda each: each.map(order), kind="stable")
+        rows = [_cells(row) for _, row in ordered.iterrows()]
         header = [name for name in rows[0] if any(row[name] for row in rows)]
         tables.append(Table(make_title(dataset, shots), header, [[row[name] for name in header] for row in rows]))
     return tables

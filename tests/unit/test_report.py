@@ -59,6 +59,16 @@ def test_published_figures_stand_beside_their_own_method(results: Path, tmp_path
     assert "pixel AUROC" not in table
 
 
+def test_models_stand_in_one_order_in_every_class(results: Path, tmp_path: Path) -> None:
+    rows = pd.read_csv(results)
+    classes = ["bottle", "cable", "capsule", "carpet", "grid", "leather"]
+    path = tmp_path / "classes.csv"
+    pd.concat([rows.assign(category=each, key=rows["key"] + each) for each in classes]).to_csv(path, index=False)
+    lines = write_report([path], tmp_path / "report").splitlines()
+    cells = [[each.strip() for each in line.split("|")[1:3]] for line in lines if line.startswith("|")][2:]
+    assert cells == [[each, model] for each in [*classes, "average"] for model in sorted(AUROC)]
+
+
 def test_the_page_needs_no_other_file(results: Path, tmp_path: Path) -> None:
     write_report([results], tmp_path / "report")
     page = (tmp_path / "report" / "index.html").read_text()
