@@ -3,9 +3,9 @@
 
 """What a benchmark run measures beside the metrics: time of scoring, memory, size of the weights, maps to look at."""
 
+import ctypes
 import gc
 import io
-import math
 import re
 import time
 from pathlib import Path
@@ -125,28 +125,27 @@ def choose_examples(samples: pd.DataFrame, number: int) -> list[str]:
     return [str(path) for path in [*dict.fromkeys(defective), paths[0][0]]]
 
 
-def reset_peak_memory() -> bool:
-    """Let the next :func:`read_peak_memory` tell the peak from now on.
-
-    Returns:
-        bool: Whether the system did (Linux can; some containers ignore it): if not, the peak is of the process's whole
-        life.
-    """
+def reset_peak_memory() -> None:
+    """Let the next :func:`read_peak_memory` tell the peak from now on, where the system can (Linux)."""
     gc.collect()
-    if not PEAK_RESET.exists():
-        return False
-    PEAK_RESET.write_text("5")
-    return read_peak_memory() <= 1.05 * _read_status("VmRSS")  # the kernel counts lazily, some pages apart
+    if PEAK_RESET.exists():
+        _give_back_free_memory()
+        PEAK_RESET.write_text("5")
 
 
-def read_peak_memory() -> float:
-    """Read this process's peak of resident memory in MB, of a Linux system."""
-    return _read_status("VmHWM")
+def _give_back_free_memory() -> None:
+    """Give back what was left free in the heap: it would count as resident, and hide what is put there next."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):  # glibc's
+        libc.malloc_trim(0)
 
 
-def _read_status(field: str) -> float:
-    match = re.search(rf"{field}:\s*(\d+) kB", STATUS.read_text())
-    return int(match[1]) * 1024 / 1e6 if match else math.inf
+def read_peak_memory() -> float | None:
+    """Read this process's peak of resident memory in MB; ``None`` where the system does not tell."""
+    if not STATUS.exists():
+        return None
+    match = re.search(r"VmHWM:\s*(\d+) kB", STATUS.read_text())
+    return int(match[1]) * 1024 / 1e6 if match else None
 
 
 def weigh(model: AnomalibModule) -> float:

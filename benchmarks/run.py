@@ -125,7 +125,7 @@ def measure(config: DictConfig, key: str) -> list[dict[str, object]]:
     model = hydra.utils.instantiate(config.model.arguments, evaluator=evaluator, post_processor=False, visualizer=False)
     clock = ScoringClock()
     keeper = MapKeeper(choose_examples(datamodule.test_data.samples, config.examples) if config.trial == 0 else [])
-    knows_peak = reset_peak_memory()
+    reset_peak_memory()
     rows: list[dict[str, object]] = []
     with TemporaryDirectory() as directory:
         engine = Engine(
@@ -146,7 +146,7 @@ def measure(config: DictConfig, key: str) -> list[dict[str, object]]:
             metrics = {name: f"{value:.6f}" for name, value in values.items()}
             name, part = f"{config.model.name} {explanation}".strip(), f"{key}{explanation}"
             rows.append({"key": part, "model": name, **metrics, "test_seconds": f"{clock.seconds:.3f}"})
-    peak_memory = f"{read_peak_memory():.0f}" if knows_peak else None
+    peak_memory = read_peak_memory()
     keeper.save(maps_folder(Path(config.results)) / f"{key}.npz")
     paths = datamodule.train_data.samples["image_path"]
     common = {
@@ -157,7 +157,7 @@ def measure(config: DictConfig, key: str) -> list[dict[str, object]]:
         "trial": config.trial,
         "fit_seconds": f"{fitted - start:.3f}",
         "test_images": len(datamodule.test_data),
-        "memory_megabytes": peak_memory,
+        "memory_megabytes": None if peak_memory is None else f"{peak_memory:.0f}",
         "weights_megabytes": f"{weigh(model):.3f}",
         "pretrained": config.model.pretrained,
         "threads": torch.get_num_threads(),
