@@ -29,10 +29,14 @@ FEW_CLASSES = 16
 
 
 def log_softmax(logits: torch.Tensor) -> torch.Tensor:
-    """Compute log-probabilities over the channels of ``logits``, shape ``(N, C, h, w)``: float32, ``(N, h, w, C)``."""
+    """Compute log-probabilities over the channels of ``logits``, shape ``(N, C, h, w)``: ``(N, h, w, C)``.
+
+    They are float32, or float64 where the logits are.
+    """
+    dtype = torch.promote_types(logits.dtype, torch.float32)
     if logits.shape[1] < FEW_CLASSES:
-        return logits.float().log_softmax(dim=1).permute(0, 2, 3, 1)
-    return logits.permute(0, 2, 3, 1).float().log_softmax(dim=-1)
+        return logits.log_softmax(dim=1, dtype=dtype).permute(0, 2, 3, 1)
+    return logits.permute(0, 2, 3, 1).log_softmax(dim=-1, dtype=dtype)
 
 
 @dataclass(frozen=True)

@@ -85,11 +85,11 @@ class _SetCrossEntropy(torch.autograd.Function):
         """
         votes = log_softmax(logits)
         log_probabilities = votes.reshape(-1, *targets.shape)
-        negative_targets = -targets
+        negative_targets = -targets.to(log_probabilities.dtype)
         loss = (log_probabilities.flatten(1) @ negative_targets.flatten()).sum()
         # The softmax times the number of targets, less the targets.
         gradient = torch.ops.aten._log_softmax_backward_data(  # noqa: SLF001
-            negative_targets.expand_as(log_probabilities), log_probabilities, -1, torch.float32
+            negative_targets.expand_as(log_probabilities), log_probabilities, -1, log_probabilities.dtype
         )
         ctx.save_for_backward(gradient.to(logits.dtype).view(votes.shape).permute(0, 3, 1, 2))
         return loss

@@ -69,7 +69,6 @@ class HtdgmModel(nn.Module):
 
     is_trained: torch.Tensor
     num_shots: torch.Tensor
-    fixed_noise: torch.Tensor
     noise_amplitudes: torch.Tensor
 
     def __init__(
@@ -104,6 +103,7 @@ class HtdgmModel(nn.Module):
         check_choice("vote", vote, get_args(Vote))
         check_choice("equalization", equalization, get_args(Equalization))
         check_choice("precision", precision, get_args(Precision))
+        self.k_shot = k_shot
         self.adversarial = adversarial
         self.members = members
         self.vote = vote
@@ -124,7 +124,8 @@ class HtdgmModel(nn.Module):
         self.anomaly_map_generator = AnomalyMapGenerator(localization, image_size)
         self.register_buffer("is_trained", torch.tensor(False))  # noqa: FBT003
         self.register_buffer("num_shots", torch.tensor(0))
-        self.register_buffer("fixed_noise", torch.zeros(k_shot, 3, sizes[0], sizes[0]))
+        for scale, size in enumerate(sizes if adversarial else []):
+            self.register_buffer(f"fixed_noise_{scale}", torch.zeros(k_shot, 3, size, size))
         self.register_buffer("noise_amplitudes", torch.zeros(len(sizes), k_shot))
         self.requires_grad_(False)  # noqa: FBT003  # until it is trained
 
@@ -249,41 +250,72 @@ class HtdgmModel(nn.Module):
         Args:
             shots (torch.Tensor): Index of the training image that each is modelled on, shape ``(B,)``.
             num_scales (int): Number of scales, from the coarsest.
-            source (torch.Generator | None): Source of the noise, on the CPU; ``None`` takes the fixed noise at the
-                coarsest scale and none above, which reconstructs the training images.
+            source (torch.Generator | None): Source of the noise, on the CPU; ``None`` takes the fixed noise, which
+                reconstructs the training images.
 
         Returns:
             list[torch.Tensor]: For each scale, coarse to fine, images of shape ``(B, 3, size, size)``.
         """
         images: list[torch.Tensor] = []
         for scale in range(num_scales):
-            previous = self.pyramid.upsample(images[-1], scale - 1) if images else None
-            images.append(self.generate_scale(scale, previous, shots, source))
+            noise = self.fixed_noise(scale)[shots] if source is None else self.draw_noise(scale, len(shots), source)
+            images.append(self.generate_scale(scale, noise, self.enlarge(images[-1:], scale, noise), shots))
         return images
 
+    def enlarge(self, coarser: Sequence[torch.Tensor], scale: int, noise: torch.Tensor) -> torch.Tensor:
+        """Make of the images of the scale before what a scale starts from.
+
+        Args:
+            coarser (Sequence[torch.Tensor]): The images of the scale before, of shape ``(B, 3, size, size)``; none at
+                the coarsest scale.
+            scale (int): Index of the scale that starts.
+            noise (torch.Tensor): Its noise, whose shape the result has.
+
+        Returns:
+            torch.Tensor: Images of the size of this scale, in [-1, 1] before they were enlarged: what a generator
+            overdoes must not grow from scale to scale. Zeros at the coarsest scale.
+        """
+        if not coarser:
+            return torch.zeros_like(noise)
+        return self.pyramid.upsample(coarser[0].clamp(-1, 1), scale - 1)
+
+    def fixed_noise(self, scale: int) -> torch.Tensor:
+        """Return the noise of one scale that the training images are reconstructed from, shape ``(k, 3, size, size)``."""
+        noise: torch.Tensor = getattr(self, f"fixed_noise_{scale}")
+        return noise
+
+    def draw_noise(self, scale: int, num_images: int, source: torch.Generator) -> torch.Tensor:
+        """Draw noise from N(0, 1) for one scale; at the coarsest it is the same in all channels, as in the authors' code.
+
+        Args:
+            scale (int): Index of the scale.
+            num_images (int): Number of images ``B``.
+            source (torch.Generator): Source of randomness, on the CPU.
+
+        Returns:
+            torch.Tensor: Noise of shape ``(B, 3, size, size)``, on the device of the model.
+        """
+        size, channels = self.pyramid.sizes[scale], 3 if scale else 1
+        noise = torch.randn(num_images, channels, size, size, generator=source).expand(-1, 3, -1, -1)
+        return noise.to(self.num_shots.device, non_blocking=True)
+
     def generate_scale(
-        self, scale: int, previous: torch.Tensor | None, shots: torch.Tensor, source: torch.Generator | None
+        self, scale: int, noise: torch.Tensor, previous: torch.Tensor, shots: torch.Tensor
     ) -> torch.Tensor:
         """Generate images of one scale.
 
         Args:
             scale (int): Index of the scale.
-            previous (torch.Tensor | None): The images of the scale before, upsampled; ``None`` at the coarsest scale.
+            noise (torch.Tensor): Noise from N(0, 1) of shape ``(B, 3, size, size)``; the scale's amplitude is applied
+                to it here.
+            previous (torch.Tensor): What :meth:`enlarge` makes of the scale before, of the same shape.
             shots (torch.Tensor): Index of the training image that each is modelled on, shape ``(B,)``.
-            source (torch.Generator | None): Source of the noise, as in :meth:`generate`.
 
         Returns:
             torch.Tensor: Images of shape ``(B, 3, size, size)``.
         """
-        size = self.pyramid.sizes[scale]
-        if source is None:
-            noise = self.fixed_noise[shots] if previous is None else torch.zeros_like(previous)
-        else:
-            noise = draw_noise(len(shots), size, source, same_in_all_channels=previous is None)
-            noise = noise.to(shots.device, non_blocking=True) * self.noise_amplitudes[scale, shots][:, None, None, None]
-        images: torch.Tensor = self.generators[scale](
-            noise, torch.zeros_like(noise) if previous is None else previous, shots, self.dtype
-        )
+        amplitudes = self.noise_amplitudes[scale, shots][:, None, None, None]
+        images: torch.Tensor = self.generators[scale](amplitudes * noise, previous, shots, self.dtype)
         return images
 
     def _require_training(self) -> None:
@@ -297,21 +329,3 @@ class HtdgmModel(nn.Module):
         if not self.adversarial:
             msg = "fake_weight: the model was trained with 0, without generators; sampling needs a positive fake_weight"
             raise RuntimeError(msg)
-
-
-def draw_noise(
-    num_images: int, size: int, source: torch.Generator, *, same_in_all_channels: bool = False
-) -> torch.Tensor:
-    """Draw noise from N(0, 1).
-
-    Args:
-        num_images (int): Number of images ``B``.
-        size (int): Side of the images in pixels.
-        source (torch.Generator): Source of randomness, on the CPU.
-        same_in_all_channels (bool): Whether one channel is drawn and repeated, as at the coarsest scale.
-
-    Returns:
-        torch.Tensor: Noise of shape ``(B, 3, size, size)``.
-    """
-    channels = 1 if same_in_all_channels else 3
-    return torch.randn(num_images, channels, size, size, generator=source).expand(-1, 3, -1, -1)

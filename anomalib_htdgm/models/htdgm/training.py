@@ -13,7 +13,7 @@ from anomalib_htdgm.validation import check_integer, check_number
 
 from .loss import TransformationLoss, reconstruction_loss
 from .networks import RECEPTIVE_FIELD, Discriminator, Generator, initialize
-from .torch_model import HtdgmModel, draw_noise
+from .torch_model import HtdgmModel
 
 BETAS = (0.5, 0.999)
 DECAY = 0.1
@@ -21,6 +21,8 @@ DISCRIMINATOR_DECAY_ITERATION = 500
 """Iteration of a scale after which the discriminator learns at a tenth of its rate, as in the authors' code. The
 generator's turn comes after 1000 iterations, which is where the published training ends."""
 GENERATOR_DECAY_ITERATION = 1000
+NOISE_SHARE = 0.1
+"""Amplitude of a scale's noise beside the mean absolute error of the enlarged reconstruction, as in the authors' code."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class Training:
         Raises:
             ValueError: If the images cannot be trained on, or the model lacks the generators or has no use for them.
         """
-        _check(images, len(model.fixed_noise))
+        _check(images, model.k_shot)
         if (self.fake_weight > 0) != model.adversarial:
             which = "with" if model.adversarial else "without"
             msg = f"fake_weight: got {self.fake_weight!r} for a model {which} generators; only 0 goes without them"
@@ -124,7 +126,8 @@ class Training:
     ) -> Iterator[TrainingStep]:
         model.is_trained.fill_(False)  # noqa: FBT003
         model.num_shots.fill_(len(images))
-        model.fixed_noise.zero_()
+        for scale in range(len(model.generators)):
+            model.fixed_noise(scale).zero_()
         model.noise_amplitudes.zero_()
         for scale, real in enumerate(model.reduce(images, training=True)):
             for member in range(model.members):
@@ -201,22 +204,27 @@ class _ScaleTrainer:
             self.shots = torch.arange(len(real), device=real.device)
             self.generator = model.generators[scale].train()
             self.generator_optimizer = optimizers[len(model.discriminators) + scale]
-            if scale == 0:
-                model.fixed_noise[: len(real)] = draw_noise(
-                    len(real), real.shape[-1], source, same_in_all_channels=True
-                )
-            self.reconstruction_input = self._previous(None)
+            self.fixed_noise = model.draw_noise(scale, len(real), source)
+            model.fixed_noise(scale)[: len(real)] = self.fixed_noise
+            self.enlarged_reconstructions = self._enlarge_previous(self.fixed_noise, None)
             model.noise_amplitudes[scale, : len(real)] = self._noise_amplitudes()
 
     def step(self, iteration: int) -> dict[str, torch.Tensor]:
         """Do one iteration: steps of the discriminator, then steps of the generator."""
         self._decay_rates(iteration)
         losses: dict[str, torch.Tensor] = {}
+        if not self.model.adversarial:
+            for _ in range(self.training.discriminator_steps):
+                losses |= self._step_discriminator()
+            return losses
+        # As in the authors' code, all steps of an iteration share this scale's noise, and the generator's steps the
+        # images that the discriminator's last step started from.
+        noise = self.model.draw_noise(self.scale, len(self.shots), self.source)
         for _ in range(self.training.discriminator_steps):
-            losses |= self._step_discriminator()
-        if self.model.adversarial:
-            for _ in range(self.training.generator_steps):
-                losses |= self._step_generator()
+            previous = self._enlarge_previous(noise, self.source)
+            losses |= self._step_discriminator(noise, previous)
+        for _ in range(self.training.generator_steps):
+            losses |= self._step_generator(noise, previous)
         return losses
 
     def finish(self) -> None:
@@ -227,27 +235,26 @@ class _ScaleTrainer:
         if self.model.adversarial:
             self.generator.eval()
 
-    def _step_discriminator(self) -> dict[str, torch.Tensor]:
-        """Learn to tell the transformations of real patches, and real from generated patches (Eqs. 4-6)."""
+    def _step_discriminator(self, *inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Learn to tell the transformations of real patches, and real from patches generated of inputs (Eqs. 4-6)."""
         self.discriminator_optimizer.zero_grad()
         loss = self.loss(_drain(self.discriminator(self.real_canvases)))
         loss.backward()
         losses = {"discriminator_loss": loss.detach()}
-        if self.model.adversarial:
+        if inputs:
             with torch.no_grad():
-                fake = self._generate()
+                fake = self._generate(*inputs)
             fake_loss = self.loss.fake(_drain(self.discriminator(self._draw(fake))))
             (self.training.fake_weight * fake_loss).backward()
             losses["fake_loss"] = fake_loss.detach()
         self.discriminator_optimizer.step()
         return losses
 
-    def _step_generator(self) -> dict[str, torch.Tensor]:
+    def _step_generator(self, noise: torch.Tensor, previous: torch.Tensor) -> dict[str, torch.Tensor]:
         """Learn to generate patches whose transformation is told, and to reconstruct (Eqs. 7-11)."""
         self.discriminator.requires_grad_(False)  # noqa: FBT003  # only its input's gradient is needed
-        loss = self.loss(_drain(self.discriminator(self._draw(self._generate()))))
-        reconstructions = self.model.generate_scale(self.scale, self.reconstruction_input, self.shots, None)
-        reconstruction = reconstruction_loss(reconstructions, self.real)
+        loss = self.loss(_drain(self.discriminator(self._draw(self._generate(noise, previous)))))
+        reconstruction = reconstruction_loss(self._generate(self.fixed_noise, self.enlarged_reconstructions), self.real)
         self.generator_optimizer.zero_grad()
         (loss + self.training.reconstruction_weight * reconstruction).backward()
         self.generator_optimizer.step()
@@ -264,21 +271,24 @@ class _ScaleTrainer:
     def _draw(self, images: torch.Tensor) -> list[torch.Tensor]:
         return self.canvases.draw(images, self.model.dtype)
 
-    def _generate(self) -> torch.Tensor:
-        return self.model.generate_scale(self.scale, self._previous(self.source), self.shots, self.source)
+    def _generate(self, noise: torch.Tensor, previous: torch.Tensor) -> torch.Tensor:
+        return self.model.generate_scale(self.scale, noise, previous, self.shots)
 
     @torch.no_grad()
-    def _previous(self, source: torch.Generator | None) -> torch.Tensor | None:
+    def _enlarge_previous(self, noise: torch.Tensor, source: torch.Generator | None) -> torch.Tensor:
         """Generate the images of the scale before, whose networks are finished, and enlarge them."""
-        if self.scale == 0:
-            return None
-        return self.model.pyramid.upsample(self.model.generate(self.shots, self.scale, source)[-1], self.scale - 1)
+        coarser = self.model.generate(self.shots, self.scale, source)
+        return self.model.enlarge(coarser[-1:], self.scale, noise)
 
     def _noise_amplitudes(self) -> torch.Tensor:
-        """Measure how far each reconstruction is from its image: the RMSE is the amplitude of the noise."""
-        if self.reconstruction_input is None:
+        """Choose the amplitude of the noise by how far each enlarged reconstruction is from its image.
+
+        The whole distance, the paper's choice, is too much: batch-norm statistics of such noise do not suit the
+        reconstructions, whose distance, and so the noise, then grows from scale to scale.
+        """
+        if self.scale == 0:
             return torch.ones(len(self.real), device=self.real.device)
-        return (self.reconstruction_input - self.real).square().mean(dim=(1, 2, 3)).sqrt()
+        return NOISE_SHARE * (self.enlarged_reconstructions - self.real).abs().mean(dim=(1, 2, 3))
 
 
 def _drain(tensors: list[torch.Tensor]) -> Iterator[torch.Tensor]:
