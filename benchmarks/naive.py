@@ -16,7 +16,7 @@ from torch.optim import Adam
 
 from anomalib_htdgm.models.htdgm.blocks import NEGATIVE_SLOPE
 from anomalib_htdgm.models.htdgm.networks import MARGIN, Discriminator, Generator
-from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel, draw_noise
+from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
 from anomalib_htdgm.models.htdgm.training import BETAS, Training
 from anomalib_htdgm.models.htdgm.transformations import shift_length
 
@@ -54,6 +54,7 @@ class NaiveTraining:
             Adam(each.parameters(), lr=training.learning_rate, betas=BETAS)
             for each in (self.discriminator, self.generator)
         )
+        self.fixed_noise, self.previous_of_fixed_noise = self._draw_noise(scale), self._previous()
 
     def step(self) -> dict[str, torch.Tensor]:
         """Do one iteration: steps of the discriminator, then steps of the generator.
@@ -63,14 +64,16 @@ class NaiveTraining:
         """
         classes = torch.arange(len(self.model.transformations))
         fake_class = torch.full_like(classes, len(classes))
+        noise = self._draw_noise(self.scale)
         for _ in range(self.training.discriminator_steps):
-            fake = self._sample().detach()
+            previous = self._previous()
+            fake = generate(self.generator, noise, previous).detach()
             real_loss = self._cross_entropy(self.real, classes)
             fake_loss = self._cross_entropy(fake, fake_class)
             _descend(self.discriminator_optimizer, real_loss + self.training.fake_weight * fake_loss)
         for _ in range(self.training.generator_steps):
-            loss = self._cross_entropy(self._sample(), classes)
-            reconstruction = generate(self.generator, torch.zeros_like(self.real), self._previous())
+            loss = self._cross_entropy(generate(self.generator, noise, previous), classes)
+            reconstruction = generate(self.generator, self.fixed_noise, self.previous_of_fixed_noise)
             loss = loss + self.training.reconstruction_weight * F.mse_loss(reconstruction, self.real)
             _descend(self.generator_optimizer, loss)
         return {"discriminator_loss": real_loss.detach(), "fake_loss": fake_loss.detach()}
@@ -80,18 +83,16 @@ class NaiveTraining:
         votes = convolve(self.discriminator, transformed).flatten(2)
         return F.cross_entropy(votes, classes[:, None].expand(-1, votes.shape[-1]))
 
-    def _sample(self) -> torch.Tensor:
-        noise = draw_noise(1, self.real.shape[-1], torch.default_generator)
-        return generate(self.generator, noise, self._previous())
+    def _draw_noise(self, scale: int) -> torch.Tensor:
+        return self.model.draw_noise(scale, 1, torch.default_generator)
 
     @torch.no_grad()
     def _previous(self) -> torch.Tensor:
         """Generate a random image of the scale before, enlarged; nothing at the coarsest scale."""
-        previous = torch.zeros_like(self.model.fixed_noise[:1])
+        previous = torch.zeros_like(self._draw_noise(0))
         for scale in range(self.scale):
-            noise = draw_noise(1, previous.shape[-1], torch.default_generator)
-            image = generate(self.model.generators[scale].eval(), noise, previous)
-            previous = self.model.pyramid.upsample(image, scale)
+            image = generate(self.model.generators[scale].eval(), self._draw_noise(scale), previous)
+            previous = self.model.pyramid.upsample(image.clamp(-1, 1), scale)
         return previous
 
 

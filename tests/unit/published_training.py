@@ -4,10 +4,11 @@
 """The published training, plain and slow: the oracle of `test_published_training.py`.
 
 Every transformed image is made and seen by itself; networks are PyTorch's modules, gradients autograd's, and the type
-is PyTorch's default. Facts are the paper's and, where it leaves them open, those of the authors' code. Random numbers come in this
-order. Each scale: the discriminator's weights and the generator's, unless they are handed on (convolutions, then batch
-norms), and the fixed noise. Each iteration: the noise of the scale and, for each step of the discriminator, that of the
-coarser scales.
+is PyTorch's default. Facts are the paper's and, where it leaves them open, those of the authors' code.
+
+Random numbers come in this order. Each scale: the discriminator's weights and the generator's, unless they are handed
+on (convolutions, then batch norms), and the fixed noise. Each iteration: the noise of the scale and, for each step of
+the discriminator, that of the coarser scales.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,9 @@ from torch.optim.lr_scheduler import MultiStepLR
 def make_network(in_channels: int, width: int, out_channels: int) -> nn.Sequential:
     """Make five convolutions; batch norm and LeakyReLU follow all but the last."""
     channels = [in_channels, width, width, width, width]
-    blocks = ((nn.Conv2d(*pair, 3, bias=False), nn.BatchNorm2d(pair[1]), nn.LeakyReLU(0.2)) for pair in pairwise(channels))
+    blocks = (
+        (nn.Conv2d(*pair, 3, bias=False), nn.BatchNorm2d(pair[1]), nn.LeakyReLU(0.2)) for pair in pairwise(channels)
+    )
     return nn.Sequential(*chain.from_iterable(blocks), nn.Conv2d(width, out_channels, 3))
 
 

@@ -59,9 +59,7 @@ def test_losses_and_networks_are_those_of_the_twin(
         iterations=10, discriminator_steps=3, generator_steps=3, fake_weight=1.0, reestimate_statistics=False
     )
     twin = PublishedTraining(images, model.pyramid.sizes, [each.width for each in model.discriminators], seed=3)
-    losses = [
-        {name: loss.item() for name, loss in step.losses.items()} for step in training.run(model, images, seed=3)
-    ]
+    losses = [{name: loss.item() for name, loss in step.losses.items()} for step in training.run(model, images, seed=3)]
     expected = list(twin.run(10))
     assert len(losses) == len(expected) == 20
     assert expected[19]["discriminator_loss"] < 0.9 * expected[0]["discriminator_loss"]

@@ -280,12 +280,12 @@ class HtdgmModel(nn.Module):
         return self.pyramid.upsample(coarser[0].clamp(-1, 1), scale - 1)
 
     def fixed_noise(self, scale: int) -> torch.Tensor:
-        """Return the noise of one scale that the training images are reconstructed from, shape ``(k, 3, size, size)``."""
+        """Return the noise that a scale reconstructs the training images from, shape ``(k_shot, 3, size, size)``."""
         noise: torch.Tensor = getattr(self, f"fixed_noise_{scale}")
         return noise
 
     def draw_noise(self, scale: int, num_images: int, source: torch.Generator) -> torch.Tensor:
-        """Draw noise from N(0, 1) for one scale; at the coarsest it is the same in all channels, as in the authors' code.
+        """Draw noise from N(0, 1) for one scale; at the coarsest it is the same in all channels (authors' code).
 
         Args:
             scale (int): Index of the scale.

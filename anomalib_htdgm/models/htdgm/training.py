@@ -22,7 +22,7 @@ DISCRIMINATOR_DECAY_ITERATION = 500
 generator's turn comes after 1000 iterations, which is where the published training ends."""
 GENERATOR_DECAY_ITERATION = 1000
 NOISE_SHARE = 0.1
-"""Amplitude of a scale's noise beside the mean absolute error of the enlarged reconstruction, as in the authors' code."""
+"""Amplitude of a scale's noise over the mean absolute error of the enlarged reconstruction (authors' code)."""
 
 
 @dataclass(frozen=True)
