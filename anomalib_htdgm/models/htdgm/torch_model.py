@@ -16,7 +16,7 @@ Example:
 """
 
 from collections.abc import Sequence
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from anomalib.data import InferenceBatch
@@ -317,6 +317,14 @@ class HtdgmModel(nn.Module):
         amplitudes = self.noise_amplitudes[scale, shots][:, None, None, None]
         images: torch.Tensor = self.generators[scale](amplitudes * noise, previous, shots, self.dtype)
         return images
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
+        """Load what was saved when there was fixed noise at the coarsest scale only, and none above."""
+        older = state_dict.pop(f"{prefix}fixed_noise", None)
+        if older is not None and self.adversarial:
+            finer = {scale: torch.zeros_like(self.fixed_noise(scale)) for scale in range(1, len(self.generators))}
+            state_dict |= {f"{prefix}fixed_noise_{scale}": noise for scale, noise in {0: older, **finer}.items()}
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _require_training(self) -> None:
         # An exported graph cannot hold this question, and a trained model answers it at export.
