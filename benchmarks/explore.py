@@ -8,7 +8,7 @@
 
 ``--set`` gives arguments of HtdgmModel and Training. No Engine: images come in their own size, the model's
 votes are kept, and each way of scoring is an AUROC in percent, mean and standard deviation over classes and seeds. A
-seed draws the training images and the weights. Ways of scoring:
+seed draws the training images and the weights; ``--files`` names the training images instead. Ways of scoring:
 
 * ``<vote> <fraction>``: the model's own score, of the most anomalous fraction of patches;
 * ``<vote> <fraction> scale <i>``, ``<vote> <fraction> scales 0-<i>``: of some of the scales only;
@@ -48,6 +48,19 @@ def load(options: argparse.Namespace, category: str) -> AnomalibDataModule:
     dataset = {"cifar10": "CIFAR10", "mnist": "MNIST", "fashion_mnist": "FashionMNIST"}[options.data]
     per_class = options.images_per_class
     return OneClass(dataset, category, options.root, options.arrays, test_images_per_class=per_class)  # type: ignore[arg-type]
+
+
+def draw(options: argparse.Namespace, category: str, seed: int) -> AnomalibDataModule:
+    """Draw the training images of one class, or choose those that are named."""
+    datamodule = load(options, category)
+    if not options.files:
+        datamodule = FewShot(datamodule, k_shot=options.shots, seed=seed)
+    datamodule.prepare_data()
+    datamodule.setup()
+    if options.files:
+        names = [Path(path).name for path in datamodule.train_data.samples["image_path"]]
+        datamodule.train_data.subsample([names.index(name) for name in options.files], inplace=True)
+    return datamodule
 
 
 def read(dataset: AnomalibDataset) -> torch.Tensor:
@@ -110,9 +123,7 @@ def run(options: argparse.Namespace, arguments: dict[str, Any]) -> Iterator[dict
     of_model = {name: arguments[name] for name in arguments if name not in of_training}
     training = Training(**of_training)
     for category, seed in itertools.product(options.classes, options.seeds):
-        datamodule = FewShot(load(options, category), k_shot=options.shots, seed=seed)
-        datamodule.prepare_data()
-        datamodule.setup()
+        datamodule = draw(options, category, seed)
         shots, images = read(datamodule.train_data), read(datamodule.test_data)
         size = (images.shape[-2], images.shape[-1])
         model = HtdgmModel(size, len(shots), adversarial=training.fake_weight > 0, **of_model)
@@ -131,6 +142,7 @@ def main() -> None:
     parser.add_argument("--arrays", type=Path, help=".npz file of the images, see OneClass")
     parser.add_argument("--classes", nargs="+", required=True)
     parser.add_argument("--shots", type=int, default=1)
+    parser.add_argument("--files", nargs="+", help="names of the training images, in place of a draw")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--images-per-class", type=int, default=25, help="of the test set")
     parser.add_argument("--threads", type=int, default=1)
