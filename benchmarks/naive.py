@@ -54,7 +54,8 @@ class NaiveTraining:
             Adam(each.parameters(), lr=training.learning_rate, betas=BETAS)
             for each in (self.discriminator, self.generator)
         )
-        self.fixed_noise, self.previous_of_fixed_noise = self._draw_noise(scale), self._previous()
+        self.fixed_noise = self._draw_noise(scale)[:, :1].expand_as(self.real)
+        self.previous_of_fixed_noise = self._previous()
 
     def step(self) -> dict[str, torch.Tensor]:
         """Do one iteration: steps of the discriminator, then steps of the generator.

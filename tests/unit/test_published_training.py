@@ -3,21 +3,26 @@
 
 """Training with generators is the published training: a plain, slow twin takes the same steps."""
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F  # noqa: N812
 
 from anomalib_htdgm.models.htdgm import canvases
 from anomalib_htdgm.models.htdgm.networks import Discriminator, Generator
 from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
 from anomalib_htdgm.models.htdgm.training import Training
 
-from .published_training import PublishedTraining
 from .textures import shingles
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from published import PublishedTraining  # noqa: E402
 
 
 @pytest.fixture
@@ -28,6 +33,10 @@ def float64(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(default)
+
+
+def resize(images: torch.Tensor, size: int) -> torch.Tensor:
+    return F.interpolate(images, (size, size), mode="bicubic", antialias=True)
 
 
 def modules_of(network: Discriminator | Generator) -> list[nn.Module]:
@@ -58,7 +67,8 @@ def test_losses_and_networks_are_those_of_the_twin(
     training = Training(
         iterations=10, discriminator_steps=3, generator_steps=3, fake_weight=1.0, reestimate_statistics=False
     )
-    twin = PublishedTraining(images, model.pyramid.sizes, [each.width for each in model.discriminators], seed=3)
+    reals = [resize(images, size) for size in model.pyramid.sizes]
+    twin = PublishedTraining(reals, [each.width for each in model.discriminators], resize, seed=3)
     losses = [{name: loss.item() for name, loss in step.losses.items()} for step in training.run(model, images, seed=3)]
     expected = list(twin.run(10))
     assert len(losses) == len(expected) == 20

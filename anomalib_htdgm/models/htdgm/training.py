@@ -204,7 +204,8 @@ class _ScaleTrainer:
             self.shots = torch.arange(len(real), device=real.device)
             self.generator = model.generators[scale].train()
             self.generator_optimizer = optimizers[len(model.discriminators) + scale]
-            self.fixed_noise = model.draw_noise(scale, len(real), source)
+            # As in the authors' code, one channel for all channels of all images: their index tells these apart.
+            self.fixed_noise = model.draw_noise(scale, len(real), source)[:1, :1].expand_as(real)
             model.fixed_noise(scale)[: len(real)] = self.fixed_noise
             self.enlarged_reconstructions = self._enlarge_previous(self.fixed_noise, None)
             model.noise_amplitudes[scale, : len(real)] = self._noise_amplitudes()
