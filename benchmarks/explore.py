@@ -7,14 +7,18 @@
     python benchmarks/explore.py mvtec --root MVTEC_AD --classes bottle --seeds 0 1 2 3 4 --set iterations=15
 
 ``--set`` gives arguments of HtdgmModel and Training. No Engine: images come in their own size, the model's
-votes are kept, and each way of scoring is an AUROC in percent, mean and standard deviation over classes and seeds. A
-seed draws the training images and the weights; ``--files`` names the training images instead. Ways of scoring:
+votes are kept, and each way of scoring is an AUROC in percent: mean and standard deviation over classes and seeds, and
+the mean of each class. A seed draws the training images and the weights; ``--files`` names the training images instead.
+Ways of scoring:
 
 * ``<vote> <fraction>``: the model's own score, of the most anomalous fraction of patches;
 * ``<vote> <fraction> scale <i>``, ``<vote> <fraction> scales 0-<i>``: of some of the scales only;
 * ``<vote> <fraction> standardized``: each scale divided by its mean on the training images;
 * ``<vote> <fraction> of the map``: of the pixels of the multi-scale map in place of patches;
 * ``<vote> trimmed <fraction>``: without the most anomalous fraction of patches.
+
+With ``reestimate_statistics=false`` each of these is there three times: with the running averages, ``re-estimated`` on
+the training images after all, and as the mean of ``both`` scores.
 """
 
 import argparse
@@ -33,7 +37,7 @@ from sklearn.metrics import roc_auc_score
 from anomalib_htdgm import FewShot, OneClass, QuickstartTextures
 from anomalib_htdgm.models.htdgm.score import Vote, anomaly_score, patch_anomaly
 from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
-from anomalib_htdgm.models.htdgm.training import Training
+from anomalib_htdgm.models.htdgm.training import Training, share_of
 
 FRACTIONS = (0.01, 0.05, 0.2, 1.0)
 BATCH_SIZE = 16
@@ -102,11 +106,19 @@ def score(model: HtdgmModel, votes: Sequence[torch.Tensor], usual: Sequence[torc
 
 
 @torch.inference_mode()
-def evaluate(model: HtdgmModel, shots: torch.Tensor, images: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
-    """Compute the AUROC of every way of scoring, in percent."""
+def score_all(model: HtdgmModel, shots: torch.Tensor, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Score all ``B`` images in every way: for each, scores of shape ``(B,)``."""
     usual = model.votes(shots)
     parts = [score(model, model.votes(batch), usual) for batch in images.split(BATCH_SIZE)]
-    return {name: 100 * float(roc_auc_score(labels, torch.cat([part[name] for part in parts]))) for name in parts[0]}
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def reestimate(model: HtdgmModel, shots: torch.Tensor) -> None:
+    """Give the discriminators of all scales the batch-norm statistics of the training images."""
+    for scale, reduced in enumerate(model.reduce(shots, training=True)):
+        for member, discriminator in enumerate(model.discriminators_of(scale)):
+            share = share_of(member, model.members, reduced)
+            discriminator.reestimate_statistics(model.canvases[scale].draw(share, model.dtype))
 
 
 def run(options: argparse.Namespace, arguments: dict[str, Any]) -> Iterator[dict[str, object]]:
@@ -130,8 +142,14 @@ def run(options: argparse.Namespace, arguments: dict[str, Any]) -> Iterator[dict
         for _ in training.run(model, shots, seed):
             pass
         labels = torch.tensor(datamodule.test_data.samples["label_index"].to_list())
-        for name, value in evaluate(model, shots, images, labels).items():
-            yield {"class": category, "seed": seed, "score": name, "AUROC": value}
+        scores = score_all(model, shots, images)
+        if not training.reestimate_statistics:
+            reestimate(model, shots)
+            others = score_all(model, shots, images)
+            scores |= {f"{name} both": scores[name] + values for name, values in others.items()}
+            scores |= {f"{name} re-estimated": values for name, values in others.items()}
+        for name, values in scores.items():
+            yield {"class": category, "seed": seed, "score": name, "AUROC": 100 * float(roc_auc_score(labels, values))}
 
 
 def main() -> None:
@@ -151,7 +169,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     arguments = {name: yaml.safe_load(value) for name, value in (each.split("=", 1) for each in options.set)}
-    table = pd.DataFrame(run(options, arguments)).groupby("score", sort=False)["AUROC"].agg(["mean", "std"])
+    rows = pd.DataFrame(run(options, arguments))
+    table = rows.groupby("score", sort=False)["AUROC"].agg(["mean", "std"])
+    table = table.join(rows.pivot_table(values="AUROC", index="score", columns="class"))
     print(table[table.index.str.contains(options.contains, regex=False)].round(1).to_string())
 
 
