@@ -12,7 +12,9 @@ resizing images among them; the words are ours. The training alone is the oracle
 
 Printed are, after each scale, the image AUROC in percent of each scale and of all so far: of probabilities, the lowest
 5 %, as published, and of log-probabilities, the lowest 1 %, both with running averages and with statistics re-estimated
-on the training image. Every hundred iterations it prints the first two of the scale at work: how far do they swing?
+on the training image; last, of all with each scale brought to [0, 1] over the test set, which the authors' code prints
+beside the published score. Every hundred iterations it prints the first two of the scale at work: how far do they
+swing?
 """
 
 import argparse
@@ -252,6 +254,12 @@ def reestimate(discriminator: nn.Sequential, images: torch.Tensor) -> nn.Sequent
     return copied
 
 
+def normalize(scores: torch.Tensor) -> torch.Tensor:
+    """Bring scores of all images, shape ``(..., B)``, to [0, 1], as the authors' code does for a second figure."""
+    lowest, highest = scores.aminmax(dim=-1, keepdim=True)
+    return (scores - lowest) / (highest - lowest)
+
+
 def main() -> None:
     """Train, score and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -288,8 +296,9 @@ def main() -> None:
             for statistics, values in scores.items():
                 of_scales = zip(*map(rate, values), strict=True)
                 of_all = rate(torch.stack(values).mean(dim=0))
-                for (vote, part), each, total in zip(SCORES, of_scales, of_all, strict=True):
-                    print(f"{statistics}, {vote} {part}:", *each, "all:", total, flush=True)
+                of_normalized = rate(torch.stack([normalize(each) for each in values]).mean(dim=0))
+                for (vote, part), each, *totals in zip(SCORES, of_scales, of_all, of_normalized, strict=True):
+                    print(f"{statistics}, {vote} {part}:", *each, "all, all normalised:", *totals, flush=True)
 
 
 if __name__ == "__main__":
