@@ -156,10 +156,9 @@ class PublishedTraining:
 
     def generate(self, scale: int, noise: torch.Tensor, previous: torch.Tensor) -> torch.Tensor:
         """Generate images of one scale, of the shape of ``noise`` and of the enlarged images of the scale before."""
-        image = noise * self.amplitudes[scale][:, None, None, None] + previous
+        image = F.pad(noise * self.amplitudes[scale][:, None, None, None] + previous, (5, 5, 5, 5))
         index = torch.arange(len(image)).to(image)[:, None, None, None].expand(-1, 1, *image.shape[2:])
-        inputs = F.pad(torch.cat([image, index], dim=1), (5, 5, 5, 5))
-        return torch.tanh(self.generators[scale](inputs)) + previous
+        return torch.tanh(self.generators[scale](torch.cat([image, index], dim=1))) + previous
 
     @torch.no_grad()
     def generate_coarser(self, scale: int, noises: Sequence[torch.Tensor]) -> torch.Tensor:

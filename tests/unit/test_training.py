@@ -210,12 +210,13 @@ class TestLearning:
         losses = []
         for precision in ("float32", "bfloat16"):
             model = tiny_model(precision=precision, width=16, adversarial=fake_weight > 0, k_shot=2)
-            steps = Training(iterations=30, learning_rate=5e-3, fake_weight=fake_weight).run(model, images)
+            # With generators five times this rate leaves the 30th loss anywhere, by the seed and the last digits.
+            steps = Training(iterations=30, learning_rate=1e-3, fake_weight=fake_weight).run(model, images)
             losses.append([step.losses["discriminator_loss"].item() for step in steps])
             assert {weight.dtype for weight in model.parameters()} == {torch.float32}
         assert losses[0] != losses[1]
-        assert losses[0][29] < 0.7 * losses[0][0]
-        assert losses[1][29] < 0.7 * losses[1][0]
+        assert losses[0][29] < 0.5 * losses[0][0]
+        assert losses[1][29] < 0.5 * losses[1][0]
         assert losses[1][0] == pytest.approx(losses[0][0], rel=1e-3)
 
     def test_transformations_of_an_image_without_structure_cannot_be_told(self) -> None:

@@ -169,16 +169,17 @@ class Generator(nn.Module):
             noise (torch.Tensor): Noise of shape ``(N, 3, H, W)``.
             previous (torch.Tensor): The scale before, upsampled, shape ``(N, 3, H, W)``; zeros at the coarsest scale.
             shots (torch.Tensor): Index of the training image that each is modelled on, shape ``(N,)``. It fills one
-                more input channel.
+                more input channel, padding included.
             dtype (torch.dtype): Type to compute in.
 
         Returns:
             torch.Tensor: Images of shape ``(N, 3, H, W)``; details in [-1, 1] are added to ``previous``.
         """
-        index = shots.to(noise.dtype)[:, None, None, None].expand(-1, 1, *noise.shape[-2:])
-        inputs = torch.cat([noise + previous, index], dim=1).to(dtype, memory_format=torch.channels_last)
+        padded = F.pad(noise + previous, [MARGIN] * 4)
+        index = shots.to(padded.dtype)[:, None, None, None].expand(-1, 1, *padded.shape[-2:])
+        inputs = torch.cat([padded, index], dim=1).to(dtype, memory_format=torch.channels_last)
         first, *others = self.convolutions
-        details = convolve(F.pad(inputs, [MARGIN] * 4), first.weight, None)
+        details = convolve(inputs, first.weight, None)
         for convolution, norm in zip(others, self.norms, strict=True):
             details = convolve(F.leaky_relu_(norm(details), NEGATIVE_SLOPE), convolution.weight, convolution.bias)
         return torch.tanh(details.to(noise.dtype)) + previous
