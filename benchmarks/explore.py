@@ -41,6 +41,8 @@ from anomalib_htdgm.models.htdgm.training import Training, share_of
 
 FRACTIONS = (0.01, 0.05, 0.2, 1.0)
 BATCH_SIZE = 16
+TINY = 1e-12
+"""Least mean of a scale on the training images: after a long training it may be zero."""
 
 
 def load(options: argparse.Namespace, category: str) -> AnomalibDataModule:
@@ -91,7 +93,7 @@ def score(model: HtdgmModel, votes: Sequence[torch.Tensor], usual: Sequence[torc
         for fraction in FRACTIONS:
             name = f"{vote} {fraction}"
             alone = [anomaly_score([scale], fraction) for scale in anomalies]
-            by_training = [anomaly_score([scale], fraction).mean() for scale in usual_anomalies]
+            by_training = [anomaly_score([scale], fraction).mean().clamp(min=TINY) for scale in usual_anomalies]
             scores[name] = torch.stack(alone).mean(dim=0)
             scores[f"{name} of the map"] = anomaly_score([pixels], fraction)
             scores[f"{name} standardized"] = torch.stack(
