@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-htdgm authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The baseline of the speed benchmark does the same work as the model that it is compared with."""
+"""The baseline of the speed benchmark does the same work as the model; every way of scoring gives a number."""
 
 import sys
 from dataclasses import replace
@@ -18,6 +18,7 @@ from .textures import shingles
 pytestmark = pytest.mark.usefixtures("one_thread")
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
+import explore  # noqa: E402
 from naive import NaiveTraining, naive_score, naive_votes  # noqa: E402
 
 
@@ -62,3 +63,12 @@ def test_naive_training_starts_from_the_loss_of_ours_and_learns() -> None:
     for _ in range(20):
         last = naive.step()
     assert last["discriminator_loss"] < 0.95 * first["discriminator_loss"]
+
+
+def test_models_without_a_mistake_on_their_training_image_are_scored_in_every_way() -> None:
+    model = HtdgmModel((64, 64), image_size=16, width=8)
+    for _ in Training(iterations=1).run(model, shingles()):
+        pass
+    votes = model.votes(torch.cat([shingles(), shingles(angle=0.3, seed=1)]))
+    scores = explore.score(model, votes, [torch.zeros_like(each[:1]) for each in votes])
+    assert all(values.isfinite().all() and values[0] != values[1] for values in scores.values())
