@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
+from matplotlib.ticker import NullFormatter
 from PIL import Image
 
 AVERAGE = "average"
@@ -37,6 +38,7 @@ def draw_against(table: pd.DataFrame, column: str, label: str, path: Path) -> No
                 axis.errorbar(line["shots"], line["paper"], line["paper_std"], **style)
         else:
             axis.set_xscale("log")  # a generator's training takes a thousand times as long
+            axis.xaxis.set_minor_formatter(NullFormatter())  # labels between the powers of ten overlap
         axis.set(title=name, xlabel=label, ylabel="image AUROC [%]")
         axis.legend()
         axis.grid(alpha=0.3)
