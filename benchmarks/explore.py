@@ -15,7 +15,11 @@ Ways of scoring:
 * ``<vote> <fraction> scale <i>``, ``<vote> <fraction> scales 0-<i>``: of some of the scales only;
 * ``<vote> <fraction> standardized``: each scale divided by its mean on the training images;
 * ``<vote> <fraction> of the map``: of the pixels of the multi-scale map in place of patches;
-* ``<vote> trimmed <fraction>``: without the most anomalous fraction of patches.
+* ``<vote> trimmed <fraction>``: without the most anomalous fraction of patches;
+* ``memory <fraction>``: the distances to what is remembered;
+* ``<vote> <fraction> combined``: the geometric mean of all sets of transformations and the memory, the model's own score.
+
+With several sets of transformations, the names of ways that are of one of them begin with ``set <i>``.
 
 With ``reestimate_statistics=false`` each of these is there three times: with the running averages, ``re-estimated`` on
 the training images after all, and as the mean of ``both`` scores.
@@ -35,7 +39,7 @@ from anomalib.data import AnomalibDataModule, AnomalibDataset, MVTecAD
 from sklearn.metrics import roc_auc_score
 
 from anomalib_htdgm import FewShot, OneClass, QuickstartTextures
-from anomalib_htdgm.models.htdgm.score import Vote, anomaly_score, patch_anomaly
+from anomalib_htdgm.models.htdgm.score import Vote, anomaly_score, combine, patch_anomaly
 from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
 from anomalib_htdgm.models.htdgm.training import Training, share_of
 
@@ -74,22 +78,45 @@ def read(dataset: AnomalibDataset) -> torch.Tensor:
     return torch.stack([cast("torch.Tensor", dataset[index].image) for index in range(len(dataset))]) * 2 - 1
 
 
-def score(model: HtdgmModel, votes: Sequence[torch.Tensor], usual: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+def score(
+    model: HtdgmModel,
+    votes: Sequence[Sequence[torch.Tensor]],
+    usual: Sequence[Sequence[torch.Tensor]],
+    distances: Sequence[torch.Tensor],
+) -> dict[str, torch.Tensor]:
     """Score images in every way.
 
     Args:
         model (HtdgmModel): The trained model.
-        votes (Sequence[torch.Tensor]): Votes on ``B`` images.
-        usual (Sequence[torch.Tensor]): Votes on the training images.
+        votes (Sequence[Sequence[torch.Tensor]]): Votes on ``B`` images.
+        usual (Sequence[Sequence[torch.Tensor]]): Votes on the training images.
+        distances (Sequence[torch.Tensor]): Distances of the memory on the ``B`` images.
 
     Returns:
         dict[str, torch.Tensor]: For each way of scoring, scores of shape ``(B,)``.
     """
+    scores = {f"memory {fraction}": anomaly_score(distances, fraction) for fraction in FRACTIONS if distances}
+    for index, (of_images, of_training) in enumerate(zip(votes, usual, strict=True)):
+        prefix = f"set {index} " if len(votes) > 1 else ""
+        of_set = score_set(model, index, of_images, of_training)
+        scores |= {f"{prefix}{name}": values for name, values in of_set.items()}
+    for vote, fraction in itertools.product(get_args(Vote), FRACTIONS):
+        parts = [anomaly_score([patch_anomaly(scale, vote) for scale in each], fraction) for each in votes]
+        parts += [anomaly_score(distances, fraction)] if distances else []
+        scores[f"{vote} {fraction} combined"] = combine(parts)
+    return scores
+
+
+def score_set(
+    model: HtdgmModel, index: int, votes: Sequence[torch.Tensor], usual: Sequence[torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Score images in every way by the votes on one set of transformations, as :func:`score` does by all."""
     scores = {}
+    canvases = [model.canvases_of(scale, index) for scale in model.voting_scales]
     for vote in get_args(Vote):
         anomalies = [patch_anomaly(each, vote) for each in votes]
         usual_anomalies = [patch_anomaly(each, vote) for each in usual]
-        pixels = model.anomaly_map_generator(anomalies, model.canvases, (model.pyramid.sizes[-1],) * 2)
+        pixels = model.anomaly_map_generator([anomalies], [canvases], [], (model.pyramid.sizes[-1],) * 2)
         for fraction in FRACTIONS:
             name = f"{vote} {fraction}"
             alone = [anomaly_score([scale], fraction) for scale in anomalies]
@@ -111,16 +138,17 @@ def score(model: HtdgmModel, votes: Sequence[torch.Tensor], usual: Sequence[torc
 def score_all(model: HtdgmModel, shots: torch.Tensor, images: torch.Tensor) -> dict[str, torch.Tensor]:
     """Score all ``B`` images in every way: for each, scores of shape ``(B,)``."""
     usual = model.votes(shots)
-    parts = [score(model, model.votes(batch), usual) for batch in images.split(BATCH_SIZE)]
+    parts = [score(model, model.votes(batch), usual, model.distances(batch)) for batch in images.split(BATCH_SIZE)]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def reestimate(model: HtdgmModel, shots: torch.Tensor) -> None:
     """Give the discriminators of all scales the batch-norm statistics of the training images."""
-    for scale, reduced in enumerate(model.reduce(shots, training=True)):
-        for member, discriminator in enumerate(model.discriminators_of(scale)):
-            share = share_of(member, model.members, reduced)
-            discriminator.reestimate_statistics(model.canvases[scale].draw(share, model.dtype))
+    scales, enlarged = (model.reduce(shots, training=True, enlarged=each) for each in (False, True))
+    for scale, index in itertools.product(range(len(scales)), range(len(model.transformation_sets))):
+        for member, discriminator in enumerate(model.discriminators_of(scale, index)):
+            shares = (share_of(member, model.members, each[scale]) for each in (scales, enlarged))
+            discriminator.reestimate_statistics(model.canvases_of(scale, index).draw(next(shares), model.dtype, next(shares)))
 
 
 def run(options: argparse.Namespace, arguments: dict[str, Any]) -> Iterator[dict[str, object]]:

@@ -9,6 +9,7 @@ those of a model of ours, so the work is the same.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch.nn import functional as F  # noqa: N812
@@ -33,6 +34,10 @@ def generate(network: Generator, noise: torch.Tensor, previous: torch.Tensor) ->
     """Generate one image, shape ``(1, 3, H, W)``, at one scale."""
     index = torch.zeros_like(noise[:, :1])
     return torch.tanh(convolve(network, F.pad(torch.cat([noise + previous, index], dim=1), [MARGIN] * 4))) + previous
+
+
+VOTES_ALONE: dict[str, Any] = {"votes_from": 0, "memory_patches": 0, "standardize": False}
+"""Arguments of a model that does what is written down here: all scales vote, on one set of transformations."""
 
 
 class NaiveTraining:
@@ -63,7 +68,7 @@ class NaiveTraining:
         Returns:
             dict[str, torch.Tensor]: The last steps' losses by name, each a detached scalar.
         """
-        classes = torch.arange(len(self.model.transformations))
+        classes = torch.arange(len(self.model.transformation_sets[0]))
         fake_class = torch.full_like(classes, len(classes))
         noise = self._draw_noise(self.scale)
         for _ in range(self.training.discriminator_steps):
@@ -80,7 +85,7 @@ class NaiveTraining:
         return {"discriminator_loss": real_loss.detach(), "fake_loss": fake_loss.detach()}
 
     def _cross_entropy(self, images: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-        transformed = torch.cat([each.apply(images) for each in self.model.transformations])
+        transformed = torch.cat([each.apply(images) for each in self.model.transformation_sets[0]])
         votes = convolve(self.discriminator, transformed).flatten(2)
         return F.cross_entropy(votes, classes[:, None].expand(-1, votes.shape[-1]))
 
@@ -111,12 +116,14 @@ def naive_votes(model: HtdgmModel, image: torch.Tensor) -> list[torch.Tensor]:
         image (torch.Tensor): One image in [-1, 1], of shape ``(1, 3, H, W)``.
 
     Returns:
-        list[torch.Tensor]: Log-probabilities of the right transformations, as :meth:`HtdgmModel.votes` gives them.
+        list[torch.Tensor]: Log-probabilities of the right transformations, as :meth:`HtdgmModel.votes` gives them for
+        the one set of transformations of the model.
     """
-    index = torch.arange(len(model.transformations))
+    (transformations,) = model.transformation_sets
+    index = torch.arange(len(transformations))
     votes = []
     for reduced, discriminator in zip(model.reduce(image), model.discriminators, strict=True):
-        transformed = torch.cat([each.apply(reduced) for each in model.transformations])
+        transformed = torch.cat([each.apply(reduced) for each in transformations])
         logits = convolve(discriminator, transformed)[:, : len(index)]
         votes.append(logits.log_softmax(dim=1)[index, index][None])
     return votes
@@ -138,7 +145,7 @@ def naive_score(model: HtdgmModel, image: torch.Tensor) -> tuple[torch.Tensor, t
         patches = -votes.flatten(2)
         kept = math.ceil(model.patch_fraction * patches.shape[-1])
         scores.append(patches.topk(kept).values.mean(dim=(1, 2)))
-        pairs = zip(model.transformations, votes.unbind(dim=1), strict=True)
+        pairs = zip(model.transformation_sets[0], votes.unbind(dim=1), strict=True)
         upright = torch.stack([each.invert(-part, shift_length(size)) for each, part in pairs])
         worst = F.pad(upright.amax(dim=0)[None], [MARGIN] * 4)
         maps.append(F.interpolate(worst, (finest, finest), mode="bilinear"))

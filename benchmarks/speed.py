@@ -36,7 +36,7 @@ from anomalib.data import AnomalibDataModule, MVTecAD
 from anomalib.engine import Engine
 from anomalib.metrics import AUROC, Evaluator
 from anomalib.models import Patchcore
-from naive import NaiveTraining, naive_score
+from naive import VOTES_ALONE, NaiveTraining, naive_score
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -134,12 +134,19 @@ def measure_default_training(repeats: int) -> Iterator[Row]:
     """Time the whole training of the torch model with one image and default settings."""
     for transformations in SETS:
         for precision in PRECISIONS:
-            model = HtdgmModel(coarsest_size=COARSEST, transformations=transformations, precision=precision)
+            model = _make_model(transformations, precision)
             train = partial(_train, model, Training())
             operations, limit = count_operations(train), matrix_rate(precision)
             median = time_in_turns({"train": train}, repeats)["train"]
             share = operations / median / limit
             yield {"transformations": transformations, "precision": precision, "train [s]": median, "limit": share}
+
+
+def _make_model(transformations: str, precision: Precision = "auto") -> HtdgmModel:
+    """Make a model of the published scales, from 25 to 64 pixels."""
+    return HtdgmModel(
+        image_size=64, coarsest_size=COARSEST, transformations=transformations, precision=precision, **VOTES_ALONE
+    )
 
 
 def _train(model: HtdgmModel, schedule: Training, num_images: int = 1) -> HtdgmModel:
@@ -152,7 +159,7 @@ def measure_scoring(repeats: int) -> Iterator[Row]:
     """Time score and map of an image, image by image in the obvious way, and by our model in batches of 1 and 32."""
     images = make_images(32, 256)
     for transformations in SETS:
-        model = _train(HtdgmModel(coarsest_size=COARSEST, transformations=transformations), Training(iterations=1))
+        model = _train(_make_model(transformations), Training(iterations=1))
         naive_score(model, images[:1])
         for precision in PRECISIONS:
             model.precision = precision
@@ -169,7 +176,7 @@ def measure_scoring(repeats: int) -> Iterator[Row]:
 def measure_profile(_: int) -> Iterator[Row]:
     """Share the time of training and scoring out among kinds of operations."""
     for transformations in SETS:
-        model = HtdgmModel(coarsest_size=COARSEST, transformations=transformations)
+        model = _make_model(transformations)
         _train(model, Training(iterations=1))
         works: dict[str, Callable[[], object]] = {
             "training": partial(_train, model, Training(iterations=10)),
@@ -255,6 +262,7 @@ def _iterate(
         coarsest_size=size,
         transformations=transformations,
         precision=precision,
+        **VOTES_ALONE,
     )
     run = Training(iterations=repeats + 1).run(model, make_images(shots, size))
     next(run)

@@ -51,7 +51,7 @@ def test_one_patch_is_found_at_every_scale(scale: int, position: tuple[int, int]
     anomalies = no_anomalies(canvases)
     row, column = position
     anomalies[scale][0, 0, row, column] = 1  # the first transformation is the identity
-    (anomaly_map,) = AnomalyMapGenerator("multi_scale", SIZES[-1])(anomalies, canvases, output)
+    (anomaly_map,) = AnomalyMapGenerator("multi_scale", SIZES[-1])([anomalies], [canvases], [], output)
     assert anomaly_map.shape == (1, *output)
     assert_peak(anomaly_map, row + MARGIN, column + MARGIN, SIZES[scale])
 
@@ -63,7 +63,7 @@ def test_one_patch_is_found_at_the_finest_scale(position: tuple[int, int], outpu
     anomalies = no_anomalies(canvases)
     row, column = position
     anomalies[-1][0, 0, row, column] = 1
-    (anomaly_map,) = AnomalyMapGenerator("finest_scale", SIZES[-1])(anomalies, canvases, output)
+    (anomaly_map,) = AnomalyMapGenerator("finest_scale", SIZES[-1])([anomalies], [canvases], [], output)
     assert anomaly_map.shape == (1, *output)
     assert_peak(anomaly_map, row + MARGIN, column + MARGIN, SIZES[-1])
     if output == (41, 41):
@@ -81,7 +81,7 @@ def test_patches_of_transformed_images_are_brought_back(
     anomalies = no_anomalies(canvases)
     row, column = position
     anomalies[-1][0, NAMES.index(name), row, column] = 1
-    (anomaly_map,) = AnomalyMapGenerator(localization, SIZES[-1])(anomalies, canvases, (SIZES[-1],) * 2)
+    (anomaly_map,) = AnomalyMapGenerator(localization, SIZES[-1])([anomalies], [canvases], [], (SIZES[-1],) * 2)
 
     # Where the centre of that patch was before the image was transformed.
     numbered = torch.arange(float(SIZES[-1] ** 2)).view(1, SIZES[-1], SIZES[-1]).expand(3, -1, -1)
@@ -95,7 +95,7 @@ def test_finest_scale_keeps_five_percent_of_each_transformation(size: int, kept:
     canvases = [Canvases(get_transformations("rotations"), size)]
     votes = torch.zeros(2, 4, size - 10, size - 10)
     votes[:, index] = torch.rand(2, size - 10, size - 10, generator=torch.Generator().manual_seed(index)) + 0.1
-    maps = AnomalyMapGenerator("finest_scale", size)([votes], canvases, (size, size))
+    maps = AnomalyMapGenerator("finest_scale", size)([[votes]], [canvases], [], (size, size))
     for anomaly_map, patches in zip(maps, votes[:, index], strict=True):
         assert anomaly_map.count_nonzero() == kept
         found = anomaly_map.flatten().sort(descending=True).values[:kept]
@@ -106,26 +106,26 @@ def test_only_the_finest_of_scales_matters_to_finest_scale() -> None:
     canvases = make_canvases("rotations")
     anomalies = random_anomalies(canvases)
     generator = AnomalyMapGenerator("finest_scale", SIZES[-1])
-    expected = generator(anomalies, canvases, (50, 50))
-    assert torch.equal(generator([10 * each for each in anomalies[:-1]] + anomalies[-1:], canvases, (50, 50)), expected)
-    assert not torch.equal(generator([*anomalies[:-1], anomalies[-1].flip(2)], canvases, (50, 50)), expected)
+    expected = generator([anomalies], [canvases], [], (50, 50))
+    assert torch.equal(generator([[10 * each for each in anomalies[:-1]] + anomalies[-1:]], [canvases], [], (50, 50)), expected)
+    assert not torch.equal(generator([[*anomalies[:-1], anomalies[-1].flip(2)]], [canvases], [], (50, 50)), expected)
 
 
 def test_all_scales_and_the_worst_transformation_matter_to_multi_scale() -> None:
     canvases = make_canvases("rotations")
     anomalies = random_anomalies(canvases)
     generator = AnomalyMapGenerator("multi_scale", SIZES[-1])
-    before = generator(anomalies, canvases, (50, 50))
+    before = generator([anomalies], [canvases], [], (50, 50))
     for scale in range(len(SIZES)):
         changed = [each + 1 if index == scale else each for index, each in enumerate(anomalies)]
-        difference = generator(changed, canvases, (50, 50)) - before
+        difference = generator([changed], [canvases], [], (50, 50)) - before
         assert difference[0, 0, 25, 25].item() == pytest.approx(1 / 3, abs=1e-5)
     # A transformation that is told better than another everywhere makes no difference.
     anomalies = [torch.stack([each[:, 0], *[torch.zeros_like(each[:, 0])] * 3], dim=1) for each in anomalies]
-    expected = generator(anomalies, canvases, (50, 50))
+    expected = generator([anomalies], [canvases], [], (50, 50))
     for each in anomalies:
         each[:, 1:] = each[:, 0].min() / 2
-    assert torch.equal(generator(anomalies, canvases, (50, 50)), expected)
+    assert torch.equal(generator([anomalies], [canvases], [], (50, 50)), expected)
 
 
 @LOCALIZATIONS
@@ -133,18 +133,18 @@ def test_maps_of_a_batch_are_those_of_its_images(localization: Localization) -> 
     canvases = make_canvases("full")
     anomalies = random_anomalies(canvases, num_images=3)
     generator = AnomalyMapGenerator(localization, SIZES[-1])
-    together = generator(anomalies, canvases, (60, 50))
+    together = generator([anomalies], [canvases], [], (60, 50))
     assert together.shape == (3, 1, 60, 50)
     assert together.min() >= 0
     for index in range(3):
-        alone = generator([scale[index : index + 1] for scale in anomalies], canvases, (60, 50))
+        alone = generator([[scale[index : index + 1] for scale in anomalies]], [canvases], [], (60, 50))
         torch.testing.assert_close(alone, together[index : index + 1], atol=1e-6, rtol=0)
 
 
 def test_margin_without_votes_is_not_anomalous() -> None:
     canvases = make_canvases("rotations")
     anomalies = [torch.ones_like(each) for each in no_anomalies(canvases)]
-    (anomaly_map,) = AnomalyMapGenerator("finest_scale", SIZES[-1])(anomalies, canvases, (SIZES[-1],) * 2)
+    (anomaly_map,) = AnomalyMapGenerator("finest_scale", SIZES[-1])([anomalies], [canvases], [], (SIZES[-1],) * 2)
     inside = anomaly_map[0, MARGIN:-MARGIN, MARGIN:-MARGIN]
     assert anomaly_map.sum().item() == pytest.approx(inside.sum().item())
     assert inside.sum().item() == pytest.approx(math.ceil(0.05 * 31**2))

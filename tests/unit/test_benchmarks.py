@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import explore  # noqa: E402
-from naive import NaiveTraining, naive_score, naive_votes  # noqa: E402
+from naive import VOTES_ALONE, NaiveTraining, naive_score, naive_votes  # noqa: E402
 
 
 @pytest.mark.parametrize("transformations", ["full", "rotations"])
@@ -32,13 +32,14 @@ def test_naive_scores_and_maps_are_ours(transformations: str, fake_weight: float
         transformations=transformations,
         adversarial=fake_weight > 0,
         precision="float32",
+        **VOTES_ALONE,
     )
     for _ in Training(iterations=5, fake_weight=fake_weight).run(model, shingles()):
         pass
     image = shingles(angle=0.3, seed=1)
     expected = model(image)
     score, anomaly_map = naive_score(model, image)
-    for votes, expected_votes in zip(naive_votes(model, image), model.votes(image), strict=True):
+    for votes, expected_votes in zip(naive_votes(model, image), *model.votes(image), strict=True):
         torch.testing.assert_close(votes, expected_votes, atol=1e-4, rtol=0)
     torch.testing.assert_close(score, expected.pred_score, atol=1e-4, rtol=0)
     torch.testing.assert_close(anomaly_map, expected.anomaly_map, atol=1e-4, rtol=0)
@@ -54,6 +55,7 @@ def test_naive_training_starts_from_the_loss_of_ours_and_learns() -> None:
         transformations="full",
         adversarial=True,
         precision="float32",
+        **VOTES_ALONE,
     )
     (step,) = schedule.run(model, shingles())  # learns nothing at this rate
     naive = NaiveTraining(replace(schedule, learning_rate=5e-4), model, 0, shingles())
@@ -69,6 +71,9 @@ def test_models_without_a_mistake_on_their_training_image_are_scored_in_every_wa
     model = HtdgmModel((64, 64), image_size=16, width=8)
     for _ in Training(iterations=1).run(model, shingles()):
         pass
-    votes = model.votes(torch.cat([shingles(), shingles(angle=0.3, seed=1)]))
-    scores = explore.score(model, votes, [torch.zeros_like(each[:1]) for each in votes])
+    images = torch.cat([shingles(), shingles(angle=0.3, seed=1)])
+    votes = model.votes(images)
+    flawless = [[torch.zeros_like(scale[:1]) for scale in each] for each in votes]
+    scores = explore.score(model, votes, flawless, model.distances(images))
     assert all(values.isfinite().all() and values[0] != values[1] for values in scores.values())
+    torch.testing.assert_close(scores["log_probability 0.01 combined"], model(images).pred_score)

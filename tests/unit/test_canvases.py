@@ -4,6 +4,7 @@
 """Votes and losses on canvases are those on all transformed images, seen one by one."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,10 +13,16 @@ from torch.nn import functional as F  # noqa: N812
 from anomalib_htdgm.models.htdgm.canvases import Canvases
 from anomalib_htdgm.models.htdgm.loss import TransformationLoss
 from anomalib_htdgm.models.htdgm.networks import MARGIN, Discriminator
-from anomalib_htdgm.models.htdgm.transformations import Transformation, get_transformations, shift_length
+from anomalib_htdgm.models.htdgm.transformations import (
+    Transformation,
+    get_transformations,
+    locate_enlarged_votes,
+    shift_length,
+)
 
 OWN = ["identity", "right", "right+rotate90", "left+rotate90", "flip+up", "flip+down+gray"]
-SETS = pytest.mark.parametrize("transformations", ["full", "grayscale", "rotations", OWN], ids=str)
+DETAILS = ["enlarge", "blur+rotate90", "identity", "enlarge+right+rotate90", "enlarge+left+rotate90", "blur+flip+up+gray"]
+SETS = pytest.mark.parametrize("transformations", ["full", "grayscale", "rotations", "sharpness", OWN, DETAILS], ids=str)
 SIZES = pytest.mark.parametrize("size", [25, 26, 41, 64])
 MakeDiscriminator = Callable[[int], Discriminator]
 MakeImages = Callable[..., torch.Tensor]
@@ -24,8 +31,15 @@ MakeImages = Callable[..., torch.Tensor]
 def naive_logits(
     discriminator: Discriminator, transformations: list[Transformation], images: torch.Tensor
 ) -> list[torch.Tensor]:
-    """Show the discriminator every transformed image."""
-    return [discriminator([each.apply(images)])[0] for each in transformations]
+    """Show the discriminator every transformed image; of votes on an enlarged one take the nearest to those on images."""
+    logits, size = [], images.shape[-1]
+    for each in transformations:
+        votes = discriminator([each.apply(images)])[0]
+        if each.detail == "enlarge":
+            nearest = locate_enlarged_votes(size)
+            votes = votes[..., nearest, :][..., nearest]
+        logits.append(votes)
+    return logits
 
 
 @SETS
@@ -96,18 +110,27 @@ def test_canvases_hold_the_transformed_images(transformations: str | list[str], 
     found = set()
     for group, drawn in zip(canvases.groups, canvases.draw(images), strict=True):
         height, width = drawn.shape[-2:]
-        crops = [(y, x) for y in range(height - 40) for x in range(width - 40)]
         for canvas, transformation in zip(
             group.canvas_indices.flatten().tolist(), group.transformation_indices.flatten().tolist(), strict=True
         ):
             expected = chosen[transformation].apply(images)
             pictures = drawn.unflatten(0, (2, -1))[:, canvas]
-            assert any(torch.equal(pictures[..., y : y + 41, x : x + 41], expected) for y, x in crops)
+            side = expected.shape[-1]
+            crops = [(y, x) for y in range(height - side + 1) for x in range(width - side + 1)]
+            assert any(torch.equal(pictures[..., y : y + side, x : x + side], expected) for y, x in crops)
             found.add(transformation)
     assert found == set(range(len(chosen)))
 
 
-@SETS
+def test_enlarged_images_are_taken_with_their_detail(make_images: MakeImages) -> None:
+    canvases, enlarged = Canvases(get_transformations("sharpness"), 20), make_images(2, 30, seed=1)
+    drawn = [canvases.draw(make_images(2, 20), enlarged=each) for each in (None, enlarged)]
+    assert torch.equal(drawn[1][0], drawn[0][0])
+    assert torch.equal(drawn[1][1], enlarged)
+    assert not torch.equal(drawn[0][1], enlarged)
+
+
+@pytest.mark.parametrize("transformations", ["full", "grayscale", "rotations", "sharpness", OWN], ids=str)
 def test_inversion_puts_votes_where_their_patches_were(transformations: str | list[str]) -> None:
     size = 41
     shift = shift_length(size)
@@ -115,8 +138,10 @@ def test_inversion_puts_votes_where_their_patches_were(transformations: str | li
     image = torch.arange(float(size * size)).view(1, 1, size, size).expand(1, 3, -1, -1)
     inside = slice(MARGIN, size - MARGIN)
     # A "vote" that is the number of the pixel in the centre of the patch.
+    # Neither enlarging nor blurring moves a patch, but they would change the number.
+    chosen = [replace(each, detail="as it is") for each in chosen]
     votes = torch.stack([each.apply(image)[:, 0, inside, inside] for each in chosen], dim=1)
-    restored = Canvases(chosen, size).invert(votes)
+    restored = Canvases(get_transformations(transformations), size).invert(votes)
     core = slice(shift, size - 2 * MARGIN - shift)  # what no translation pushes out
     expected = image[:, :1, inside, inside].expand_as(restored)
     torch.testing.assert_close(restored[..., core, core], expected[..., core, core])

@@ -63,6 +63,10 @@ def test_losses_and_networks_are_those_of_the_twin(
         width=8,
         double_width_every=double_width_every,
         adversarial=True,
+        transformations="rotations",
+        votes_from=0,
+        memory_patches=0,
+        standardize=False,
     )
     training = Training(
         iterations=10, discriminator_steps=3, generator_steps=3, fake_weight=1.0, reestimate_statistics=False

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from anomalib_htdgm.models.htdgm.score import Vote, anomaly_score, patch_anomaly
+from anomalib_htdgm.models.htdgm.score import Vote, anomaly_score, combine, patch_anomaly
 
 VOTES = pytest.mark.parametrize("vote", ["probability", "log_probability"])
 FRACTIONS = pytest.mark.parametrize("fraction", [1e-6, 0.01, 0.05, 0.3, 0.999, 1.0])
@@ -97,3 +97,15 @@ def test_images_do_not_touch_one_another(anomalies: list[torch.Tensor], fraction
     for index in range(4):
         alone = anomaly_score([scale[index : index + 1] for scale in anomalies], fraction)
         torch.testing.assert_close(alone, together[index : index + 1], atol=0, rtol=0)
+
+
+def test_combination_is_the_geometric_mean() -> None:
+    parts = [torch.tensor([1.0, 4.0, 0.0]), torch.tensor([8.0, 2.0, 5.0]), torch.tensor([1.0, 1.0, 5.0])]
+    torch.testing.assert_close(combine(parts), torch.tensor([2.0, 2.0, 0.0]))
+    assert combine(parts[:1]) is parts[0]
+
+
+@pytest.mark.parametrize("unit", [1e-3, 7.0, 1e4])
+def test_order_does_not_depend_on_units(unit: float) -> None:
+    parts = torch.rand(3, 50, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(combine([*parts[:2], unit * parts[2]]).argsort(), combine([*parts]).argsort())

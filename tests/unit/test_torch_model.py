@@ -13,7 +13,8 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from anomalib_htdgm.models.htdgm.equalization import Equalization, equalize
-from anomalib_htdgm.models.htdgm.score import Vote, patch_anomaly
+from anomalib_htdgm.models.htdgm.pyramid import standardize_images
+from anomalib_htdgm.models.htdgm.score import Vote, anomaly_score, patch_anomaly
 from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
 from anomalib_htdgm.models.htdgm.training import Training
 
@@ -25,8 +26,19 @@ SIZE = 64
 MakeImages = Callable[..., torch.Tensor]
 
 
+VOTES_ALONE = {"transformations": "rotations", "votes_from": 0, "memory_patches": 0, "standardize": False}
+EVERYTHING = {
+    "transformations": ["rotations", "sharpness"],
+    "votes_from": 26,
+    "memory_patches": 300,
+    "standardize": True,
+}
+
+
 def small_model(**arguments: object) -> HtdgmModel:
-    return HtdgmModel(**{"input_size": (SIZE, SIZE), "image_size": 32, "coarsest_size": 20, "width": 8} | arguments)
+    """Make a model of three scales, 20, 26 and 32 pixels, that scores by its votes on rotations unless told otherwise."""
+    sizes = {"input_size": (SIZE, SIZE), "image_size": 32, "coarsest_size": 20, "width": 8}
+    return HtdgmModel(**sizes | VOTES_ALONE | arguments)
 
 
 def train(model: HtdgmModel, images: torch.Tensor, iterations: int = 30) -> HtdgmModel:
@@ -39,10 +51,10 @@ def assert_identical(actual: object, expected: object) -> None:
     torch.testing.assert_close(actual, expected, atol=0, rtol=0)
 
 
-@pytest.fixture(scope="module")
-def model() -> HtdgmModel:
-    """A model that knows the rotations of its training image."""
-    return train(small_model(), shingles())
+@pytest.fixture(scope="module", params=[VOTES_ALONE, EVERYTHING], ids=["votes alone", "everything"])
+def model(request: pytest.FixtureRequest) -> HtdgmModel:
+    """A model that knows the rotations of its training image, and one that knows its sharpness and patches, too."""
+    return train(small_model(**request.param), shingles())
 
 
 class TestForward:
@@ -108,7 +120,7 @@ class TestForward:
     def test_score_is_the_mean_over_votes_that_the_model_shows(self, make_images: MakeImages) -> None:
         model = train(small_model(vote="probability", patch_fraction=1.0), shingles(), iterations=5)
         images = make_images(3, SIZE)
-        votes = model.votes(images)
+        (votes,) = model.votes(images)
         assert [tuple(scale.shape) for scale in votes] == [(3, 4, size - 10, size - 10) for size in model.pyramid.sizes]
         expected = 1 - torch.stack([scale.exp().mean(dim=(1, 2, 3)) for scale in votes]).mean(dim=0)
         torch.testing.assert_close(model(images).pred_score, expected)
@@ -124,11 +136,23 @@ class TestForward:
             single = small_model(vote=vote).eval().requires_grad_(False)
             for scale, discriminator in enumerate(single.discriminators):
                 discriminator.load_state_dict(model.discriminators_of(scale)[member].state_dict())
-            alone.append(single.votes(images))
-        for votes, members in zip(model.votes(images), zip(*alone, strict=True), strict=True):
+            alone.append(single.votes(images)[0])
+        for votes, members in zip(model.votes(images)[0], zip(*alone, strict=True), strict=True):
             anomalies = torch.stack([patch_anomaly(each, vote) for each in members])
             torch.testing.assert_close(patch_anomaly(votes, vote), anomalies.mean(dim=0))
             assert (anomalies[0] - anomalies[1]).abs().max() > 0.01
+
+    def test_score_and_map_are_geometric_means_of_all_that_is_asked(self, make_images: MakeImages) -> None:
+        model = train(small_model(**EVERYTHING), shingles(), iterations=5)
+        images = make_images(3, SIZE)
+        votes, distances = model.votes(images), model.distances(images)
+        assert [[tuple(scale.shape) for scale in each] for each in votes] == [
+            [(3, number, size - 10, size - 10) for size in (26, 32)] for number in (4, 3)
+        ]
+        assert [tuple(scale.shape) for scale in distances] == [(3, 1, size - 4, size - 4) for size in (20, 26)]
+        parts = [[-scale for scale in each] for each in votes] + [distances]
+        scores = torch.stack([anomaly_score(part, 0.01) for part in parts])
+        torch.testing.assert_close(model(images).pred_score, scores.log().mean(dim=0).exp())
 
     def test_untrained_model_refuses(self) -> None:
         with pytest.raises(RuntimeError, match="Htdgm has not been trained"):
@@ -136,13 +160,15 @@ class TestForward:
 
     @pytest.mark.parametrize("adversarial", [False, True])
     def test_state_dict_holds_the_whole_model(self, adversarial: bool, make_images: MakeImages) -> None:
-        model = small_model(adversarial=adversarial, k_shot=2, equalization="train")
+        arguments = {"adversarial": adversarial, "k_shot": 2, "equalization": "train"}
+        arguments |= VOTES_ALONE if adversarial else EVERYTHING
+        model = small_model(**arguments)
         training = Training(iterations=2, fake_weight=float(adversarial))
         list(training.run(model, torch.cat([shingles(), shingles(seed=1)])))
         file = io.BytesIO()
         torch.save(model.state_dict(), file)
         file.seek(0)
-        fresh = small_model(adversarial=adversarial, k_shot=2, equalization="train").eval()
+        fresh = small_model(**arguments).eval()
         fresh.load_state_dict(torch.load(file, weights_only=True))
         images = make_images(3, SIZE)
         assert_identical(fresh(images).pred_score, model(images).pred_score)
@@ -193,6 +219,27 @@ class TestDefects:
         scores = of_one(unseen).pred_score
         assert scores[1:].min() > 3 * scores[0]
         assert (3 * of_three(unseen).pred_score[1:] < scores[1:]).all()
+
+
+class TestStandardization:
+    """One brightness and contrast for all, where one asks for it."""
+
+    @pytest.mark.parametrize(("gain", "offset"), [(0.5, 0.4), (0.3, -0.6), (1.5, 0.0)])
+    def test_brightness_and_contrast_do_not_matter(self, gain: float, offset: float) -> None:
+        image = shingles(angle=0.5, seed=1)
+        as_it_is, changed = (train(small_model(standardize=each, precision="float32"), shingles()) for each in (False, True))
+        outputs = [[model(each).pred_score.item() for each in (image, gain * image + offset)] for model in (as_it_is, changed)]
+        assert outputs[1][1] == pytest.approx(outputs[1][0], rel=1e-3)
+        assert outputs[0][1] != pytest.approx(outputs[0][0], rel=1e-2)
+
+    def test_images_get_mean_and_deviation(self, make_images: MakeImages) -> None:
+        images = make_images(3, 20) * torch.tensor([1.0, 0.1, 0.5]).view(3, 1, 1, 1) + 0.3
+        standardized = standardize_images(images)
+        torch.testing.assert_close(standardized.mean(dim=(1, 2, 3)), torch.zeros(3), atol=1e-6, rtol=0)
+        torch.testing.assert_close(standardized.std(dim=(1, 2, 3), correction=0), torch.full((3,), 0.5))
+
+    def test_constant_images_stay_constant(self) -> None:
+        assert standardize_images(torch.full((1, 3, 8, 8), 0.7)).abs().max() < 1e-5
 
 
 class TestEqualization:
@@ -254,6 +301,8 @@ class TestArguments:
             *(("double_width_every", value) for value in (0, -1, 0.5)),
             *(("patch_fraction", value) for value in (0, 0.0, 1.5, -0.1, math.nan, math.inf, "x", None)),
             *(("members", value) for value in (0, 1.5, None)),
+            *(("memory_patches", value) for value in (-1, 0.5, None)),
+            *(("votes_from", value) for value in (-1, 20.5, None)),
             *(("vote", value) for value in ("x", "", None)),
             *(("localization", value) for value in ("x", "", None)),
             *(("equalization", value) for value in ("x", "", True)),
@@ -263,7 +312,7 @@ class TestArguments:
             *(("scale_factor", value) for value in (1, 1.0, 0, -0.5, 2, math.nan)),
             *(
                 ("transformations", value)
-                for value in ("x", "", [], ["identity"], ["identity", "rotate45"], ["flip", "flip"])
+                for value in ("x", "", [], ["identity"], ["identity", "rotate45"], ["flip", "flip"], ["full", "full"])
             ),
         ],
         ids=str,
@@ -274,9 +323,12 @@ class TestArguments:
         given = "rotate45" if value == ["identity", "rotate45"] else value
         assert repr(given) in str(caught.value)
 
-    def test_of_members_with_generators(self) -> None:
-        with pytest.raises(ValueError, match="members: got 2 for a model with generators"):
-            small_model(members=2, adversarial=True)
+    @pytest.mark.parametrize(
+        ("name", "value"), [("members", 2), ("standardize", True), ("transformations", ["rotations", "sharpness"])]
+    )
+    def test_that_do_not_go_with_generators(self, name: str, value: object) -> None:
+        with pytest.raises(ValueError, match=rf"^{name}: got {re.escape(repr(value))} for a model with generators"):
+            small_model(adversarial=True, **{name: value})
 
     @pytest.mark.parametrize(
         ("name", "value"),
@@ -298,6 +350,17 @@ class TestArguments:
     def test_of_the_training(self, name: str, value: object) -> None:
         with pytest.raises(ValueError, match=f"^{re.escape(name)}: got {re.escape(repr(value))};"):
             Training(**{name: value})
+
+    @pytest.mark.parametrize(
+        ("votes_from", "voting", "remembering"),
+        [(0, [20, 26, 32], []), (20, [20, 26, 32], [20]), (27, [32], [20, 26]), (100, [32], [20, 26, 32])],
+    )
+    def test_coarse_scales_remember_and_fine_ones_vote(
+        self, votes_from: int, voting: list[int], remembering: list[int]
+    ) -> None:
+        model = train(small_model(votes_from=votes_from, memory_patches=5), shingles(), iterations=1)
+        assert [scale.shape[-1] + 10 for scale in model.votes(shingles())[0]] == voting
+        assert [scale.shape[-1] + 4 for scale in model.distances(shingles())] == remembering
 
     def test_limits_are_legal(self) -> None:
         small_model(k_shot=1, width=1, patch_fraction=1, image_size=11, coarsest_size=11, double_width_every=1)

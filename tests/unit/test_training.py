@@ -19,12 +19,14 @@ from .textures import shingles
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+VOTES_ALONE = {"transformations": "rotations", "votes_from": 0, "memory_patches": 0, "standardize": False}
 TWO_KINDS = pytest.mark.parametrize("fake_weight", [0.0, 1.0], ids=["discriminators", "adversarial"])
 
 
 def tiny_model(**arguments: object) -> HtdgmModel:
-    """Make a model of two scales, 13 and 16 pixels."""
-    return HtdgmModel(**{"input_size": (32, 32), "image_size": 16, "coarsest_size": 13, "width": 4} | arguments)
+    """Make a model of two scales, 13 and 16 pixels, that votes on rotations only."""
+    sizes = {"input_size": (32, 32), "image_size": 16, "coarsest_size": 13, "width": 4}
+    return HtdgmModel(**sizes | VOTES_ALONE | arguments)
 
 
 def train(model: HtdgmModel, images: torch.Tensor, seed: int = 0, **arguments: object) -> HtdgmModel:
@@ -198,9 +200,11 @@ class TestLearning:
         ids=str,
     )
     def test_right_transformation_is_told_at_every_scale(self, transformations: str | list[str]) -> None:
-        model = HtdgmModel((64, 64), image_size=24, coarsest_size=16, width=8, transformations=transformations)
+        model = HtdgmModel(
+            (64, 64), image_size=24, coarsest_size=16, width=8, **VOTES_ALONE | {"transformations": transformations}
+        )
         train(model, shingles(), iterations=40, learning_rate=5e-3)
-        votes = model.votes(shingles())
+        votes = model.votes(shingles())[0]
         assert len(votes) == 3
         assert all(scale.exp().mean() > 0.75 for scale in votes)  # chance is 0.25 and 0.2
 
@@ -222,7 +226,7 @@ class TestLearning:
     def test_transformations_of_an_image_without_structure_cannot_be_told(self) -> None:
         model = tiny_model(precision="float32")
         train(model, torch.zeros(1, 3, 32, 32), iterations=10, learning_rate=5e-3)
-        for scale in model.votes(torch.zeros(1, 3, 32, 32)):
+        for scale in model.votes(torch.zeros(1, 3, 32, 32))[0]:
             torch.testing.assert_close(scale.exp(), torch.full_like(scale, 0.25), atol=0.01, rtol=0)
 
     @pytest.mark.parametrize("transformations", ["rotations", "full"])
@@ -238,7 +242,9 @@ class TestLearning:
         assert output.pred_score[0] < output.pred_score[1]
 
     def test_rate_of_the_discriminator_is_a_tenth_after_500_iterations(self) -> None:
-        model = HtdgmModel((13, 13), image_size=13, coarsest_size=13, width=2, transformations=["identity", "rotate90"])
+        model = HtdgmModel(
+            (13, 13), image_size=13, coarsest_size=13, width=2, **VOTES_ALONE | {"transformations": ["identity", "rotate90"]}
+        )
         training = Training(iterations=502, learning_rate=1e-3)
         optimizers = training.configure_optimizers(model)
         weight, previous, changes = model.discriminators[0].convolutions[0].weight, None, []
@@ -302,14 +308,14 @@ class TestGenerators:
     """Generators exist with a fake weight; they reconstruct each training image and vary it."""
 
     def test_without_fake_weight_there_are_neither_generators_nor_fake_class(self) -> None:
-        model = Htdgm(fake_weight=0.0, image_size=16, coarsest_size=13, width=2).model
+        model = Htdgm(fake_weight=0.0, image_size=16, coarsest_size=13, width=2, **VOTES_ALONE).model
         assert len(model.generators) == 0
         assert {network.convolutions[-1].out_channels for network in model.discriminators} == {4}
         (step, *_) = Training(iterations=1).run(model, shingles())
         assert set(step.losses) == {"discriminator_loss"}
 
     def test_with_fake_weight_there_are_both(self) -> None:
-        model = Htdgm(fake_weight=0.5, image_size=16, coarsest_size=13, width=2).model
+        model = Htdgm(fake_weight=0.5, image_size=16, coarsest_size=13, width=2, **VOTES_ALONE).model
         assert len(model.generators) == len(model.discriminators) == 2
         assert {network.convolutions[-1].out_channels for network in model.discriminators} == {5}
         (step, *_) = Training(iterations=1, fake_weight=0.5).run(model, shingles())

@@ -12,7 +12,9 @@ import torch
 from anomalib_htdgm.models.htdgm.transformations import (
     TRANSFORMATION_SETS,
     Transformation,
+    get_transformation_sets,
     get_transformations,
+    locate_enlarged_votes,
     shift_length,
 )
 
@@ -61,12 +63,61 @@ def test_inverse_brings_back_all_that_was_not_pushed_out(transformation: Transfo
     torch.testing.assert_close(restored[:, survives], image[:, survives])
 
 
+@pytest.mark.parametrize("size", [25, 40])
+def test_enlarged_images_show_the_same_in_more_pixels(size: int) -> None:
+    rows, columns = torch.meshgrid(*[(torch.arange(size) + 0.5) / size] * 2, indexing="ij")
+    enlarged = Transformation(detail="enlarge").apply(torch.stack([rows, columns, rows * columns]))
+    finer = (torch.arange(round(1.5 * size)) + 0.5) / round(1.5 * size)
+    inside = slice(4, -4)  # a bicubic interpolation does not go on beyond the border as a ramp does
+    expected = torch.stack([*torch.meshgrid(finer, finer, indexing="ij"), finer[:, None] * finer])
+    torch.testing.assert_close(enlarged[:, inside, inside], expected[:, inside, inside], atol=1e-4, rtol=0)
+
+
+def test_blurred_images_keep_their_brightness_and_lose_their_detail() -> None:
+    stripes = torch.tensor([0.0, 1.0]).repeat(20).expand(3, 40, 40)
+    blurred = Transformation(detail="blur").apply(stripes)
+    assert blurred.mean().item() == pytest.approx(0.5, abs=0.01)
+    assert blurred[:, 8:-8, 8:-8].std() < 0.2 * stripes.std()
+    ramp = torch.linspace(0, 1, 40).expand(3, 40, 40)
+    torch.testing.assert_close(Transformation(detail="blur").apply(ramp)[..., 4:-4], ramp[..., 4:-4], atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("size", range(11, 60))
+def test_votes_on_enlarged_images_are_the_nearest(size: int) -> None:
+    enlarged = round(1.5 * size)
+    places = (torch.arange(enlarged - 10) + 5.5) / enlarged  # of the centres of patches, in fractions of the image
+    for vote, nearest in enumerate(locate_enlarged_votes(size)):
+        distances = (places - (vote + 5.5) / size).abs()
+        assert distances[nearest].item() == pytest.approx(distances.min().item(), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("names", "sizes"),
+    [
+        ("full", [54]),
+        (["full"], [54]),
+        (["rotations", "sharpness"], [4, 3]),
+        (["sharpness", "rotations"], [3, 4]),
+        (["identity", "enlarge+flip"], [2]),
+    ],
+)
+def test_one_or_several_sets(names: str | list[str], sizes: list[int]) -> None:
+    assert [len(each) for each in get_transformation_sets(names)] == sizes
+
+
+@pytest.mark.parametrize("names", [["rotations", "identity"], ["rotations"] * 2, [], "x", 3, ["enlarge+blur", "flip"]])
+def test_sets_that_make_no_sense(names: object) -> None:
+    with pytest.raises(ValueError, match="^transformations: "):
+        get_transformation_sets(names)
+
+
 def test_sets_have_the_supplements_groups() -> None:
     assert {name: len(each) for name, each in TRANSFORMATION_SETS.items()} == {
         "full": 54,
         "grayscale": 42,
         "rotations": 4,
         "symmetries": 16,
+        "sharpness": 3,
     }
     assert set(TRANSFORMATION_SETS["symmetries"]) <= set(FULL)
     assert not any(each.right or each.down for each in TRANSFORMATION_SETS["symmetries"])

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-htdgm authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""From the votes of the discriminators to a map of where an image is anomalous."""
+"""From the votes of the discriminators, and the distances of the memory, to a map of where an image is anomalous."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,9 @@ from torch.nn import functional as F  # noqa: N812
 from anomalib_htdgm.validation import check_choice
 
 from .canvases import Canvases
+from .memory import PATCH_MARGIN
 from .networks import MARGIN
+from .score import combine
 
 Localization = Literal["multi_scale", "finest_scale"]
 
@@ -31,7 +33,8 @@ class AnomalyMapGenerator(nn.Module):
     Args:
         localization (Localization): ``finest_scale`` is the paper's map: at the finest scale, the mean over
             transformations of the 5 % most anomalous patches of each, the others set to 0. ``multi_scale`` shows, for
-            each patch, the transformation that is told worst, and is a mean over scales, smoothed.
+            each patch, the transformation that is told worst, and is a mean over scales, smoothed. With several sets of
+            transformations, or a memory, it is the geometric mean of their maps.
         size (int): Side of the finest scale in pixels, at which maps are added up.
     """
 
@@ -43,30 +46,50 @@ class AnomalyMapGenerator(nn.Module):
         self.blur = GaussianBlur2d(sigma=(BLUR_SIGMA, BLUR_SIGMA), channels=1)
 
     def forward(
-        self, anomalies: Sequence[torch.Tensor], canvases: Sequence[Canvases], size: tuple[int, int]
+        self,
+        anomalies: Sequence[Sequence[torch.Tensor]],
+        canvases: Sequence[Sequence[Canvases]],
+        distances: Sequence[torch.Tensor],
+        size: tuple[int, int],
     ) -> torch.Tensor:
         """Compute anomaly maps.
 
         Args:
-            anomalies (Sequence[torch.Tensor]): Patch anomalies of every scale, each of shape ``(B, M, h, h)``.
-            canvases (Sequence[Canvases]): The canvases of every scale.
+            anomalies (Sequence[Sequence[torch.Tensor]]): For each set of transformations, patch anomalies of every
+                scale, each of shape ``(B, M, h, h)``.
+            canvases (Sequence[Sequence[Canvases]]): Their canvases.
+            distances (Sequence[torch.Tensor]): Distances of the memory at every scale that has one, each of shape
+                ``(B, 1, h, h)``; they are not in the paper's map.
             size (tuple[int, int]): Height and width of the maps in pixels.
 
         Returns:
             torch.Tensor: Anomaly maps of shape ``(B, 1, *size)``, high where the image is anomalous.
         """
+        pairs = zip(anomalies, canvases, strict=True)
         if self.localization == "finest_scale":
-            kept = canvases[-1].invert(_keep_most_anomalous(anomalies[-1]))
-            maps = self._place(kept.mean(dim=1, keepdim=True))
+            maps = combine([self._show_finest(votes[-1], each[-1]) for votes, each in pairs])
         else:
-            pairs = zip(anomalies, canvases, strict=True)
-            worst = [each.invert(votes).amax(dim=1, keepdim=True) for votes, each in pairs]
-            maps = self.blur(torch.stack([self._place(patches) for patches in worst]).mean(dim=0))
+            parts = [self._show_worst(votes, each) for votes, each in pairs]
+            if distances:
+                parts.append(self._add_up([(each, PATCH_MARGIN) for each in distances]))
+            maps = combine(parts)
         return F.interpolate(maps, size, mode="bilinear")
 
-    def _place(self, patches: torch.Tensor) -> torch.Tensor:
-        """Give the vote of a patch to the pixel in its centre; the margin without votes is not anomalous."""
-        return F.interpolate(F.pad(patches, [MARGIN] * 4), self.size, mode="bilinear")
+    def _show_finest(self, votes: torch.Tensor, canvases: Canvases) -> torch.Tensor:
+        return self._place(canvases.invert(_keep_most_anomalous(votes)).mean(dim=1, keepdim=True), MARGIN)
+
+    def _show_worst(self, votes: Sequence[torch.Tensor], canvases: Sequence[Canvases]) -> torch.Tensor:
+        worst = [each.invert(scale).amax(dim=1, keepdim=True) for scale, each in zip(votes, canvases, strict=True)]
+        return self._add_up([(patches, MARGIN) for patches in worst])
+
+    def _add_up(self, scales: Sequence[tuple[torch.Tensor, int]]) -> torch.Tensor:
+        """Take the mean of scales, each of which comes with its margin, see :meth:`_place`."""
+        maps: torch.Tensor = self.blur(torch.stack([self._place(*each) for each in scales]).mean(dim=0))
+        return maps
+
+    def _place(self, patches: torch.Tensor, margin: int) -> torch.Tensor:
+        """Give what is said of a patch to the pixel in its centre; the margin without centres is not anomalous."""
+        return F.interpolate(F.pad(patches, [margin] * 4), self.size, mode="bilinear")
 
 
 def _keep_most_anomalous(votes: torch.Tensor) -> torch.Tensor:

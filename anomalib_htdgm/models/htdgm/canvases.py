@@ -11,13 +11,13 @@ one canvas: a pass over 16 canvases yields the very votes of the 54 transformed 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import accumulate, cycle
 
 import torch
 from torch import nn
 
 from .networks import MARGIN, NEGLIGIBLE_LOGIT
-from .transformations import Transformation, reflect, shift_length, to_grayscale
+from .transformations import Detail, Transformation, locate_enlarged_votes, reflect, shift_length, to_grayscale
 
 PIXELS_PER_PIECE = 2**17
 """Pixels of canvases that a network sees at a time, unless those of one image are more: with 32 channels a layer of
@@ -39,33 +39,60 @@ def log_softmax(logits: torch.Tensor) -> torch.Tensor:
     return logits.permute(0, 2, 3, 1).log_softmax(dim=-1, dtype=dtype)
 
 
+class Source(nn.Module):
+    """What canvases are cut out of: the image, perhaps enlarged or blurred, with or without its colour.
+
+    Args:
+        transformation (Transformation): A transformation whose canvas is cut out of it.
+        size (int): Side of the image in pixels.
+    """
+
+    matrix: torch.Tensor | None
+
+    def __init__(self, transformation: Transformation, size: int) -> None:
+        super().__init__()
+        self.grayscale, self.is_enlarged = transformation.grayscale, transformation.detail == "enlarge"
+        self.register_buffer("matrix", transformation.resampling(size), persistent=False)
+        self.size = size if self.matrix is None else len(self.matrix)
+
+    def forward(self, images: torch.Tensor, enlarged: torch.Tensor | None) -> torch.Tensor:
+        """Make the source, of shape ``(B, 3, H, H)``, of what :meth:`Canvases.draw` is given."""
+        if self.is_enlarged and enlarged is not None:
+            images = enlarged
+        elif self.matrix is not None:
+            images = self.matrix @ images @ self.matrix.T
+        return to_grayscale(images) if self.grayscale else images
+
+
 @dataclass(frozen=True)
 class Canvas:
-    """One canvas: the image flipped, continued by reflection, rotated and stripped of colour, in this order.
+    """One canvas: its source flipped, continued by reflection and rotated, in this order.
 
     Args:
         flip (bool): Whether it is mirrored.
         quarter_turns (int): Counterclockwise rotation in units of 90 degrees.
-        grayscale (bool): Whether it is without colour.
-        rows (range): Rows of the flipped image that it holds; those outside of the image are reflections.
+        rows (range): Rows of the flipped source that it holds; those outside of it are reflections.
         columns (range): Columns, likewise.
+        source_size (int): Side of its source in pixels.
+        source_start (int): Position of its source's first pixel among the pixels of all sources.
     """
 
     flip: bool
     quarter_turns: int
-    grayscale: bool
     rows: range
     columns: range
+    source_size: int
+    source_start: int
 
     @classmethod
-    def spanning(cls, transformations: Sequence[Transformation], size: int) -> "Canvas":
-        """Make the smallest canvas that all these transformations of an image of ``size`` pixels are crops of."""
-        first, shift = transformations[0], shift_length(size)
+    def spanning(cls, transformations: Sequence[Transformation], source_size: int, source_start: int) -> "Canvas":
+        """Make the smallest canvas that all these transformations of an image are crops of."""
+        first, shift = transformations[0], shift_length(source_size)
         down = [each.down * shift for each in transformations]
         right = [each.right * shift for each in transformations]
-        rows = range(-max(*down, 0), size - min(*down, 0))
-        columns = range(-max(*right, 0), size - min(*right, 0))
-        return cls(first.flip, first.quarter_turns, first.grayscale, rows, columns)
+        rows = range(-max(*down, 0), source_size - min(*down, 0))
+        columns = range(-max(*right, 0), source_size - min(*right, 0))
+        return cls(first.flip, first.quarter_turns, rows, columns, source_size, source_start)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -73,17 +100,9 @@ class Canvas:
         height, width = len(self.rows), len(self.columns)
         return (height, width) if self.quarter_turns % 2 == 0 else (width, height)
 
-    def locate_pixels(self, size: int) -> torch.Tensor:
-        """Find the canvas' pixels in the image.
-
-        Args:
-            size (int): Side of the image in pixels.
-
-        Returns:
-            torch.Tensor: Flat position in the image for each pixel of the canvas, ``size**2`` more if it is to be taken
-            from the image without colour; integers of shape ``(height, width)``.
-        """
-        positions = torch.arange(size**2).view(size, size) + self.grayscale * size**2
+    def locate_pixels(self) -> torch.Tensor:
+        """Find the canvas' pixels: for each, its position among the pixels of all sources, shape ``(height, width)``."""
+        positions = self.source_start + torch.arange(self.source_size**2).view(self.source_size, -1)
         positions = reflect(positions.fliplr() if self.flip else positions, self.rows, self.columns)
         return torch.rot90(positions, self.quarter_turns)
 
@@ -96,15 +115,19 @@ class Canvas:
 
         Returns:
             torch.Tensor: Flat position in the canvas' map of votes for each vote on the transformed image; integers of
-            shape ``(size - 10, size - 10)``.
+            shape ``(size - 10, size - 10)``. Of an enlarged image, which has more votes, it is the nearest ones.
         """
         height, width = self.size
-        num_votes, shift = size - 2 * MARGIN, shift_length(size)
+        num_votes, shift = self.source_size - 2 * MARGIN, shift_length(self.source_size)
         positions = torch.arange((height - 2 * MARGIN) * (width - 2 * MARGIN)).view(height - 2 * MARGIN, -1)
         upright = torch.rot90(positions, -self.quarter_turns)
         top = -self.rows.start - transformation.down * shift
         left = -self.columns.start - transformation.right * shift
-        return torch.rot90(upright[top : top + num_votes, left : left + num_votes], self.quarter_turns)
+        votes = torch.rot90(upright[top : top + num_votes, left : left + num_votes], self.quarter_turns)
+        if transformation.detail != "enlarge":
+            return votes
+        nearest = locate_enlarged_votes(size)
+        return votes[nearest][:, nearest]
 
 
 class CanvasGroup(nn.Module):
@@ -112,7 +135,6 @@ class CanvasGroup(nn.Module):
 
     Args:
         canvases (Sequence[Canvas]): The canvases.
-        size (int): Side of the images in pixels.
         crops (Sequence[tuple[int, int, torch.Tensor]]): The transformations that are crops of them: index of the
             canvas, index of the transformation, and positions of its votes as :meth:`Canvas.locate_votes` gives them.
     """
@@ -122,10 +144,10 @@ class CanvasGroup(nn.Module):
     transformation_indices: torch.Tensor
     positions: torch.Tensor
 
-    def __init__(self, canvases: Sequence[Canvas], size: int, crops: Sequence[tuple[int, int, torch.Tensor]]) -> None:
+    def __init__(self, canvases: Sequence[Canvas], crops: Sequence[tuple[int, int, torch.Tensor]]) -> None:
         super().__init__()
         self.canvases = list(canvases)
-        pixels = torch.stack([canvas.locate_pixels(size) for canvas in canvases])
+        pixels = torch.stack([canvas.locate_pixels() for canvas in canvases])
         self.register_buffer("pixels", pixels.flatten(), persistent=False)
         canvas_indices, transformation_indices, positions = zip(*crops, strict=True)
         self.register_buffer("canvas_indices", torch.tensor(canvas_indices)[:, None], persistent=False)
@@ -136,8 +158,7 @@ class CanvasGroup(nn.Module):
         """Draw the canvases.
 
         Args:
-            pixels (torch.Tensor): All pixels of ``B`` images, then those of the images without colour, shape
-                ``(B, size**2 or 2 * size**2, 3)``.
+            pixels (torch.Tensor): The pixels of all sources of ``B`` images, shape ``(B, number of pixels, 3)``.
 
         Returns:
             torch.Tensor: Canvases of shape ``(B * num_canvases, 3, height, width)``, in channels-last memory, which
@@ -166,13 +187,13 @@ class CanvasGroup(nn.Module):
         return right.unflatten(1, self.positions.shape)
 
     def targets(self, num_classes: int) -> torch.Tensor:
-        """Mark which transformations' crops contain each patch of the canvases.
+        """Count the votes of each transformation that each patch of the canvases gives: of an enlarged image it is one or none.
 
         Args:
             num_classes (int): Number of classes wanted, at least the number of transformations.
 
         Returns:
-            torch.Tensor: Zeros and ones of shape ``(num_canvases * number of patches, num_classes)``.
+            torch.Tensor: Counts of shape ``(num_canvases * number of patches, num_classes)``.
         """
         height, width = (length - 2 * MARGIN for length in self.canvases[0].size)
         targets = torch.zeros(len(self.canvases), height * width, num_classes, device=self.positions.device)
@@ -194,9 +215,11 @@ class Canvases(nn.Module):
     def __init__(self, transformations: Sequence[Transformation], size: int) -> None:
         super().__init__()
         self.num_transformations = len(transformations)
-        self.has_grayscale = any(each.grayscale for each in transformations)
         self.num_votes = size - 2 * MARGIN
-        self.groups: Sequence[CanvasGroup] = nn.ModuleList(_group(transformations, size))  # type: ignore[assignment]
+        sources = {(each.detail, each.grayscale): Source(each, size) for each in transformations}
+        self.sources: Sequence[Source] = nn.ModuleList(sources.values())  # type: ignore[assignment]
+        groups = _group(transformations, size, sources)
+        self.groups: Sequence[CanvasGroup] = nn.ModuleList(groups)  # type: ignore[assignment]
         pixels = sum(len(group.canvases) * math.prod(group.canvases[0].size) for group in self.groups)
         self.images_per_piece = max(1, PIXELS_PER_PIECE // pixels)
         order = torch.cat([group.transformation_indices.flatten() for group in self.groups])
@@ -205,19 +228,22 @@ class Canvases(nn.Module):
         inverse = [each.invert(cells, shift_length(size)).flatten() for each in transformations]
         self.register_buffer("inverse", torch.stack(inverse), persistent=False)
 
-    def draw(self, images: torch.Tensor, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
+    def draw(
+        self, images: torch.Tensor, dtype: torch.dtype = torch.float32, enlarged: torch.Tensor | None = None
+    ) -> list[torch.Tensor]:
         """Draw all canvases of images, a few images at a time.
 
         Args:
             images (torch.Tensor): Images of shape ``(B, 3, size, size)``.
             dtype (torch.dtype): Type of the canvases, in which the discriminator then computes.
+            enlarged (torch.Tensor | None): The images in the size of enlarged ones, with the detail that ``images``
+                have lost; without them ``images`` are interpolated.
 
         Returns:
             list[torch.Tensor]: Canvases of shape ``(b * num_canvases, 3, height, width)``: one tensor for each size of
             canvas of the first ``b`` images, then those of the next ones.
         """
-        sources = [images, to_grayscale(images)] if self.has_grayscale else [images]
-        pixels = torch.cat([source.flatten(2) for source in sources], dim=2).to(dtype).transpose(1, 2).contiguous()
+        pixels = torch.cat([source(images, enlarged).flatten(2) for source in self.sources], dim=2).to(dtype).transpose(1, 2).contiguous()
         # An exported graph takes batches of any size, so it cannot be cut into pieces.
         pieces = [pixels] if torch.compiler.is_compiling() else pixels.split(self.images_per_piece)
         return [group.draw(piece) for piece in pieces for group in self.groups]
@@ -252,15 +278,20 @@ class Canvases(nn.Module):
         return votes.flatten(2).gather(2, self.inverse.expand(votes.shape[0], -1, -1)).view_as(votes)
 
 
-def _group(transformations: Sequence[Transformation], size: int) -> list[CanvasGroup]:
+def _group(
+    transformations: Sequence[Transformation], size: int, sources: dict[tuple[Detail, bool], Source]
+) -> list[CanvasGroup]:
     """Share the transformations out among canvases, and the canvases among groups of one size."""
-    members: dict[tuple[bool, int, bool], list[int]] = {}
+    ends = accumulate(source.size**2 for source in sources.values())
+    starts = dict(zip(sources, [0, *ends], strict=False))
+    members: dict[tuple[bool, int, tuple[Detail, bool]], list[int]] = {}
     for index, each in enumerate(transformations):
-        members.setdefault((each.flip, each.quarter_turns, each.grayscale), []).append(index)
+        source = (each.detail, each.grayscale)
+        members.setdefault((each.flip, each.quarter_turns, source), []).append(index)
     groups: dict[tuple[int, int], tuple[list[Canvas], list[tuple[int, int, torch.Tensor]]]] = {}
-    for indices in members.values():
-        canvas = Canvas.spanning([transformations[index] for index in indices], size)
+    for (_, _, source), indices in members.items():
+        canvas = Canvas.spanning([transformations[index] for index in indices], sources[source].size, starts[source])
         canvases, crops = groups.setdefault(canvas.size, ([], []))
         crops += [(len(canvases), index, canvas.locate_votes(transformations[index], size)) for index in indices]
         canvases.append(canvas)
-    return [CanvasGroup(canvases, size, crops) for canvases, crops in groups.values()]
+    return [CanvasGroup(canvases, crops) for canvases, crops in groups.values()]

@@ -69,13 +69,19 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         k_shot (int): Number of training images, drawn by ``seed`` from the training set; all, if there are fewer.
         seed (int): Seed of the draw, of the weights and of the noise. On one machine, with one number of
             threads, a seed gives one model, bit for bit.
-        transformations (str | list[str]): What the discriminators tell apart: ``rotations`` (4, for defects),
-            ``symmetries`` (16, for whole images in colour), ``grayscale`` (42, for whole images without colour),
-            ``full`` (the paper's 54) or a list of names such as ``["identity", "rotate90", "flip+right"]``.
+        transformations (str | list[str]): What the discriminators tell apart: ``rotations`` (4) and ``sharpness`` (3:
+            as it is, enlarged, blurred) for defects, ``symmetries`` (16) for whole images in colour, ``grayscale`` (42)
+            for whole images without colour, ``full`` (the paper's 54), a list of such sets, each of which gets
+            discriminators of its own, or a list of names such as ``["identity", "rotate90", "flip+right"]``.
         image_size (int): Side of the finest scale in pixels.
         coarsest_size (int): Side of the coarsest scale in pixels; not below the receptive field of 11. Published: 25.
         scale_factor (float): Ratio between a scale and the next finer one.
         fit_scale_factor (bool): Whether the ratio is adapted so that the coarsest scale has exactly ``coarsest_size``.
+        votes_from (int): Side in pixels of the coarsest scale whose votes count; coarser ones only lead up to it.
+        memory_patches (int): Most patches of 5x5 pixels that are remembered at each scale of up to ``votes_from``
+            pixels; the distance to them scores beside the votes. 0 remembers none.
+        standardize (bool): Whether all images are brought to one brightness and contrast, so that a training image that
+            is darker than others does as well.
         width (int): Channels of the hidden layers.
         double_width_every (int | None): Double the width after so many scales, as published (4). The default keeps one
             width, so that each scale starts from the weights of the scale before.
@@ -108,11 +114,14 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         self,
         k_shot: int = 10,
         seed: int = 0,
-        transformations: str | list[str] = "rotations",
-        image_size: int = 64,
+        transformations: str | list[str] = ["rotations", "sharpness"],  # noqa: B006  # jsonargparse wants a list
+        image_size: int = 96,
         coarsest_size: int = 12,
         scale_factor: float = 0.75,
         fit_scale_factor: bool = True,
+        votes_from: int = 45,
+        memory_patches: int = 2000,
+        standardize: bool = True,
         width: int = 32,
         double_width_every: int | None = None,
         iterations: int = 30,
@@ -159,6 +168,9 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
             coarsest_size=coarsest_size,
             scale_factor=scale_factor,
             fit_scale_factor=fit_scale_factor,
+            votes_from=votes_from,
+            memory_patches=memory_patches,
+            standardize=standardize,
             width=width,
             double_width_every=double_width_every,
             adversarial=self.training_schedule.fake_weight > 0,
@@ -230,7 +242,7 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
             self._steps = self.training_schedule.run(self.model, cast("torch.Tensor", batch.image), self.seed, every)
         step = next(self._steps)
         # Without a batch size Lightning would search the batch for one in each iteration.
-        place = {"scale": step.scale, "member": step.member, "iteration": step.iteration}
+        place = {"scale": step.scale, "set": step.set_index, "member": step.member, "iteration": step.iteration}
         self.log_dict({**place, **step.losses}, prog_bar=True, batch_size=1)
 
     def on_validation_start(self) -> None:

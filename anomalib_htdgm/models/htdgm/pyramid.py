@@ -59,6 +59,26 @@ def pyramid_sizes(finest: int, coarsest: int = 25, factor: float = 0.75, *, fit:
     return sizes
 
 
+DEVIATION = 0.5
+"""Standard deviation of the pixels of a standardised image, about that of good photographs in [-1, 1]."""
+LEAST_DEVIATION = 0.02
+"""Standard deviation below which an image is not stretched in full: that of noise, 2.5 of 255 grey levels."""
+
+
+def standardize_images(images: torch.Tensor) -> torch.Tensor:
+    """Bring images to one brightness and contrast, so that one dark training image does not make all others anomalous.
+
+    Args:
+        images (torch.Tensor): Images of shape ``(B, C, H, W)``.
+
+    Returns:
+        torch.Tensor: Images of the same shape, each with mean 0 and, unless it is all but constant, deviation 0.5.
+    """
+    centred = images - images.mean(dim=(1, 2, 3), keepdim=True)
+    deviations = centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+    return centred * (DEVIATION / deviations.clamp(min=LEAST_DEVIATION))
+
+
 def resize_matrix(size: int, new_size: int) -> torch.Tensor:
     """Compute the matrix that resizes a signal bicubically, antialiased where it shrinks.
 

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-htdgm authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""From the votes of the discriminators to one anomaly score for each image."""
+"""From the votes of the discriminators, and the distances of the memory, to one anomaly score for each image."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -64,3 +64,20 @@ def anomaly_score(anomalies: Sequence[torch.Tensor], patch_fraction: float) -> t
         scores.append(patches.topk(num_patches, dim=-1).values.mean(dim=(1, 2)))
     # Elementwise, since the order in which `mean` adds rows depends on the size of the batch, and with it the last bit.
     return sum(scores[1:], scores[0]) / len(scores)
+
+
+def combine(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Combine scores or maps of several kinds, whose units have nothing to do with each other.
+
+    Their geometric mean orders images alike whatever the units are, so that there is nothing to calibrate: what doubles
+    one of them doubles it as it would by any other.
+
+    Args:
+        parts (Sequence[torch.Tensor]): Scores or maps, at least 0, all of one shape.
+
+    Returns:
+        torch.Tensor: Their geometric mean, of the same shape; a single part as it is.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    return math.prod(parts[1:], start=parts[0]).pow(1 / len(parts))

@@ -3,6 +3,8 @@
 
 """PyTorch model of HTDGM: image -> pyramid -> canvases -> discriminators -> votes -> score and map.
 
+Beside the discriminators, a memory of patches at the coarse scales tells what merely looks different.
+
 Example:
     >>> import torch
     >>> from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
@@ -29,10 +31,11 @@ from anomalib_htdgm.validation import check_choice, check_integer, check_number
 from .anomaly_map import AnomalyMapGenerator, Localization
 from .canvases import Canvases
 from .equalization import Equalization, equalize
+from .memory import PatchMemory
 from .networks import Discriminator, Generator
-from .pyramid import Pyramid, pyramid_sizes
-from .score import Vote, anomaly_score, average_votes, patch_anomaly
-from .transformations import get_transformations
+from .pyramid import Pyramid, pyramid_sizes, standardize_images
+from .score import Vote, anomaly_score, average_votes, combine, patch_anomaly
+from .transformations import enlarged_size, get_transformation_sets
 
 
 class HtdgmModel(nn.Module):
@@ -41,13 +44,18 @@ class HtdgmModel(nn.Module):
     Args:
         input_size (tuple[int, int]): Height and width in pixels of the images it is given.
         k_shot (int): Most training images that it can be trained on.
-        transformations (str | Sequence[str]): Set of transformations, see
-            :func:`~anomalib_htdgm.models.htdgm.transformations.get_transformations`.
+        transformations (str | Sequence[str]): Set of transformations, or several sets, each with discriminators of its
+            own, see :func:`~anomalib_htdgm.models.htdgm.transformations.get_transformation_sets`.
         image_size (int): Side of the finest scale in pixels.
         coarsest_size (int): Side of the coarsest scale in pixels.
         scale_factor (float): Ratio between a scale and the next finer one.
         fit_scale_factor (bool): Whether ``scale_factor`` is adapted to ``coarsest_size``, see
             :func:`~anomalib_htdgm.models.htdgm.pyramid.pyramid_sizes`.
+        votes_from (int): Side in pixels of the coarsest scale whose votes count; coarser ones, but for the finest of
+            all, are trained for the finer ones to start from.
+        memory_patches (int): Most patches that are remembered at each scale of up to ``votes_from`` pixels, see
+            :class:`~anomalib_htdgm.models.htdgm.memory.PatchMemory`; 0 scores and localises by votes alone.
+        standardize (bool): Whether all images are brought to one brightness and contrast.
         width (int): Channels of the hidden layers at the coarsest scale.
         double_width_every (int | None): Double the width after so many scales; ``None`` keeps one width, so that every
             scale can start from the weights of the scale before.
@@ -75,11 +83,14 @@ class HtdgmModel(nn.Module):
         self,
         input_size: tuple[int, int] = (256, 256),
         k_shot: int = 1,
-        transformations: str | Sequence[str] = "rotations",
-        image_size: int = 64,
+        transformations: str | Sequence[str] = ("rotations", "sharpness"),
+        image_size: int = 96,
         coarsest_size: int = 12,
         scale_factor: float = 0.75,
         fit_scale_factor: bool = True,
+        votes_from: int = 45,
+        memory_patches: int = 2000,
+        standardize: bool = True,
         width: int = 32,
         double_width_every: int | None = None,
         adversarial: bool = False,
@@ -96,9 +107,7 @@ class HtdgmModel(nn.Module):
         if double_width_every is not None:
             check_integer("double_width_every", double_width_every, at_least=1)
         check_integer("members", members, at_least=1)
-        if adversarial and members > 1:
-            msg = f"members: got {members!r} for a model with generators (fake_weight above 0); only 1 goes with them"
-            raise ValueError(msg)
+        check_integer("memory_patches", memory_patches, at_least=0)
         check_number("patch_fraction", patch_fraction, above=0, at_most=1)
         check_choice("vote", vote, get_args(Vote))
         check_choice("equalization", equalization, get_args(Equalization))
@@ -110,15 +119,26 @@ class HtdgmModel(nn.Module):
         self.patch_fraction = patch_fraction
         self.equalization = equalization
         self.precision = precision
-        self.transformations = get_transformations(transformations)
+        self.standardize = standardize
+        self.transformation_sets = get_transformation_sets(transformations)
+        if adversarial:
+            _check_adversarial(members, transformations, standardize=standardize)
         sizes = pyramid_sizes(image_size, coarsest_size, scale_factor, fit=fit_scale_factor)
+        check_integer("votes_from", votes_from, at_least=0)
         widths = [width * 2 ** (scale // (double_width_every or len(sizes))) for scale in range(len(sizes))]
         self.pyramid = Pyramid(sizes, input_size)
-        canvases = (Canvases(self.transformations, size) for size in sizes)
+        self.enlarged_pyramid = Pyramid([enlarged_size(size) for size in sizes], input_size)
+        self.voting_scales = [scale for scale, size in enumerate(sizes) if size >= min(votes_from, image_size)]
+        canvases = (Canvases(each, size) for size in sizes for each in self.transformation_sets)
         self.canvases: Sequence[Canvases] = nn.ModuleList(canvases)  # type: ignore[assignment]
-        num_classes = len(self.transformations) + adversarial
-        discriminators = (Discriminator(num_classes, width) for width in widths for _ in range(members))
+        num_classes = [len(each) + adversarial for each in self.transformation_sets]
+        discriminators = (
+            Discriminator(number, width) for width in widths for number in num_classes for _ in range(members)
+        )
         self.discriminators: Sequence[Discriminator] = nn.ModuleList(discriminators)  # type: ignore[assignment]
+        remembered = [size for size in sizes if memory_patches and size <= votes_from]
+        memories = (PatchMemory(size, k_shot, memory_patches) for size in remembered)
+        self.memories: Sequence[PatchMemory] = nn.ModuleList(memories)  # type: ignore[assignment]
         generators = (Generator(width) for width in widths if adversarial)
         self.generators: Sequence[Generator] = nn.ModuleList(generators)  # type: ignore[assignment]
         self.anomaly_map_generator = AnomalyMapGenerator(localization, image_size)
@@ -143,52 +163,89 @@ class HtdgmModel(nn.Module):
             RuntimeError: If the model has not been trained.
         """
         self._require_training()
-        anomalies = [patch_anomaly(votes, self.vote) for votes in self.votes(images)]
+        anomalies = [[patch_anomaly(votes, self.vote) for votes in each] for each in self.votes(images)]
+        distances = self.distances(images)
+        parts = [*anomalies, distances] if distances else anomalies
+        voting = [[self.canvases_of(scale, index) for scale in self.voting_scales] for index in range(len(anomalies))]
         return InferenceBatch(
-            pred_score=anomaly_score(anomalies, self.patch_fraction),
-            anomaly_map=self.anomaly_map_generator(anomalies, self.canvases, images.shape[-2:]),
+            pred_score=combine([anomaly_score(part, self.patch_fraction) for part in parts]),
+            anomaly_map=self.anomaly_map_generator(anomalies, voting, distances, images.shape[-2:]),
         )
 
-    def votes(self, images: torch.Tensor) -> list[torch.Tensor]:
+    def votes(self, images: torch.Tensor) -> list[list[torch.Tensor]]:
         """Let every patch of every transformed image vote.
 
         Args:
             images (torch.Tensor): Images in [-1, 1] of shape ``(B, 3, H, W)``.
 
         Returns:
-            list[torch.Tensor]: For each scale, coarse to fine, the log-probability of the right transformation, of
-            shape ``(B, M, size - 10, size - 10)``, as :meth:`Canvases.log_probabilities` defines it. Of several
-            members it is the average, see :func:`~anomalib_htdgm.models.htdgm.score.average_votes`.
+            list[list[torch.Tensor]]: For each set of transformations, for each scale whose votes count, coarse to fine,
+            the log-probability of the right transformation, of shape ``(B, M, size - 10, size - 10)``, as
+            :meth:`Canvases.log_probabilities` defines it. Of several members it is the average, see
+            :func:`~anomalib_htdgm.models.htdgm.score.average_votes`.
         """
-        votes = []
-        for scale, (reduced, canvases) in enumerate(zip(self.reduce(images), self.canvases, strict=True)):
-            drawn = canvases.draw(reduced, self.dtype)
-            members = (canvases.log_probabilities(each(drawn)) for each in self.discriminators_of(scale))
-            votes.append(average_votes(members, self.vote))
-        return votes
+        pairs = list(zip(self.reduce(images), self.reduce(images, enlarged=True), strict=True))
+        sets = range(len(self.transformation_sets))
+        return [[self._votes(scale, index, *pairs[scale]) for scale in self.voting_scales] for index in sets]
 
-    def discriminators_of(self, scale: int) -> Sequence[Discriminator]:
-        """Return the discriminators of one scale, one for each member."""
-        return self.discriminators[scale * self.members : (scale + 1) * self.members]
+    def _votes(self, scale: int, set_index: int, reduced: torch.Tensor, enlarged: torch.Tensor) -> torch.Tensor:
+        canvases = self.canvases_of(scale, set_index)
+        drawn = canvases.draw(reduced, self.dtype, enlarged)
+        members = (canvases.log_probabilities(each(drawn)) for each in self.discriminators_of(scale, set_index))
+        return average_votes(members, self.vote)
+
+    def distances(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Measure how far every patch is from those that are remembered.
+
+        Args:
+            images (torch.Tensor): Images in [-1, 1] of shape ``(B, 3, H, W)``.
+
+        Returns:
+            list[torch.Tensor]: For each scale that has a memory, coarse to fine, distances of shape
+            ``(B, 1, size - 4, size - 4)``.
+        """
+        return [memory(reduced) for memory, reduced in zip(self.memories, self.reduce(images), strict=False)]
+
+    def remember(self, scales: Sequence[torch.Tensor], source: torch.Generator) -> None:
+        """Remember the patches of the training images.
+
+        Args:
+            scales (Sequence[torch.Tensor]): What :meth:`reduce` makes of the training images.
+            source (torch.Generator): Source of randomness, on the CPU.
+        """
+        for memory, reduced in zip(self.memories, scales, strict=False):
+            memory.remember(reduced, source)
+
+    def canvases_of(self, scale: int, set_index: int = 0) -> Canvases:
+        """Return the canvases of one scale for one set of transformations."""
+        return self.canvases[scale * len(self.transformation_sets) + set_index]
+
+    def discriminators_of(self, scale: int, set_index: int = 0) -> Sequence[Discriminator]:
+        """Return the discriminators of one scale for one set of transformations, one for each member."""
+        first = (scale * len(self.transformation_sets) + set_index) * self.members
+        return self.discriminators[first : first + self.members]
 
     @property
     def dtype(self) -> torch.dtype:
         """Type that the networks compute in."""
         return choose_dtype(self.precision, self.num_shots.device)
 
-    def reduce(self, images: torch.Tensor, *, training: bool = False) -> list[torch.Tensor]:
-        """Equalise images, if they are to be, and reduce them to every scale.
+    def reduce(self, images: torch.Tensor, *, training: bool = False, enlarged: bool = False) -> list[torch.Tensor]:
+        """Equalise and standardise images, if they are to be, and reduce them to every scale.
 
         Args:
             images (torch.Tensor): Images in [-1, 1] of shape ``(B, 3, H, W)``.
             training (bool): Whether they are the training images.
+            enlarged (bool): Whether they are wanted in the size that enlarging those of each scale gives.
 
         Returns:
             list[torch.Tensor]: For each scale, coarse to fine, images of shape ``(B, 3, size, size)``.
         """
         if self.equalization == "both" or (training and self.equalization == "train"):
             images = equalize(images)
-        scales: list[torch.Tensor] = self.pyramid(images)
+        if self.standardize:
+            images = standardize_images(images)
+        scales: list[torch.Tensor] = self.enlarged_pyramid(images) if enlarged else self.pyramid(images)
         return scales
 
     @torch.no_grad()
@@ -337,3 +394,15 @@ class HtdgmModel(nn.Module):
         if not self.adversarial:
             msg = "fake_weight: the model was trained with 0, without generators; sampling needs a positive fake_weight"
             raise RuntimeError(msg)
+
+
+def _check_adversarial(members: int, transformations: str | Sequence[str], *, standardize: bool) -> None:
+    """Refuse what does not go with generators: they play against one discriminator, and make images in [-1, 1]."""
+    for name, given, allowed, is_allowed in (
+        ("members", members, 1, members == 1),
+        ("transformations", transformations, "one set", len(get_transformation_sets(transformations)) == 1),
+        ("standardize", standardize, False, not standardize),
+    ):
+        if not is_allowed:
+            msg = f"{name}: got {given!r} for a model with generators (fake_weight above 0); only {allowed} goes with them"
+            raise ValueError(msg)

@@ -31,12 +31,14 @@ class TrainingStep:
 
     Args:
         scale (int): Index of the scale it trained.
-        member (int): Index of the discriminator of that scale.
+        set_index (int): Index of the set of transformations.
+        member (int): Index of the discriminator of that scale and set.
         iteration (int): Index of the iteration within that scale.
         losses (dict[str, torch.Tensor]): Losses by name, each a detached scalar.
     """
 
     scale: int
+    set_index: int
     member: int
     iteration: int
     losses: dict[str, torch.Tensor]
@@ -104,7 +106,7 @@ class Training:
             optimizers (Sequence[Optimizer] | None): As :meth:`configure_optimizers` makes them, the default.
 
         Returns:
-            Iterator[TrainingStep]: ``iterations`` steps for each member of each scale, coarse to fine.
+            Iterator[TrainingStep]: ``iterations`` steps for each member of each set of each scale, coarse to fine.
 
         Raises:
             ValueError: If the images cannot be trained on, or the model lacks the generators or has no use for them.
@@ -129,14 +131,18 @@ class Training:
         for scale in range(len(model.generators)):
             model.fixed_noise(scale).zero_()
         model.noise_amplitudes.zero_()
-        for scale, real in enumerate(model.reduce(images, training=True)):
-            for member in range(model.members):
-                _start(model.discriminators[member :: model.members], scale, source)
+        stride = len(model.transformation_sets) * model.members
+        scales, enlarged = (model.reduce(images, training=True, enlarged=each) for each in (False, True))
+        for scale, real in enumerate(zip(scales, enlarged, strict=True)):
+            for offset in range(stride):
+                set_index, member = divmod(offset, model.members)
+                _start(model.discriminators[offset::stride], scale, source)
                 _start(model.generators, scale, source)
-                trainer = _ScaleTrainer(self, model, scale, member, real, source, optimizers)
+                trainer = _ScaleTrainer(self, model, scale, set_index, member, *real, source, optimizers)
                 for iteration in range(self.iterations):
-                    yield TrainingStep(scale, member, iteration, trainer.step(iteration))
+                    yield TrainingStep(scale, set_index, member, iteration, trainer.step(iteration))
                 trainer.finish()
+        model.remember(scales, source)
         model.is_trained.fill_(True)  # noqa: FBT003
         model.eval().requires_grad_(False)  # noqa: FBT003
 
@@ -187,19 +193,22 @@ class _ScaleTrainer:
         training: Training,
         model: HtdgmModel,
         scale: int,
+        set_index: int,
         member: int,
         real: torch.Tensor,
+        enlarged: torch.Tensor,
         source: torch.Generator,
         optimizers: Sequence[Optimizer],
     ) -> None:
         self.training, self.model, self.scale, self.source = training, model, scale, source
         self.real = share_of(member, model.members, real)
-        self.canvases = model.canvases[scale]
+        self.canvases = model.canvases_of(scale, set_index)
         self.loss = TransformationLoss(self.canvases, fake_class=model.adversarial)
-        index = scale * model.members + member
+        index = (scale * len(model.transformation_sets) + set_index) * model.members + member
         self.discriminator = model.discriminators[index].train()
         self.discriminator_optimizer = optimizers[index]
-        self.real_canvases = self._draw(self.real)
+        enlarged = share_of(member, model.members, enlarged)
+        self.real_canvases = self.canvases.draw(self.real, model.dtype, enlarged)
         if model.adversarial:
             self.shots = torch.arange(len(real), device=real.device)
             self.generator = model.generators[scale].train()

@@ -5,7 +5,8 @@
 
 A transformation is ``T = gray^g . rot90^d . translate(b, c) . flip^a``, applied from right to left (section 3.1 of the
 paper and section 1 of its supplement). Translations move the content by 15 % of the image and reflect it at the border
-(``dcba|abcd|dcba``).
+(``dcba|abcd|dcba``). Beyond the paper's, an image may first of all be enlarged or blurred: a patch of a texture without
+direction cannot tell which way up it is, but it can tell its size and sharpness.
 
 Example:
     >>> transformation = Transformation.from_name("flip+right+rotate90")
@@ -18,18 +19,33 @@ Example:
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Literal, get_args
 
 import torch
 from kornia.color import rgb_to_grayscale
 from kornia.geometry.transform import hflip
 
+from .networks import MARGIN
+from .pyramid import resize_matrix
+
+Detail = Literal["as it is", "enlarge", "blur"]
+
 SHIFT_FRACTION = 0.15
 """Length of a translation as a fraction of the image's side (supplement, section 1)."""
+ENLARGEMENT = 1.5
+"""Factor by which enlarged images are larger."""
+BLUR = 1.7
+"""Factor by which blurred images are reduced before they are brought back to their size."""
 
 
 def shift_length(size: int) -> int:
     """Return the pixels that a translation moves an image of ``size`` by ``size`` pixels."""
     return int(SHIFT_FRACTION * size)
+
+
+def enlarged_size(size: int) -> int:
+    """Return the side of an enlarged image of ``size`` by ``size`` pixels."""
+    return round(ENLARGEMENT * size)
 
 
 def to_grayscale(images: torch.Tensor) -> torch.Tensor:
@@ -68,6 +84,8 @@ class Transformation:
         down (int): Translate the content down (1), up (-1) or not (0).
         quarter_turns (int): Rotate counterclockwise by that many times 90 degrees, 0 to 3.
         grayscale (bool): Drop the colour, last of all.
+        detail (Detail): ``enlarge`` by :data:`ENLARGEMENT` (the image, and the step of a translation, grow), ``blur`` as
+            if the image had been smaller by :data:`BLUR`, or ``as it is``; before all else.
     """
 
     flip: bool = False
@@ -75,11 +93,13 @@ class Transformation:
     down: int = 0
     quarter_turns: int = 0
     grayscale: bool = False
+    detail: Detail = "as it is"
 
     @property
     def name(self) -> str:
         """Its steps in the order of application, such as ``flip+right+up+rotate90+gray``."""
         steps = [
+            "" if self.detail == "as it is" else self.detail,
             "flip" if self.flip else "",
             {1: "right", -1: "left"}.get(self.right, ""),
             {1: "down", -1: "up"}.get(self.down, ""),
@@ -104,7 +124,8 @@ class Transformation:
         if name not in _BY_NAME:
             msg = (
                 f"transformations: {name!r} is not a transformation; give 'identity', or steps in this order, joined "
-                "by '+', each at will: flip, right | left, down | up, rotate90 | rotate180 | rotate270, gray"
+                "by '+', each at will: enlarge | blur, flip, right | left, down | up, rotate90 | rotate180 | rotate270, "
+                "gray"
             )
             raise ValueError(msg)
         return _BY_NAME[name]
@@ -116,12 +137,31 @@ class Transformation:
             images (torch.Tensor): Square images of shape ``(..., 3, H, H)``.
 
         Returns:
-            torch.Tensor: Transformed images of the same shape.
+            torch.Tensor: Transformed images of shape ``(..., 3, H', H')``, where ``H'`` is ``H`` unless they are
+            enlarged.
         """
+        matrix = self.resampling(images.shape[-1])
+        images = images if matrix is None else matrix @ images @ matrix.T
         images = hflip(images) if self.flip else images
         images = self._translate(images, shift_length(images.shape[-1]))
         images = torch.rot90(images, self.quarter_turns, (-2, -1))
         return to_grayscale(images) if self.grayscale else images
+
+    def resampling(self, size: int) -> torch.Tensor | None:
+        """Make the matrix that enlarges or blurs: ``matrix @ images @ matrix.T``.
+
+        Args:
+            size (int): Side of the images in pixels.
+
+        Returns:
+            torch.Tensor | None: Matrix of shape ``(H', size)``; ``None`` where the detail stays as it is.
+        """
+        if self.detail == "enlarge":
+            return resize_matrix(size, enlarged_size(size))
+        if self.detail == "blur":
+            smaller = max(1, round(size / BLUR))
+            return resize_matrix(smaller, size) @ resize_matrix(size, smaller)
+        return None
 
     def invert(self, maps: torch.Tensor, shift: int) -> torch.Tensor:
         """Bring maps of the transformed image back to where their content was in the image.
@@ -129,7 +169,7 @@ class Transformation:
         What a translation pushed out of the image cannot come back: the strip it leaves is filled by reflection.
 
         Args:
-            maps (torch.Tensor): Square maps of shape ``(..., h, h)``.
+            maps (torch.Tensor): Square maps of shape ``(..., h, h)``, of the image's own size: enlarging is not undone.
             shift (int): Pixels of the map that correspond to a translation.
 
         Returns:
@@ -148,7 +188,8 @@ class Transformation:
 _BY_NAME = {
     transformation.name: transformation
     for transformation in (
-        Transformation(*steps) for steps in product((False, True), (0, 1, -1), (0, 1, -1), range(4), (False, True))
+        Transformation(*steps)
+        for steps in product((False, True), (0, 1, -1), (0, 1, -1), range(4), (False, True), get_args(Detail))
     )
 }
 
@@ -172,10 +213,47 @@ TRANSFORMATION_SETS: dict[str, list[Transformation]] = {
     "grayscale": _COLOUR,
     "rotations": _ROTATIONS,
     "symmetries": [each for each in _COLOUR + _GRAY if not each.right and not each.down],
+    "sharpness": [Transformation(), Transformation(detail="enlarge"), Transformation(detail="blur")],
 }
 """The published sets: all 54 for colour images, 42 for grey ones, and four rotations (the paper's "Ours2"). Beside them
 the eight symmetries of the square, with and without colour (16): the 54 without the translations, which a patch tells
-only where it holds the reflected border."""
+only where it holds the reflected border; and ``sharpness``, for patches that have no direction."""
+
+
+def locate_enlarged_votes(size: int) -> torch.Tensor:
+    """Find, for each row of votes on an image, the row of votes on the enlarged image that is nearest to it.
+
+    Args:
+        size (int): Side of the image in pixels.
+
+    Returns:
+        torch.Tensor: Indices of shape ``(size - 10,)``.
+    """
+    enlarged = enlarged_size(size)
+    centres = (torch.arange(size - 2 * MARGIN) + MARGIN + 0.5) * (enlarged / size)
+    return (centres - MARGIN).long().clamp(0, enlarged - 2 * MARGIN - 1)
+
+
+def get_transformation_sets(transformations: str | Sequence[str]) -> list[list[Transformation]]:
+    """Look up one or several sets of transformations.
+
+    Args:
+        transformations (str | Sequence[str]): Name of a published set, or names of several, or the names of one's own
+            transformations, which make one set.
+
+    Returns:
+        list[list[Transformation]]: The sets, as :func:`get_transformations` gives them.
+
+    Raises:
+        ValueError: As :func:`get_transformations`; also if a set is named twice.
+    """
+    names = [transformations] if isinstance(transformations, str) else transformations
+    if not isinstance(names, Iterable) or not all(name in TRANSFORMATION_SETS for name in names) or not names:
+        return [get_transformations(transformations)]
+    if len(set(names)) < len(names):
+        msg = f"transformations: got {list(names)}; give every set once"
+        raise ValueError(msg)
+    return [get_transformations(name) for name in names]
 
 
 def get_transformations(transformations: str | Sequence[str]) -> list[Transformation]:

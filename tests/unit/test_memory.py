@@ -1,0 +1,110 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The memory measures how far a patch is from the most similar one of the training images, at any quarter turn."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from anomalib_htdgm.models.htdgm.memory import COMPONENTS, RIDGE, PatchMemory
+
+from .textures import shingles
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SIZE = 16
+MakeImages = Callable[..., torch.Tensor]
+
+
+def remember(images: torch.Tensor, num_patches: int = 10**6, k_shot: int = 3, seed: int = 0) -> PatchMemory:
+    memory = PatchMemory(SIZE, k_shot, num_patches)
+    memory.remember(images, torch.Generator().manual_seed(seed))
+    return memory
+
+
+def list_patches(image: np.ndarray) -> list[np.ndarray]:
+    """List all patches of 5x5 pixels of an image of shape ``(3, SIZE, SIZE)``, row by row."""
+    rows = columns = range(SIZE - 4)
+    return [image[:, row : row + 5, column : column + 5].flatten() for row in rows for column in columns]
+
+
+def slow_distances(images: torch.Tensor, tests: torch.Tensor) -> np.ndarray:
+    """Compute, patch by patch, the distance to the nearest patch of all turned images, in whitened components."""
+    turned = [np.rot90(each.double().numpy(), turns, (1, 2)) for each in images for turns in range(4)]
+    known = np.stack([patch for image in turned for patch in list_patches(image)])
+    variances, directions = np.linalg.eigh(np.cov(known.T, bias=True))
+    ridge = RIDGE * variances.mean()
+
+    def whiten(patch: np.ndarray) -> np.ndarray:
+        along = (patch - known.mean(axis=0)) @ directions[:, -COMPONENTS:]
+        return along / np.sqrt(variances[-COMPONENTS:] + ridge) / np.sqrt(COMPONENTS)
+
+    whitened = np.stack([whiten(patch) for patch in known])
+    nearest = [
+        np.sqrt(((whitened - whiten(patch)) ** 2).sum(axis=1)).min()
+        for image in tests.double().numpy()
+        for patch in list_patches(image)
+    ]
+    return np.reshape(nearest, (len(tests), 1, SIZE - 4, SIZE - 4))
+
+
+@pytest.mark.parametrize("num_images", [1, 3])
+def test_distances_equal_those_of_a_slow_search(num_images: int, make_images: MakeImages) -> None:
+    # Grey patches have 25 components, so that none of equal variance is left out and another not.
+    images, tests = (make_images(*each)[:, :1].expand(-1, 3, -1, -1) for each in ((num_images, SIZE), (2, SIZE, 1)))
+    distances = remember(images)(tests)
+    np.testing.assert_allclose(distances.numpy(), slow_distances(images, tests), rtol=1e-3)
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_what_was_seen_is_near_at_any_quarter_turn(turns: int) -> None:
+    image = shingles(size=SIZE)
+    memory = remember(image)
+    assert memory(torch.rot90(image, turns, (2, 3))).max() < 0.01  # the rounding of differences of squares
+    assert memory(shingles(angle=0.8, size=SIZE)).mean() > 0.1
+
+
+def test_a_strange_spot_is_far_and_in_its_place() -> None:
+    image = shingles(size=SIZE)
+    damaged = image.clone()
+    damaged[..., 9, 5] += 1.5
+    (distances,) = remember(image)(damaged)
+    row, column = divmod(distances.flatten().argmax().item(), SIZE - 4)
+    assert max(abs(row + 2 - 9), abs(column + 2 - 5)) <= 2
+    distances[0, 9 - 4 : 9 + 1, 5 - 4 : 5 + 1] = 0
+    assert distances.max() < 0.01
+
+
+def test_of_too_many_patches_a_random_choice_is_kept(make_images: MakeImages) -> None:
+    images, tests = make_images(2, SIZE), make_images(2, SIZE, seed=1)
+    full, some, again, other = (remember(images, number, seed=seed) for number, seed in ((10**6, 0), (50, 0), (50, 0), (50, 1)))
+    assert len(full.patches) == 3 * 4 * (SIZE - 4) ** 2
+    assert len(some.patches) == 50
+    assert (some(tests) > full(tests) - 1e-4).all()
+    assert torch.equal(some(tests), again(tests))
+    assert not torch.equal(some(tests), other(tests))
+
+
+def test_fewer_shots_than_places_leave_the_rest_empty(make_images: MakeImages) -> None:
+    images, tests = make_images(1, SIZE), make_images(2, SIZE, seed=1)
+    torch.testing.assert_close(remember(images, k_shot=3)(tests), remember(images, k_shot=1)(tests))
+    memory = remember(make_images(3, SIZE, seed=2))
+    memory.remember(images, torch.Generator().manual_seed(0))  # forgets what it knew
+    assert torch.equal(memory(tests), remember(images)(tests))
+
+
+@pytest.mark.parametrize("value", [0.0, 0.4])
+def test_constant_images_have_finite_distances(value: float, make_images: MakeImages) -> None:
+    constant = torch.full((1, 3, SIZE, SIZE), value)
+    memory = remember(constant)
+    assert memory(constant).max() < 1e-3
+    assert memory(make_images(1, SIZE)).isfinite().all()
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_images_do_not_touch_one_another(batch_size: int, make_images: MakeImages) -> None:
+    memory, tests = remember(make_images(1, SIZE)), make_images(8, SIZE, seed=1)
+    assert torch.equal(torch.cat([memory(part) for part in tests.split(batch_size)]), memory(tests))
