@@ -9,9 +9,10 @@ one canvas: a pass over 16 canvases yields the very votes of the 54 transformed 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, cycle
+from typing import Any
 
 import torch
 from torch import nn
@@ -214,6 +215,7 @@ class Canvases(nn.Module):
 
     def __init__(self, transformations: Sequence[Transformation], size: int) -> None:
         super().__init__()
+        self.transformations, self.size = list(transformations), size
         self.num_transformations = len(transformations)
         self.num_votes = size - 2 * MARGIN
         sources = {(each.detail, each.grayscale): Source(each, size) for each in transformations}
@@ -227,6 +229,10 @@ class Canvases(nn.Module):
         cells = torch.arange(self.num_votes**2).view(self.num_votes, -1)
         inverse = [each.invert(cells, shift_length(size)).flatten() for each in transformations]
         self.register_buffer("inverse", torch.stack(inverse), persistent=False)
+
+    def __reduce__(self) -> tuple[Callable[..., nn.Module], tuple[Any, ...]]:
+        """Be pickled, with a whole model, as what it is made of: the positions are more than all weights."""
+        return _remake, (self.order.device, self.transformations, self.size)
 
     def draw(
         self, images: torch.Tensor, dtype: torch.dtype = torch.float32, enlarged: torch.Tensor | None = None
@@ -276,6 +282,10 @@ class Canvases(nn.Module):
             torch.Tensor: Votes of the same shape, in the image's own orientation.
         """
         return votes.flatten(2).gather(2, self.inverse.expand(votes.shape[0], -1, -1)).view_as(votes)
+
+
+def _remake(device: torch.device, transformations: Sequence[Transformation], size: int) -> Canvases:
+    return Canvases(transformations, size).to(device)
 
 
 def _group(

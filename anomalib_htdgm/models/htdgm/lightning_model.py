@@ -57,6 +57,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+BEFORE_MEMORY: dict[str, Any] = {"votes_from": 0, "memory_patches": 0, "standardize": False}
+"""What models did that were saved before there were these arguments."""
+
 
 class Htdgm(SingleEpochMixin, AnomalibModule):
     """HTDGM: few-shot anomaly detection without pretrained weights.
@@ -193,6 +196,7 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         """
         super().on_load_checkpoint(checkpoint)
         saved = checkpoint.get("hyper_parameters", {})
+        saved = BEFORE_MEMORY | saved if saved else saved
         arguments = {name: saved.get(name, value) for name, value in self.hparams.items()}
         if arguments != dict(self.hparams) or self.input_size not in {None, self.model.pyramid.input_size}:
             components: dict[str, Any] = {"pre_processor": self.pre_processor or False, "post_processor": False}
