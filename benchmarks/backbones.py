@@ -8,8 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from anomalib.models import Patchcore
 from anomalib.models.components import AnomalibModule
 from anomalib.models.components.feature_extractors import TimmFeatureExtractor
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from anomalib_htdgm.models.backbone import create_backbone, load_pretrained
+
+ALEXNET = "torchvision/alexnet"
+ALEXNET_LAYERS = ["features.4", "features.7"]
 
 
 def with_weights(model: Callable[..., AnomalibModule], weights: str, **components: Any) -> AnomalibModule:  # noqa: ANN401
@@ -36,4 +43,26 @@ def with_weights(model: Callable[..., AnomalibModule], weights: str, **component
     if missing:
         msg = f"weights: got {weights!r}, which lacks {len(missing)} tensors of {extractor.backbone}, as {missing[0]!r}"
         raise ValueError(msg)
+    return made
+
+
+def patchcore_on_alexnet(weights: str, **components: Any) -> Patchcore:  # noqa: ANN401
+    """Make a PatchCore on torchvision's AlexNet, which timm, and so anomalib, has not.
+
+    Args:
+        weights (str): File of a state dictionary of torchvision's model.
+        **components: Pre-processor, post-processor, evaluator and visualizer.
+
+    Returns:
+        Patchcore: The model, on the second and third convolution's features (strides 8 and 16).
+
+    Raises:
+        ValueError: If the file cannot be read, or lacks weights.
+    """
+    made = Patchcore("tf_efficientnet_lite0", ["blocks.2"], pre_trained=False, **components)  # soon another backbone
+    backbone = create_backbone(ALEXNET)
+    load_pretrained(backbone, ALEXNET, weights)
+    layers = {name: name for name in ALEXNET_LAYERS}
+    made.model.feature_extractor = create_feature_extractor(backbone, layers).eval()
+    made.model.layers = list(layers)
     return made

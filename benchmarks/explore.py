@@ -7,8 +7,9 @@
     python benchmarks/explore.py mvtec --root MVTEC_AD --classes bottle --seeds 0 1 2 3 4 --set iterations=15
 
 ``--set`` gives arguments of HtdgmModel and Training. No Engine: images come in their own size, the model's
-votes are kept, and each way of scoring is an AUROC in percent: mean and standard deviation over classes and seeds, and
-the mean of each class. A seed draws the training images and the weights; ``--files`` names the training images instead.
+votes are kept, and each way of scoring is an AUROC in percent: mean, standard deviation and minimum over classes and
+seeds, and the mean of each class. A seed draws the training images and the weights; ``--files`` names the training
+images instead, and ``--each`` trains on one after the other.
 Ways of scoring:
 
 * ``<vote> <fraction>``: the model's own score, of the most anomalous fraction of patches;
@@ -17,7 +18,8 @@ Ways of scoring:
 * ``<vote> <fraction> of the map``: of the pixels of the multi-scale map in place of patches;
 * ``<vote> trimmed <fraction>``: without the most anomalous fraction of patches;
 * ``memory <fraction>``: the distances to what is remembered;
-* ``<vote> <fraction> combined``: the geometric mean of all sets of transformations and the memory, the model's own score.
+* ``<vote> <fraction> combined``: the geometric mean of all sets of transformations and the memory, which is the
+  model's own score.
 
 With several sets of transformations, the names of ways that are of one of them begin with ``set <i>``.
 
@@ -63,10 +65,12 @@ def load(options: argparse.Namespace, category: str) -> AnomalibDataModule:
 def draw(options: argparse.Namespace, category: str, seed: int) -> AnomalibDataModule:
     """Draw the training images of one class, or choose those that are named."""
     datamodule = load(options, category)
-    if not options.files:
+    if not options.files and not options.each:
         datamodule = FewShot(datamodule, k_shot=options.shots, seed=seed)
     datamodule.prepare_data()
     datamodule.setup()
+    if options.each:
+        datamodule.train_data.subsample([seed], inplace=True)
     if options.files:
         names = [Path(path).name for path in datamodule.train_data.samples["image_path"]]
         datamodule.train_data.subsample([names.index(name) for name in options.files], inplace=True)
@@ -148,7 +152,9 @@ def reestimate(model: HtdgmModel, shots: torch.Tensor) -> None:
     for scale, index in itertools.product(range(len(scales)), range(len(model.transformation_sets))):
         for member, discriminator in enumerate(model.discriminators_of(scale, index)):
             shares = (share_of(member, model.members, each[scale]) for each in (scales, enlarged))
-            discriminator.reestimate_statistics(model.canvases_of(scale, index).draw(next(shares), model.dtype, next(shares)))
+            discriminator.reestimate_statistics(
+                model.canvases_of(scale, index).draw(next(shares), model.dtype, next(shares))
+            )
 
 
 def run(options: argparse.Namespace, arguments: dict[str, Any]) -> Iterator[dict[str, object]]:
@@ -164,7 +170,7 @@ def run(options: argparse.Namespace, arguments: dict[str, Any]) -> Iterator[dict
     of_training = {name: arguments[name] for name in arguments if name in {field.name for field in fields(Training)}}
     of_model = {name: arguments[name] for name in arguments if name not in of_training}
     training = Training(**of_training)
-    for category, seed in itertools.product(options.classes, options.seeds):
+    for category, seed in itertools.product(options.classes, options.each or options.seeds):
         datamodule = draw(options, category, seed)
         shots, images = read(datamodule.train_data), read(datamodule.test_data)
         size = (images.shape[-2], images.shape[-1])
@@ -191,6 +197,9 @@ def main() -> None:
     parser.add_argument("--classes", nargs="+", required=True)
     parser.add_argument("--shots", type=int, default=1)
     parser.add_argument("--files", nargs="+", help="names of the training images, in place of a draw")
+    parser.add_argument(
+        "--each", type=int, nargs="+", help="indices of training images, each of them the only one once"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--images-per-class", type=int, default=25, help="of the test set")
     parser.add_argument("--threads", type=int, default=1)
@@ -200,7 +209,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     arguments = {name: yaml.safe_load(value) for name, value in (each.split("=", 1) for each in options.set)}
     rows = pd.DataFrame(run(options, arguments))
-    table = rows.groupby("score", sort=False)["AUROC"].agg(["mean", "std"])
+    table = rows.groupby("score", sort=False)["AUROC"].agg(["mean", "std", "min"])
     table = table.join(rows.pivot_table(values="AUROC", index="score", columns="class"))
     print(table[table.index.str.contains(options.contains, regex=False)].round(1).to_string())
 

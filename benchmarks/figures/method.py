@@ -146,8 +146,8 @@ def draw_images(page: Page, shots: torch.Tensor, test: torch.Tensor) -> None:
 
 def draw_pyramid(page: Page, scales: Sequence[torch.Tensor]) -> None:
     """Step 2: the pyramid of the test image, with the receptive field."""
-    left, gap, pixel = 2.62, 0.07, 0.0107
-    page.heading(left, TOP, 2, "Seven scales")
+    left, gap, pixel = 2.62, 0.05, 0.0063
+    page.heading(left, TOP, 2, "Nine scales")
     x, y = left, TOP - 1.42
     for scale in scales:
         size = scale.shape[-1]
@@ -159,8 +159,9 @@ def draw_pyramid(page: Page, scales: Sequence[torch.Tensor]) -> None:
     page.text(
         left,
         y - 0.28,
-        f"Reduced to 12 to 64 pixels. A patch is always\n11 {TIMES} 11 pixels: nearly all of the image at the\n"
-        "coarsest scale, detail at the fine ones.",
+        "Reduced to 12 to 96 pixels, trained from coarse to fine. Of\n"
+        f"patches of 11 {TIMES} 11, those of the finest four vote. Coarse\n"
+        f"scales remember their patches of 5 {TIMES} 5, too.",
     )
 
 
@@ -170,11 +171,11 @@ def draw_canvases(page: Page, image: torch.Tensor) -> None:
     size, shift = image.shape[-1], shift_length(image.shape[-1])
     groups = Canvases(TRANSFORMATION_SETS["full"], size).groups
     coloured = [
-        (canvas, image.flatten(1)[:, canvas.locate_pixels(size)])
+        (canvas, image.flatten(1)[:, canvas.locate_pixels()])
         for group in groups
         if isinstance(group, CanvasGroup)
         for canvas in group.canvases
-        if not canvas.grayscale
+        if not canvas.source_start  # the image itself, not the one without colour
     ]
     canvas, drawn = next(pair for pair in coloured if not pair[0].flip and not pair[0].quarter_turns)
     shifted = Transformation(right=1, down=1)
@@ -200,7 +201,7 @@ def draw_canvases(page: Page, image: torch.Tensor) -> None:
         left,
         y - 0.28,
         'The 54 transformed images of the set "full" are\ncrops of 16 canvases (8 more: without colour).\n'
-        'The default, "rotations", has 4 and no shifts.',
+        "The defaults are 4 rotations, and 3 of sharpness:\nas it is, enlarged, blurred.",
     )
 
 
@@ -210,7 +211,7 @@ def draw_discriminator(page: Page, image: torch.Tensor, votes: torch.Tensor, lim
     size = image.shape[-1]
     pixel = side / size
     y = BOTTOM - 1.22
-    page.heading(left, BOTTOM, 4, "One discriminator per scale")
+    page.heading(left, BOTTOM, 4, "Discriminators at each scale")
     page.image(left, y, side, torch.rot90(image, 1, (-2, -1)))
     patch = (size // 2 - MARGIN) * pixel
     page.box(left + patch, y + patch, RECEPTIVE_FIELD * pixel, RECEPTIVE_FIELD * pixel, BLUE)
@@ -226,12 +227,14 @@ def draw_discriminator(page: Page, image: torch.Tensor, votes: torch.Tensor, lim
     page.heat(x, y + MARGIN * pixel, votes.shape[-1] * pixel, torch.rot90(votes), limit)
     middle = (votes.shape[-1] // 2) * pixel
     page.box(x + middle - pixel, y + MARGIN * pixel + middle - pixel, 3 * pixel, 3 * pixel, BLUE)
-    page.text(x + votes.shape[-1] * pixel / 2, y - 0.06, f"54 {TIMES} 54", GREY, ha="center")
+    page.text(
+        x + votes.shape[-1] * pixel / 2, y - 0.06, f"{votes.shape[-1]} {TIMES} {votes.shape[-1]}", GREY, ha="center"
+    )
     page.text(
         left,
         y - 0.28,
-        "Five convolutions without padding, 32 channels.\nQuestion, for each patch: how was it transformed?\n"
-        "Each scale starts from the weights of the last.",
+        "Five convolutions without padding, 32 channels.\nTwo, with a question each for every patch: how\n"
+        "was it rotated? How sharp is it?",
     )
 
 
@@ -278,7 +281,7 @@ def draw_result(page: Page, maps: torch.Tensor, scores: torch.Tensor, limit: flo
     page.text(
         left,
         y - 0.28,
-        f"Score: mean {MINUS}log p of the\nworst 1 %. Map: mean over\nscales, of the worst rotation.",
+        f"Mean {MINUS}log p of the worst 1 %\nfor both questions, times the\nmemory's distances (cube root).",
     )
 
 
@@ -314,9 +317,9 @@ def main() -> None:
     model = train(data.shots)
     with torch.no_grad():
         scales = model.reduce(data.tests)
-        log_probabilities = model.votes(data.tests)[-1]
+        log_probabilities = model.votes(data.tests)[0][-1]  # of rotations
         prediction = model(data.tests)
-    votes = Canvases(model.transformations, model.pyramid.sizes[-1]).invert(log_probabilities)[1]
+    votes = model.canvases_of(len(scales) - 1).invert(log_probabilities)[1]
     maps = torch.nn.functional.interpolate(prediction.anomaly_map, (64, 64), mode="area")
     limit = float(maps.max())
     page = Page()

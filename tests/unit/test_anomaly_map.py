@@ -107,7 +107,9 @@ def test_only_the_finest_of_scales_matters_to_finest_scale() -> None:
     anomalies = random_anomalies(canvases)
     generator = AnomalyMapGenerator("finest_scale", SIZES[-1])
     expected = generator([anomalies], [canvases], [], (50, 50))
-    assert torch.equal(generator([[10 * each for each in anomalies[:-1]] + anomalies[-1:]], [canvases], [], (50, 50)), expected)
+    assert torch.equal(
+        generator([[10 * each for each in anomalies[:-1]] + anomalies[-1:]], [canvases], [], (50, 50)), expected
+    )
     assert not torch.equal(generator([[*anomalies[:-1], anomalies[-1].flip(2)]], [canvases], [], (50, 50)), expected)
 
 

@@ -21,8 +21,17 @@ from anomalib_htdgm.models.htdgm.transformations import (
 )
 
 OWN = ["identity", "right", "right+rotate90", "left+rotate90", "flip+up", "flip+down+gray"]
-DETAILS = ["enlarge", "blur+rotate90", "identity", "enlarge+right+rotate90", "enlarge+left+rotate90", "blur+flip+up+gray"]
-SETS = pytest.mark.parametrize("transformations", ["full", "grayscale", "rotations", "sharpness", OWN, DETAILS], ids=str)
+DETAILS = [
+    "enlarge",
+    "blur+rotate90",
+    "identity",
+    "enlarge+right+rotate90",
+    "enlarge+left+rotate90",
+    "blur+flip+up+gray",
+]
+SETS = pytest.mark.parametrize(
+    "transformations", ["full", "grayscale", "rotations", "sharpness", OWN, DETAILS], ids=str
+)
 SIZES = pytest.mark.parametrize("size", [25, 26, 41, 64])
 MakeDiscriminator = Callable[[int], Discriminator]
 MakeImages = Callable[..., torch.Tensor]
@@ -31,7 +40,7 @@ MakeImages = Callable[..., torch.Tensor]
 def naive_logits(
     discriminator: Discriminator, transformations: list[Transformation], images: torch.Tensor
 ) -> list[torch.Tensor]:
-    """Show the discriminator every transformed image; of votes on an enlarged one take the nearest to those on images."""
+    """Show the discriminator every transformed image; of votes on an enlarged one take those nearest to its own."""
     logits, size = [], images.shape[-1]
     for each in transformations:
         votes = discriminator([each.apply(images)])[0]

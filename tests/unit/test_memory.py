@@ -80,7 +80,9 @@ def test_a_strange_spot_is_far_and_in_its_place() -> None:
 
 def test_of_too_many_patches_a_random_choice_is_kept(make_images: MakeImages) -> None:
     images, tests = make_images(2, SIZE), make_images(2, SIZE, seed=1)
-    full, some, again, other = (remember(images, number, seed=seed) for number, seed in ((10**6, 0), (50, 0), (50, 0), (50, 1)))
+    full, some, again, other = (
+        remember(images, number, seed=seed) for number, seed in ((10**6, 0), (50, 0), (50, 0), (50, 1))
+    )
     assert len(full.patches) == 3 * 4 * (SIZE - 4) ** 2
     assert len(some.patches) == 50
     assert (some(tests) > full(tests) - 1e-4).all()

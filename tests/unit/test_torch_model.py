@@ -36,7 +36,7 @@ EVERYTHING = {
 
 
 def small_model(**arguments: object) -> HtdgmModel:
-    """Make a model of three scales, 20, 26 and 32 pixels, that scores by its votes on rotations unless told otherwise."""
+    """Make a model of three scales, 20, 26 and 32 pixels, that votes on rotations unless told otherwise."""
     sizes = {"input_size": (SIZE, SIZE), "image_size": 32, "coarsest_size": 20, "width": 8}
     return HtdgmModel(**sizes | VOTES_ALONE | arguments)
 
@@ -227,8 +227,12 @@ class TestStandardization:
     @pytest.mark.parametrize(("gain", "offset"), [(0.5, 0.4), (0.3, -0.6), (1.5, 0.0)])
     def test_brightness_and_contrast_do_not_matter(self, gain: float, offset: float) -> None:
         image = shingles(angle=0.5, seed=1)
-        as_it_is, changed = (train(small_model(standardize=each, precision="float32"), shingles()) for each in (False, True))
-        outputs = [[model(each).pred_score.item() for each in (image, gain * image + offset)] for model in (as_it_is, changed)]
+        as_it_is, changed = (
+            train(small_model(standardize=each, precision="float32"), shingles()) for each in (False, True)
+        )
+        outputs = [
+            [model(each).pred_score.item() for each in (image, gain * image + offset)] for model in (as_it_is, changed)
+        ]
         assert outputs[1][1] == pytest.approx(outputs[1][0], rel=1e-3)
         assert outputs[0][1] != pytest.approx(outputs[0][0], rel=1e-2)
 

@@ -243,7 +243,11 @@ class TestLearning:
 
     def test_rate_of_the_discriminator_is_a_tenth_after_500_iterations(self) -> None:
         model = HtdgmModel(
-            (13, 13), image_size=13, coarsest_size=13, width=2, **VOTES_ALONE | {"transformations": ["identity", "rotate90"]}
+            (13, 13),
+            image_size=13,
+            coarsest_size=13,
+            width=2,
+            **VOTES_ALONE | {"transformations": ["identity", "rotate90"]},
         )
         training = Training(iterations=502, learning_rate=1e-3)
         optimizers = training.configure_optimizers(model)

@@ -107,7 +107,7 @@ def test_one_or_several_sets(names: str | list[str], sizes: list[int]) -> None:
 
 @pytest.mark.parametrize("names", [["rotations", "identity"], ["rotations"] * 2, [], "x", 3, ["enlarge+blur", "flip"]])
 def test_sets_that_make_no_sense(names: object) -> None:
-    with pytest.raises(ValueError, match="^transformations: "):
+    with pytest.raises(ValueError, match=r"^transformations: "):
         get_transformation_sets(names)
 
 

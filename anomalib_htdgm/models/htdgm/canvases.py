@@ -102,7 +102,7 @@ class Canvas:
         return (height, width) if self.quarter_turns % 2 == 0 else (width, height)
 
     def locate_pixels(self) -> torch.Tensor:
-        """Find the canvas' pixels: for each, its position among the pixels of all sources, shape ``(height, width)``."""
+        """Find each pixel of the canvas among the pixels of all sources: positions of shape ``(height, width)``."""
         positions = self.source_start + torch.arange(self.source_size**2).view(self.source_size, -1)
         positions = reflect(positions.fliplr() if self.flip else positions, self.rows, self.columns)
         return torch.rot90(positions, self.quarter_turns)
@@ -188,7 +188,7 @@ class CanvasGroup(nn.Module):
         return right.unflatten(1, self.positions.shape)
 
     def targets(self, num_classes: int) -> torch.Tensor:
-        """Count the votes of each transformation that each patch of the canvases gives: of an enlarged image it is one or none.
+        """Count the votes that each patch of the canvases gives on each transformation.
 
         Args:
             num_classes (int): Number of classes wanted, at least the number of transformations.
@@ -249,7 +249,12 @@ class Canvases(nn.Module):
             list[torch.Tensor]: Canvases of shape ``(b * num_canvases, 3, height, width)``: one tensor for each size of
             canvas of the first ``b`` images, then those of the next ones.
         """
-        pixels = torch.cat([source(images, enlarged).flatten(2) for source in self.sources], dim=2).to(dtype).transpose(1, 2).contiguous()
+        pixels = (
+            torch.cat([source(images, enlarged).flatten(2) for source in self.sources], dim=2)
+            .to(dtype)
+            .transpose(1, 2)
+            .contiguous()
+        )
         # An exported graph takes batches of any size, so it cannot be cut into pieces.
         pieces = [pixels] if torch.compiler.is_compiling() else pixels.split(self.images_per_piece)
         return [group.draw(piece) for piece in pieces for group in self.groups]

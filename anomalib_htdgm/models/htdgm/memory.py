@@ -3,9 +3,9 @@
 
 """Memory of what the patches of the training images look like at one scale: appearance beside orientation.
 
-At coarse scales a patch of 5x5 pixels is a part of the object, and its distance to the most similar patch of a good image
-tells a missing or a strange part. Patches are compared as PatchCore's are (Roth et al., *Towards Total Recall in
-Industrial Anomaly Detection*, 2022), but by their whitened pixels, for want of pretrained features.
+At coarse scales a patch of 5x5 pixels is a part of the object, and its distance to the most similar patch of a good
+image tells a missing or a strange part. Patches are compared as PatchCore's are (Roth et al., *Towards Total Recall in
+Industrial Anomaly Detection*, CVPR 2022), but by their whitened pixels, for want of pretrained features.
 """
 
 import math

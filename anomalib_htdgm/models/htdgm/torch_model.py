@@ -404,5 +404,6 @@ def _check_adversarial(members: int, transformations: str | Sequence[str], *, st
         ("standardize", standardize, False, not standardize),
     ):
         if not is_allowed:
-            msg = f"{name}: got {given!r} for a model with generators (fake_weight above 0); only {allowed} goes with them"
+            with_generators = "a model with generators (fake_weight above 0)"
+            msg = f"{name}: got {given!r} for {with_generators}; only {allowed} goes with them"
             raise ValueError(msg)

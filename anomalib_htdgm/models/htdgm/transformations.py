@@ -84,8 +84,8 @@ class Transformation:
         down (int): Translate the content down (1), up (-1) or not (0).
         quarter_turns (int): Rotate counterclockwise by that many times 90 degrees, 0 to 3.
         grayscale (bool): Drop the colour, last of all.
-        detail (Detail): ``enlarge`` by :data:`ENLARGEMENT` (the image, and the step of a translation, grow), ``blur`` as
-            if the image had been smaller by :data:`BLUR`, or ``as it is``; before all else.
+        detail (Detail): ``enlarge`` by :data:`ENLARGEMENT` (image and translations grow), ``blur`` as if the image had
+            been smaller by :data:`BLUR`, or ``as it is``; before all else.
     """
 
     flip: bool = False
@@ -124,8 +124,8 @@ class Transformation:
         if name not in _BY_NAME:
             msg = (
                 f"transformations: {name!r} is not a transformation; give 'identity', or steps in this order, joined "
-                "by '+', each at will: enlarge | blur, flip, right | left, down | up, rotate90 | rotate180 | rotate270, "
-                "gray"
+                "by '+', each at will: enlarge | blur, flip, right | left, down | up, rotate90 | rotate180 | "
+                "rotate270, gray"
             )
             raise ValueError(msg)
         return _BY_NAME[name]
