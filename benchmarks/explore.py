@@ -47,6 +47,13 @@ from anomalib_htdgm.models.htdgm.training import Training, share_of
 
 FRACTIONS = (0.01, 0.05, 0.2, 1.0)
 BATCH_SIZE = 16
+BEFORE_MEMORY: dict[str, Any] = {
+    "transformations": "rotations",
+    "image_size": 64,
+    "votes_from": 0,
+    "memory_patches": 0,
+    "standardize": False,
+}
 TINY = 1e-12
 """Least mean of a scale on the training images: after a long training it may be zero."""
 
@@ -204,11 +211,12 @@ def main() -> None:
     parser.add_argument("--images-per-class", type=int, default=25, help="of the test set")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--contains", default="", help="print only the ways of scoring with this in their name")
+    parser.add_argument("--votes-alone", action="store_true", help="the defaults of before there was a memory")
     parser.add_argument("--set", nargs="+", default=[], metavar="name=value", help="arguments of model and training")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     arguments = {name: yaml.safe_load(value) for name, value in (each.split("=", 1) for each in options.set)}
-    rows = pd.DataFrame(run(options, arguments))
+    rows = pd.DataFrame(run(options, (BEFORE_MEMORY if options.votes_alone else {}) | arguments))
     table = rows.groupby("score", sort=False)["AUROC"].agg(["mean", "std", "min"])
     table = table.join(rows.pivot_table(values="AUROC", index="score", columns="class"))
     print(table[table.index.str.contains(options.contains, regex=False)].round(1).to_string())

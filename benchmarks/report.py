@@ -45,7 +45,7 @@ CLASS_NAMES = {
     "Metalnut": "metal_nut",
     **{str(digit): name for digit, name in enumerate(CLASSES["MNIST"])},
 }
-# The paper's columns: "Ours2" is its own method with rotations alone on MVTec, as our defaults are.
+# The paper's columns: "Ours2" is its own method with rotations alone on MVTec, the nearest to our defaults.
 METHODS = {"Ours": "Htdgm", "Ours2": "Htdgm", "DifferNet": "DifferNet"}
 # Detection and segmentation AUROC of all of MVTec AD, as the paper's page at HyperAI has them. Ours is over all pixels
 # of all test images; by the authors' code theirs is each anomalous image's own, averaged.

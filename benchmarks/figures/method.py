@@ -154,14 +154,14 @@ def draw_pyramid(page: Page, scales: Sequence[torch.Tensor]) -> None:
         page.image(x, y, size * pixel, scale)
         offset = (size - RECEPTIVE_FIELD) // 2 * pixel
         page.box(x + offset, y + offset, RECEPTIVE_FIELD * pixel, RECEPTIVE_FIELD * pixel, BLUE)
-        page.text(x + size * pixel / 2, y - 0.06, str(size), GREY, ha="center")
+        if size == scales[0].shape[-1] or size > 2 * RECEPTIVE_FIELD:  # numbers that stand too close for reading
+            page.text(x + size * pixel / 2, y - 0.06, str(size), GREY, ha="center")
         x += size * pixel + gap
     page.text(
         left,
         y - 0.28,
-        "Reduced to 12 to 96 pixels, trained from coarse to fine. Of\n"
-        f"patches of 11 {TIMES} 11, those of the finest four vote. Coarse\n"
-        f"scales remember their patches of 5 {TIMES} 5, too.",
+        "Reduced to 12 to 96 pixels, trained from\ncoarse to fine. The finest four vote, by\n"
+        f"patches of 11 {TIMES} 11; the others remember.",
     )
 
 
@@ -281,7 +281,7 @@ def draw_result(page: Page, maps: torch.Tensor, scores: torch.Tensor, limit: flo
     page.text(
         left,
         y - 0.28,
-        f"Mean {MINUS}log p of the worst 1 %\nfor both questions, times the\nmemory's distances (cube root).",
+        f"Geometric mean of {MINUS}log p,\nboth questions', and of the\nmemory's distances.",
     )
 
 
