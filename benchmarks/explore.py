@@ -217,9 +217,12 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     arguments = {name: yaml.safe_load(value) for name, value in (each.split("=", 1) for each in options.set)}
     rows = pd.DataFrame(run(options, (BEFORE_MEMORY if options.votes_alone else {}) | arguments))
+    rows = rows[rows["score"].str.contains(options.contains, regex=False)]
+    if options.each:
+        print(rows.pivot_table(values="AUROC", index=["class", "seed"], columns="score").round(1).to_string())
     table = rows.groupby("score", sort=False)["AUROC"].agg(["mean", "std", "min"])
     table = table.join(rows.pivot_table(values="AUROC", index="score", columns="class"))
-    print(table[table.index.str.contains(options.contains, regex=False)].round(1).to_string())
+    print(table.round(1).to_string())
 
 
 if __name__ == "__main__":

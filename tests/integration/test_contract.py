@@ -185,10 +185,10 @@ def test_three_good_photographs_are_enough(mvtec_root: Path, engine: Engine) -> 
     shots = engine.predict(model, data_path=mvtec_root / "wall" / "test" / "good", ckpt_path=engine.best_model_path)
     defects = engine.predict(model, data_path=mvtec_root / "wall" / "test" / "gravel", ckpt_path=engine.best_model_path)
     scores = [torch.cat([batch.pred_score for batch in batches]) for batches in (shots, defects)]
-    # The most anomalous training image is the threshold, 0.5.
-    assert (scores[0] == 0.5).sum() == 1
-    assert (scores[0] <= 0.5).sum() >= 3
-    assert scores[1].min() > scores[0].max()
+    # The training images are below the threshold, 0.5, and so are most that the model has not seen.
+    assert (scores[0] < 0.5).sum() >= 3
+    assert scores[0].median() < 0.5
+    assert scores[1].min() > max(0.5, scores[0].max())
 
 
 def test_patchcore_trains_on_the_same_images(wall: MVTecAD, engine: Engine, caplog: pytest.LogCaptureFixture) -> None:

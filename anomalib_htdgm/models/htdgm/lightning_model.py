@@ -38,7 +38,10 @@ from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
+from torch.nn.functional import pad
 from torch.optim import Optimizer
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2.functional import affine, center_crop
 
 from anomalib_htdgm.data.shots import RepeatedBatch, read_anomalies, read_shots
 from anomalib_htdgm.models.pre_processor import configure_pre_processor
@@ -57,6 +60,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+STAY = (0.0, 0.0, 0.0)
+MOVES = (STAY, (2.0, 0.02, 0.0), (-2.0, 0.0, 0.02), (0.0, -0.02, 0.01), (0.0, 0.01, -0.02))
+"""Degrees, and shares of width and height, by which a good part may lie otherwise than the one trained on."""
 BEFORE_MEMORY: dict[str, Any] = {"votes_from": 0, "memory_patches": 0, "standardize": False}
 """What models did that were saved before there were these arguments."""
 
@@ -282,27 +288,29 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
 
     @torch.no_grad()
     def _calibrate(self, post_processor: PostProcessor) -> None:
-        """Scale the scores without validation images: 0.5 is as anomalous as the most anomalous training image.
+        """Scale the scores without validation images: 0.5 is as anomalous as a training image that is moved a little.
 
         If there are known defects, 0.5 is where they are best told from the training images. anomalib would compare raw
-        scores with 0.5. Unseen good images tend to score above those of the training, so validation images make the
-        better threshold.
+        scores with 0.5. Unseen good images tend to score above those of the training, which the model remembers, so the
+        most anomalous of copies that are turned and shifted stands in for them; validation images are better still.
         """
-        given = [each for each in (self._shots, self._known_defects) if each is not None]
-        batches = [self._predict_again(each) for each in given]
+        assert self._shots is not None  # noqa: S101  # for the type checker
+        good = [self._predict_again(self._shots, move) for move in MOVES]
+        batches = good[:1] + [self._predict_again(each) for each in (self._known_defects,) if each is not None]
         for kind, fields in (("image", ["pred_score", "gt_label"]), ("pixel", ["anomaly_map", "gt_mask"])):
-            threshold = getattr(batches[0], fields[0]).max()
+            threshold = torch.stack([getattr(each, fields[0]).max() for each in good]).max()
             if self._known_defects is not None and getattr(batches[-1], fields[1]) is not None:
                 threshold = _best_threshold(batches, fields)
             getattr(post_processor, f"{kind}_min").fill_(0)
             getattr(post_processor, f"_{kind}_threshold").copy_(threshold)
             getattr(post_processor, f"{kind}_max").copy_(2 * threshold)
 
-    def _predict_again(self, batch: ImageBatch) -> ImageBatch:
+    def _predict_again(self, batch: ImageBatch, move: tuple[float, float, float] = STAY) -> ImageBatch:
         batch = self.transfer_batch_to_device(copy.copy(batch), self.device, 0)
         if transform := getattr(self.pre_processor, "transform", None):
             batch.image, batch.gt_mask = transform(batch.image, batch.gt_mask)
-        return batch.update(**self.model(batch.image)._asdict())
+        images = cast("torch.Tensor", batch.image)
+        return batch.update(**self.model(images if move == STAY else _move(images, *move))._asdict())
 
     def to_onnx(  # type: ignore[override]  # anomalib's signature, not Lightning's
         self,
@@ -339,6 +347,16 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
             PreProcessor: It resizes, and brings pixels to [-1, 1].
         """
         return configure_pre_processor(image_size)
+
+
+def _move(images: torch.Tensor, degrees: float, right: float, down: float) -> torch.Tensor:
+    """Turn images by ``degrees`` and shift them by shares of their size; what comes into view is reflected."""
+    height, width = images.shape[-2:]
+    margins = [width // 8] * 2 + [height // 8] * 2  # more than what comes into view
+    shift = [round(right * width), round(down * height)]
+    padded = pad(images, margins, mode="reflect")
+    moved = affine(padded, degrees, shift, scale=1.0, shear=[0.0, 0.0], interpolation=InterpolationMode.BILINEAR)
+    return center_crop(moved, [height, width])
 
 
 def _best_threshold(batches: list[ImageBatch], fields: list[str]) -> torch.Tensor:

@@ -1,0 +1,27 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The copies of training images that choose the threshold show the same, a little turned and shifted."""
+
+import pytest
+import torch
+
+from anomalib_htdgm.models.htdgm.lightning_model import MOVES, STAY, _move
+
+from .textures import shingles
+
+
+@pytest.mark.parametrize("move", MOVES, ids=str)
+def test_moved_copies_show_the_same(move: tuple[float, float, float]) -> None:
+    image = shingles(size=64)
+    moved = _move(image, *move)
+    assert moved.shape == image.shape
+    degrees, right, down = move
+    inside = slice(8, -8)
+    back = _move(_move(image, 0.0, right, down), 0.0, -right, -down)
+    torch.testing.assert_close(back[..., inside, inside], image[..., inside, inside], atol=1e-4, rtol=0)
+    assert torch.equal(moved, image) == (move == STAY)
+    if not degrees:
+        shift = round(right * 64), round(down * 64)
+        expected = image.roll(shift, (3, 2))
+        torch.testing.assert_close(moved[..., inside, inside], expected[..., inside, inside], atol=1e-4, rtol=0)
