@@ -50,7 +50,9 @@ def test_train_validate_predict(checkpoint: Path, wall: MVTecAD, engine: Engine,
     model = get_model("htdgm", iterations=2)
     (trained,) = engine.train(model, datamodule=wall)
     assert set(trained) == METRICS
-    assert engine.export(model, "torch", export_root=tmp_path).stat().st_size < 5_000_000  # no training images in it
+    # Neither training images nor what only a training needs.
+    assert engine.export(model, "torch", export_root=tmp_path).stat().st_size < 5_000_000
+    assert Path(engine.best_model_path).stat().st_size < 5_000_000
     assert list(tmp_path.glob("Htdgm/MVTecAD/wall/**/images/gravel/*.png")), "no heat maps were drawn"
     engine.validate(Htdgm(), datamodule=wall, ckpt_path=checkpoint)
     predictions = engine.predict(Htdgm(), datamodule=wall, ckpt_path=checkpoint)

@@ -149,11 +149,13 @@ class CanvasGroup(nn.Module):
         super().__init__()
         self.canvases = list(canvases)
         pixels = torch.stack([canvas.locate_pixels() for canvas in canvases])
-        self.register_buffer("pixels", pixels.flatten(), persistent=False)
+        # Half the size of PyTorch's own integers, since exported models hold them.
+        self.register_buffer("pixels", pixels.flatten().int(), persistent=False)
         canvas_indices, transformation_indices, positions = zip(*crops, strict=True)
-        self.register_buffer("canvas_indices", torch.tensor(canvas_indices)[:, None], persistent=False)
-        self.register_buffer("transformation_indices", torch.tensor(transformation_indices)[:, None], persistent=False)
-        self.register_buffer("positions", torch.stack(positions).flatten(1), persistent=False)
+        self.register_buffer("canvas_indices", torch.tensor(canvas_indices).int()[:, None], persistent=False)
+        classes = torch.tensor(transformation_indices).int()[:, None]
+        self.register_buffer("transformation_indices", classes, persistent=False)
+        self.register_buffer("positions", torch.stack(positions).flatten(1).int(), persistent=False)
 
     def draw(self, pixels: torch.Tensor) -> torch.Tensor:
         """Draw the canvases.
@@ -226,9 +228,9 @@ class Canvases(nn.Module):
         self.images_per_piece = max(1, PIXELS_PER_PIECE // pixels)
         order = torch.cat([group.transformation_indices.flatten() for group in self.groups])
         self.register_buffer("order", order.argsort(), persistent=False)
-        cells = torch.arange(self.num_votes**2).view(self.num_votes, -1)
-        inverse = [each.invert(cells, shift_length(size)).flatten() for each in transformations]
-        self.register_buffer("inverse", torch.stack(inverse), persistent=False)
+        cells = torch.arange(len(transformations) * self.num_votes**2).view(-1, self.num_votes, self.num_votes)
+        inverse = [each.invert(votes, shift_length(size)) for each, votes in zip(transformations, cells, strict=True)]
+        self.register_buffer("inverse", torch.stack(inverse).flatten().int(), persistent=False)
 
     def __reduce__(self) -> tuple[Callable[..., nn.Module], tuple[Any, ...]]:
         """Be pickled, with a whole model, as what it is made of: the positions are more than all weights."""
@@ -286,7 +288,7 @@ class Canvases(nn.Module):
         Returns:
             torch.Tensor: Votes of the same shape, in the image's own orientation.
         """
-        return votes.flatten(2).gather(2, self.inverse.expand(votes.shape[0], -1, -1)).view_as(votes)
+        return votes.flatten(1).index_select(1, self.inverse).view_as(votes)
 
 
 def _remake(device: torch.device, transformations: Sequence[Transformation], size: int) -> Canvases:

@@ -194,6 +194,16 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         self._shots: ImageBatch | None = None
         self._known_defects: ImageBatch | None = None
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave out the optimisers' states, twice the size of the weights, once the training is through.
+
+        Args:
+            checkpoint (dict[str, Any]): Lightning's checkpoint.
+        """
+        super().on_save_checkpoint(checkpoint)
+        if self.model.is_trained:
+            checkpoint.pop("optimizer_states", None)
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Become the model that was saved, whatever arguments this one was made with.
 

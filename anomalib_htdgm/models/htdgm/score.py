@@ -69,8 +69,8 @@ def anomaly_score(anomalies: Sequence[torch.Tensor], patch_fraction: float) -> t
 def combine(parts: Sequence[torch.Tensor]) -> torch.Tensor:
     """Combine scores or maps of several kinds, whose units have nothing to do with each other.
 
-    Their geometric mean orders images alike whatever the units are, so that there is nothing to calibrate: what doubles
-    one of them doubles it as it would by any other.
+    Their geometric mean orders images alike whatever the units are, so that there is nothing to calibrate: to be twice
+    as anomalous in one respect counts as much as in another.
 
     Args:
         parts (Sequence[torch.Tensor]): Scores or maps, at least 0, all of one shape.
