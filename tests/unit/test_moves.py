@@ -6,12 +6,12 @@
 import pytest
 import torch
 
-from anomalib_htdgm.models.htdgm.lightning_model import MOVES, STAY, _move
+from anomalib_htdgm.models.htdgm.lightning_model import MOVES, _move
 
 from .textures import shingles
 
 
-@pytest.mark.parametrize("move", MOVES, ids=str)
+@pytest.mark.parametrize("move", MOVES[1:], ids=str)
 def test_moved_copies_show_the_same(move: tuple[float, float, float]) -> None:
     image = shingles(size=64)
     moved = _move(image, *move)
@@ -20,7 +20,7 @@ def test_moved_copies_show_the_same(move: tuple[float, float, float]) -> None:
     inside = slice(8, -8)
     back = _move(_move(image, 0.0, right, down), 0.0, -right, -down)
     torch.testing.assert_close(back[..., inside, inside], image[..., inside, inside], atol=1e-4, rtol=0)
-    assert torch.equal(moved, image) == (move == STAY)
+    assert not torch.allclose(moved[..., inside, inside], image[..., inside, inside], atol=0.05)
     if not degrees:
         shift = round(right * 64), round(down * 64)
         expected = image.roll(shift, (3, 2))
