@@ -155,13 +155,11 @@ def score_all(model: HtdgmModel, shots: torch.Tensor, images: torch.Tensor) -> d
 
 def reestimate(model: HtdgmModel, shots: torch.Tensor) -> None:
     """Give the discriminators of all scales the batch-norm statistics of the training images."""
-    scales, enlarged = (model.reduce(shots, training=True, enlarged=each) for each in (False, True))
-    for scale, index in itertools.product(range(len(scales)), range(len(model.transformation_sets))):
+    pairs = model.reduce_and_enlarge(shots, training=True)
+    for scale, index in itertools.product(range(len(pairs)), range(len(model.transformation_sets))):
         for member, discriminator in enumerate(model.discriminators_of(scale, index)):
-            shares = (share_of(member, model.members, each[scale]) for each in (scales, enlarged))
-            discriminator.reestimate_statistics(
-                model.canvases_of(scale, index).draw(next(shares), model.dtype, next(shares))
-            )
+            reduced, enlarged = (share_of(member, model.members, each) for each in pairs[scale])
+            discriminator.reestimate_statistics(model.canvases_of(scale, index).draw(reduced, model.dtype, enlarged))
 
 
 def run(options: argparse.Namespace, arguments: dict[str, Any]) -> Iterator[dict[str, object]]:

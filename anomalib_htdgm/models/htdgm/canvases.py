@@ -190,13 +190,13 @@ class CanvasGroup(nn.Module):
         return right.unflatten(1, self.positions.shape)
 
     def targets(self, num_classes: int) -> torch.Tensor:
-        """Count the votes that each patch of the canvases gives on each transformation.
+        """Mark the transformations that each patch of the canvases votes on.
 
         Args:
             num_classes (int): Number of classes wanted, at least the number of transformations.
 
         Returns:
-            torch.Tensor: Counts of shape ``(num_canvases * number of patches, num_classes)``.
+            torch.Tensor: Zeros and ones of shape ``(num_canvases * number of patches, num_classes)``.
         """
         height, width = (length - 2 * MARGIN for length in self.canvases[0].size)
         targets = torch.zeros(len(self.canvases), height * width, num_classes, device=self.positions.device)

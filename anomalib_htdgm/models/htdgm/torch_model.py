@@ -127,6 +127,7 @@ class HtdgmModel(nn.Module):
         check_integer("votes_from", votes_from, at_least=0)
         widths = [width * 2 ** (scale // (double_width_every or len(sizes))) for scale in range(len(sizes))]
         self.pyramid = Pyramid(sizes, input_size)
+        self.enlarges = any(each.detail == "enlarge" for one_set in self.transformation_sets for each in one_set)
         self.enlarged_pyramid = Pyramid([enlarged_size(size) for size in sizes], input_size)
         self.voting_scales = [scale for scale, size in enumerate(sizes) if size >= min(votes_from, image_size)]
         canvases = (Canvases(each, size) for size in sizes for each in self.transformation_sets)
@@ -184,9 +185,26 @@ class HtdgmModel(nn.Module):
             :meth:`Canvases.log_probabilities` defines it. Of several members it is the average, see
             :func:`~anomalib_htdgm.models.htdgm.score.average_votes`.
         """
-        pairs = list(zip(self.reduce(images), self.reduce(images, enlarged=True), strict=True))
+        pairs = self.reduce_and_enlarge(images)
         sets = range(len(self.transformation_sets))
         return [[self._votes(scale, index, *pairs[scale]) for scale in self.voting_scales] for index in sets]
+
+    def reduce_and_enlarge(
+        self, images: torch.Tensor, *, training: bool = False
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Reduce images to every scale, and to the size of each scale's enlarged images.
+
+        Args:
+            images (torch.Tensor): Images in [-1, 1] of shape ``(B, 3, H, W)``.
+            training (bool): Whether they are the training images.
+
+        Returns:
+            list[tuple[torch.Tensor, torch.Tensor]]: For each scale, coarse to fine, what :meth:`reduce` gives, without
+            and with ``enlarged``; the former twice where no transformation enlarges.
+        """
+        scales = self.reduce(images, training=training)
+        enlarged = self.reduce(images, training=training, enlarged=True) if self.enlarges else scales
+        return list(zip(scales, enlarged, strict=True))
 
     def _votes(self, scale: int, set_index: int, reduced: torch.Tensor, enlarged: torch.Tensor) -> torch.Tensor:
         canvases = self.canvases_of(scale, set_index)

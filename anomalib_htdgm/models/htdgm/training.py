@@ -132,8 +132,8 @@ class Training:
             model.fixed_noise(scale).zero_()
         model.noise_amplitudes.zero_()
         stride = len(model.transformation_sets) * model.members
-        scales, enlarged = (model.reduce(images, training=True, enlarged=each) for each in (False, True))
-        for scale, real in enumerate(zip(scales, enlarged, strict=True)):
+        pairs = model.reduce_and_enlarge(images, training=True)
+        for scale, real in enumerate(pairs):
             for offset in range(stride):
                 set_index, member = divmod(offset, model.members)
                 _start(model.discriminators[offset::stride], scale, source)
@@ -142,7 +142,7 @@ class Training:
                 for iteration in range(self.iterations):
                     yield TrainingStep(scale, set_index, member, iteration, trainer.step(iteration))
                 trainer.finish()
-        model.remember(scales, source)
+        model.remember([reduced for reduced, _ in pairs], source)
         model.is_trained.fill_(True)  # noqa: FBT003
         model.eval().requires_grad_(False)  # noqa: FBT003
 
