@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-htdgm authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""A progress bar for a sweep, whatever launches its runs."""
+"""A progress bar for a sweep, whatever launches its runs, and a report when they are done."""
 
 import threading
 from pathlib import Path
@@ -11,6 +11,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
+from rows import report_folder
 from tqdm import tqdm
 
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -62,6 +63,24 @@ class SweepProgress(Callback):
                 bar.refresh()
                 if stopping:
                     return
+
+
+class SweepReport(Callback):
+    """Writes tables and pictures of all that is in the file of results when a sweep ends."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401
+        """Write the report.
+
+        Args:
+            config (DictConfig): Configuration of the sweep.
+            **kwargs: Unused.
+        """
+        from report import write_report  # noqa: PLC0415  # a single run has no use for it
+
+        del kwargs
+        results = Path(config.results)
+        if results.exists():
+            print(write_report([results], report_folder(results)))
 
 
 def count_runs(config: DictConfig) -> int:

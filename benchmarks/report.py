@@ -20,7 +20,15 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 from matplotlib import pyplot as plt
-from pictures import AVERAGE, draw_against, draw_classes, draw_heat_maps, make_title
+from pictures import (
+    AVERAGE,
+    draw_against,
+    draw_averages,
+    draw_classes,
+    draw_fractions,
+    draw_heat_maps,
+    make_title,
+)
 from rows import maps_folder
 
 from anomalib_htdgm.data.one_class import CLASSES
@@ -45,8 +53,13 @@ CLASS_NAMES = {
     "Metalnut": "metal_nut",
     **{str(digit): name for digit, name in enumerate(CLASSES["MNIST"])},
 }
-# The paper's columns: "Ours2" is its own method with rotations alone on MVTec, the nearest to our defaults.
-METHODS = {"Ours": "Htdgm", "Ours2": "Htdgm", "DifferNet": "DifferNet"}
+# The paper's columns, and what the names of our models of that method begin with. "Ours2" is its own method with
+# rotations alone on MVTec, the nearest to our defaults; the letters are the variants of its Table 1.
+METHODS = {"Ours": "Htdgm", "Ours2": "Htdgm"}
+METHODS |= {name: name for name in ("DifferNet", "PatchSVDD", "DROCC", "DeepSVDD", "GEOM", "GOAD")}
+METHODS |= {f"({letter})": f"({letter})" for letter in "abcdefg"}
+OF_FRACTIONS = 7  # the supplement's table of fractions of patches
+WITH_FRACTION = r"(.*) (0\.\d+|1\.0)"  # names of models that are tested with several
 # Detection and segmentation AUROC of all of MVTec AD, as the paper's page at HyperAI has them. Ours is over all pixels
 # of all test images; by the authors' code theirs is each anomalous image's own, averaged.
 PUBLISHED_WITH_ANOMALIES = {"DevNet": ("94.5", "91.8 (mean over images)"), "FLOS": ("93.9", "")}
@@ -111,12 +124,26 @@ def _read_file(path: Path) -> pd.DataFrame:
 
 
 def read_paper() -> pd.DataFrame:
-    """Read the paper's results with its own method and with DifferNet."""
-    paper = pd.read_csv(PAPER)
-    own = paper[paper.column.isin(METHODS) & (paper.supplement_table <= 5)]  # noqa: PLR2004  # 6 and 7 repeat them
-    classes = own["class"].replace(CLASS_NAMES).str.lower().str.replace("-", "_")
-    own = own.assign(category=classes, dataset=own.dataset.replace({"PARIS": "Paris"}), method=own.column.map(METHODS))
+    """Read the paper's results of methods that have a counterpart here."""
+    paper = _read_supplement()
+    own = paper[paper.column.isin(METHODS) & (paper.supplement_table != OF_FRACTIONS)]
+    own = own.assign(method=own.column.map(METHODS))
+    # Table 6 repeats the method's own figures of tables 1 and 2.
+    own = own.drop_duplicates(["dataset", "method", "shots", "category"])
     return own[["dataset", "method", "shots", "category", "auroc_mean", "auroc_std"]]
+
+
+def read_paper_fractions() -> pd.DataFrame:
+    """Read the paper's results by the fraction of patches that the score is over."""
+    paper = _read_supplement()
+    paper = paper[paper.supplement_table == OF_FRACTIONS]
+    return paper.assign(fraction=paper.column.astype(float) / 100)
+
+
+def _read_supplement() -> pd.DataFrame:
+    paper = pd.read_csv(PAPER)
+    classes = paper["class"].replace(CLASS_NAMES).str.lower().str.replace("-", "_")
+    return paper.assign(category=classes, dataset=paper.dataset.replace({"PARIS": "Paris"}))
 
 
 def summarize(rows: pd.DataFrame) -> pd.DataFrame:
@@ -127,7 +154,8 @@ def summarize(rows: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         pd.DataFrame: One row for each data set, model, number of shots and category, with the number of trials, whether
-        the model has pretrained weights, and columns ``<metric>`` and ``<metric>_std``.
+        the model has pretrained weights, and columns ``<metric>`` and ``<metric>_std``; an average has the number of
+        ``classes``.
     """
     groups = rows.groupby(GROUP)
     summary = groups[[*METRICS, *COSTS]].mean().join(groups[METRICS].std().add_suffix("_std"))
@@ -136,7 +164,8 @@ def summarize(rows: pd.DataFrame) -> pd.DataFrame:
     of_models = summary.groupby(GROUP[:-1])
     averages = of_models[summary.columns.drop(GROUP).to_list()].mean().assign(category=AVERAGE)
     averages["trials"] = of_models["trials"].min()
-    averages = averages[of_models.size() > 1].reset_index()
+    averages["classes"] = of_models.size()
+    averages = averages[averages["classes"] > 1].reset_index()
     # Averages come after the classes of their data set, model and number of shots.
     summary = pd.concat([summary, averages]).sort_values(by=GROUP[:-1], key=_order, kind="stable", ignore_index=True)
     return summary.assign(pretrained=summary["model"].map(rows.groupby("model")["pretrained"].first()))
@@ -187,6 +216,76 @@ def make_tables(table: pd.DataFrame) -> list[Table]:
         header = [name for name in rows[0] if any(row[name] for row in rows)]
         tables.append(Table(make_title(dataset, shots), header, [[row[name] for name in header] for row in rows]))
     return tables
+
+
+def make_tables_of_averages(table: pd.DataFrame) -> list[Table]:
+    """Make a table for each data set with several classes: a line for each model, numbers of shots beside each other.
+
+    Args:
+        table (pd.DataFrame): As :func:`compare` makes it.
+
+    Returns:
+        list[Table]: The tables; an average over fewer classes than others have says over how many.
+    """
+    tables = []
+    for dataset, part in table[table["category"] == AVERAGE].groupby("dataset", sort=False):
+        shots = sorted(part["shots"].unique())
+        header = ["model", *(cell for number in shots for cell in (_name_shots(number), "published"))]
+        lines = []
+        for model, of_model in part.groupby("model", sort=False):
+            by_shots = {row["shots"]: row for _, row in of_model.iterrows()}
+            cells = [_average_cells(by_shots.get(number), part["classes"].max()) for number in shots]
+            lines.append([str(model), *(cell for pair in cells for cell in pair)])
+        tables.append(Table(f"{dataset}, mean over classes", header, lines))
+    return tables
+
+
+def _name_shots(number: int) -> str:
+    return f"{number} shot{'s' if number != 1 else ''}"
+
+
+def _average_cells(row: "pd.Series[Any] | None", classes: float) -> tuple[str, str]:
+    if row is None:
+        return "", ""
+    fewer = f" ({row['classes']:.0f} classes)" if row["classes"] < classes else ""
+    return _spread(row, "image_AUROC") + fewer, _number(row["paper"], row["paper_std"])
+
+
+def summarize_fractions(rows: pd.DataFrame) -> pd.DataFrame:
+    """Compute means and standard deviations over trials for each fraction of patches, the published ones among them.
+
+    Args:
+        rows (pd.DataFrame): Rows of results of models that were tested with several fractions.
+
+    Returns:
+        pd.DataFrame: Columns ``category``, ``shots``, ``model``, ``fraction``, ``mean``, ``std`` and ``trials``.
+    """
+    names = rows["model"].str.extract(f"^{WITH_FRACTION}$")
+    ours = rows.assign(model=names[0], fraction=names[1].astype(float))
+    groups = ours.groupby(["category", "shots", "model", "fraction"])["image_AUROC"]
+    summary = groups.agg(["mean", "std", "size"]).rename(columns={"size": "trials"}).reset_index()
+    paper = read_paper_fractions().rename(columns={"auroc_mean": "mean", "auroc_std": "std"})
+    shown = paper.merge(summary[["category", "shots"]].drop_duplicates())
+    return pd.concat([summary, shown.assign(model="published", trials=10)])[summary.columns]
+
+
+def make_table_of_fractions(summary: pd.DataFrame) -> Table:
+    """Make the table of AUROC by the fraction of patches that the score is over.
+
+    Args:
+        summary (pd.DataFrame): As :func:`summarize_fractions` makes it.
+
+    Returns:
+        Table: A line for each category, number of shots and model.
+    """
+    fractions = sorted(summary["fraction"].unique())
+    header = ["class", "shots", "model", "trials", *(f"{100 * each:.0f} %" for each in fractions)]
+    lines = []
+    for (category, shots, model), part in summary.groupby(["category", "shots", "model"]):
+        cells = part.set_index("fraction").reindex(fractions)
+        values = [_number(row["mean"], row["std"]) for _, row in cells.iterrows()]
+        lines.append([str(category), str(shots), str(model), f"{part['trials'].max():.0f}", *values])
+    return Table("Fractions of patches", header, lines)
 
 
 def make_table_of_known_anomalies(rows: pd.DataFrame) -> Table:
@@ -291,6 +390,9 @@ def draw(rows: pd.DataFrame, table: pd.DataFrame, directory: Path) -> dict[str, 
         draw_against(table, column, caption.split(" against ")[1], path)
     pictures["Image AUROC of each class"] = directory / "auroc_classes.png"
     draw_classes(table, pictures["Image AUROC of each class"])
+    if (table["category"] == AVERAGE).any():
+        pictures["Image AUROC, mean over classes"] = directory / "auroc_averages.png"
+        draw_averages(table[table["category"] == AVERAGE], pictures["Image AUROC, mean over classes"])
     for (folder, shots), part in rows[rows["trial"] == 0].groupby(["maps", "shots"]):
         caption = make_title("Anomaly maps", shots)
         path = directory / f"maps_{Path(str(folder)).name.split('.')[0]}_{shots}shot.png"
@@ -315,11 +417,18 @@ def write_report(paths: list[Path], directory: Path) -> str:
     directory.mkdir(parents=True, exist_ok=True)
     tables: list[Table] = []
     pictures: dict[str, Path] = {}
-    if not knows_anomalies.all():
-        usual = rows[~knows_anomalies].astype({"shots": int})
+    has_fraction = rows["model"].str.fullmatch(WITH_FRACTION)
+    is_usual = ~knows_anomalies & ~has_fraction
+    if is_usual.any():
+        usual = rows[is_usual].astype({"shots": int})
         table = compare(summarize(usual))
-        tables = make_tables(table)
+        tables = make_tables_of_averages(table) + make_tables(table)
         pictures = draw(usual, table, directory)
+    if has_fraction.any():
+        fractions = summarize_fractions(rows[has_fraction].astype({"shots": int}))
+        tables.append(make_table_of_fractions(fractions))
+        pictures["Image AUROC against the fraction of patches"] = directory / "auroc_fractions.png"
+        draw_fractions(fractions, pictures["Image AUROC against the fraction of patches"])
     if knows_anomalies.any():
         tables.append(make_table_of_known_anomalies(rows[knows_anomalies]))
     text = to_markdown(tables)

@@ -37,6 +37,18 @@ def maps_folder(path: Path) -> Path:
     return path.with_name(path.name + ".maps")
 
 
+def report_folder(path: Path) -> Path:
+    """Name the folder of the report that a sweep ends with.
+
+    Args:
+        path (Path): The CSV file of the runs.
+
+    Returns:
+        Path: The folder.
+    """
+    return path.with_name(path.name + ".report")
+
+
 class Results:
     """The rows of a CSV file.
 

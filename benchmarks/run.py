@@ -7,9 +7,10 @@
     python benchmarks/run.py -m +sweep=cifar10 data_root=DIR results=cifar10.csv
     python benchmarks/run.py -m +sweep=cifar10 hydra/launcher=joblib hydra.launcher.n_jobs=2 threads=1 ...
 
-A sweep that was killed is resumed by the same command: rows that are there are not computed again. Several processes
-may work at one sweep, each started with the same command; a run that another one is at is left to it. The configuration
-is in ``conf``; ``--help`` lists it.
+A sweep ends with a report of tables and pictures, ``<results>.report``; ``report.py`` makes the same of several files,
+or of a sweep that did not get there. A sweep that was killed is resumed by the same command: rows that are there are
+not computed again. Several processes may work at one sweep, each started with the same command; a run that another one
+is at is left to it. The configuration is in ``conf``; ``--help`` lists it.
 
 The trial is the seed of everything: of the draw of the training images, the same for every model, and of the model.
 Test images are the same in every trial. There is no validation and no post-processing: metrics are over raw scores.
@@ -46,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 PACKAGES = ("anomalib", "anomalib-htdgm", "torch", "torchvision", "lightning")
 ALL = "all"  # as a number of shots: every normal training image
-PARTS_OF_KEY = ("model", "data", "shots", "trial")
+PARTS_OF_KEY = ("model", "data", "shots", "trial", "schedule")
 
 
 def run_key(config: DictConfig) -> str:
@@ -92,6 +93,19 @@ def draw_images(config: DictConfig) -> "AnomalibDataModule":
     return datamodule
 
 
+def list_readings(config: DictConfig) -> list[tuple[str, object]]:
+    """List the ways that one training is tested in: the values of ``tested_with``, an attribute of the torch model.
+
+    Args:
+        config (DictConfig): Configuration of the run.
+
+    Returns:
+        list[tuple[str, object]]: Pairs of attribute and value; one of nothing where the model is tested as it is.
+    """
+    tested_with: dict[str, list[object]] = config.model.get("tested_with") or {"": [""]}
+    return [(attribute, value) for attribute, values in tested_with.items() for value in values]
+
+
 def measure(config: DictConfig, key: str) -> list[dict[str, object]]:
     """Train and test.
 
@@ -100,8 +114,8 @@ def measure(config: DictConfig, key: str) -> list[dict[str, object]]:
         key (str): Its key, which the maps are filed under.
 
     Returns:
-        list[dict[str, object]]: The row of results; before it, for a model with several kinds of anomaly maps, one for
-        each of the other kinds.
+        list[dict[str, object]]: The row of results; before it, for a model that is tested in several ways, one for
+        each of the other ways.
     """
     # Imported here, so that a sweep that has nothing left to do says so at once.
     from anomalib.callbacks import ModelCheckpoint  # noqa: PLC0415
@@ -139,12 +153,12 @@ def measure(config: DictConfig, key: str) -> list[dict[str, object]]:
         start = time.perf_counter()
         engine.fit(model, datamodule=datamodule)
         fitted = time.perf_counter()
-        for explanation in config.model.get("explanations", [""]):
-            if explanation:
-                model.model.explanation = explanation
+        for attribute, value in list_readings(config):
+            if attribute:
+                setattr(model.model, attribute, value)
             (values,) = engine.test(model, datamodule=datamodule, verbose=False)
-            metrics = {name: f"{value:.6f}" for name, value in values.items()}
-            name, part = f"{config.model.name} {explanation}".strip(), f"{key}{explanation}"
+            metrics = {name: f"{metric:.6f}" for name, metric in values.items()}
+            name, part = f"{config.model.name} {value}".strip(), f"{key}{value}"
             rows.append({"key": part, "model": name, **metrics, "test_seconds": f"{clock.seconds:.3f}"})
     peak_memory = read_peak_memory()
     keeper.save(maps_folder(Path(config.results)) / f"{key}.npz")

@@ -30,23 +30,12 @@ class _Measure(nn.Module):
         return InferenceBatch(pred_score=pixels.mean(dim=1) if self.statistic == "brightness" else pixels.std(dim=1))
 
 
-class TrivialScore(AnomalibModule):
-    """Scores an image by its brightness or contrast alone; it learns nothing, so it is the same in every trial.
-
-    An AUROC below 50 % is as telling as one that is as far above.
+class Untrained(AnomalibModule):
+    """A model whose training is no optimisation: one pass over the training images.
 
     Args:
-        statistic (str): ``brightness``, the mean of all pixels, or ``contrast``, their standard deviation.
         **components: Pre-processor, post-processor, evaluator and visualizer, as anomalib's models take them.
-
-    Raises:
-        ValueError: If there is no such statistic.
     """
-
-    def __init__(self, statistic: Statistic = "brightness", **components: Any) -> None:  # noqa: ANN401
-        check_choice("statistic", statistic, ("brightness", "contrast"))
-        super().__init__(**components)
-        self.model: _Measure = _Measure(statistic)
 
     @staticmethod
     def configure_optimizers() -> None:
@@ -64,10 +53,29 @@ class TrivialScore(AnomalibModule):
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
-        """One epoch of nothing."""
+        """One epoch."""
         return {"max_epochs": 1, "num_sanity_val_steps": 0, "devices": 1}
 
     @property
     def learning_type(self) -> LearningType:
         """Learning type."""
         return LearningType.ONE_CLASS
+
+
+class TrivialScore(Untrained):
+    """Scores an image by its brightness or contrast alone; it learns nothing, so it is the same in every trial.
+
+    An AUROC below 50 % is as telling as one that is as far above.
+
+    Args:
+        statistic (str): ``brightness``, the mean of all pixels, or ``contrast``, their standard deviation.
+        **components: Pre-processor, post-processor, evaluator and visualizer, as anomalib's models take them.
+
+    Raises:
+        ValueError: If there is no such statistic.
+    """
+
+    def __init__(self, statistic: Statistic = "brightness", **components: Any) -> None:  # noqa: ANN401
+        check_choice("statistic", statistic, ("brightness", "contrast"))
+        super().__init__(**components)
+        self.model: _Measure = _Measure(statistic)

@@ -57,12 +57,10 @@ def test_a_sweep_resumes_and_is_reported(arrays: Path) -> None:
     assert [[row[name] for name in metrics] for row in resumed] == [[row[name] for name in metrics] for row in rows]
     assert resumed[0] == rows[0]
 
-    report = subprocess.run(
-        [sys.executable, str(BENCHMARKS / "report.py"), str(path), "--output", str(arrays.parent / "report")],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+    command = [sys.executable, str(BENCHMARKS / "report.py"), str(path), "--output", str(arrays.parent / "report")]
+    report = subprocess.run(command, check=True, capture_output=True, text=True)
+    of_sweep = arrays.parent / "results.csv.report" / "tables.md"
+    assert of_sweep.read_text() == (arrays.parent / "report" / "tables.md").read_text()
     values = [100 * float(row["image_AUROC"]) for row in rows]
     ours = f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}"
     assert f"| zero | Htdgm grayscale | 2 | {ours} | 75.2 ± 5.8 | {np.mean(values) - 75.2:+.1f} (" in report.stdout

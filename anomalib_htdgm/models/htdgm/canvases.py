@@ -234,7 +234,7 @@ class Canvases(nn.Module):
 
     def __reduce__(self) -> tuple[Callable[..., nn.Module], tuple[Any, ...]]:
         """Be pickled, with a whole model, as what it is made of: the positions are more than all weights."""
-        return _remake, (self.order.device, self.transformations, self.size)
+        return _remake, (type(self), self.order.device, self.transformations, self.size)
 
     def draw(
         self, images: torch.Tensor, dtype: torch.dtype = torch.float32, enlarged: torch.Tensor | None = None
@@ -271,10 +271,12 @@ class Canvases(nn.Module):
             torch.Tensor: Log-probability (at most 0) of the right one among the transformations, the fake class left
             out (Eq. 12), of shape ``(B, num_transformations, num_votes, num_votes)``.
         """
-        votes = [
-            group.log_probabilities(part, self.num_transformations)
-            for group, part in zip(cycle(self.groups), logits, strict=False)
-        ]
+        return self._read(logits, self.num_transformations)
+
+    def _read(self, logits: Sequence[torch.Tensor], num_classes: int) -> torch.Tensor:
+        """Read the votes, the softmax being over the first ``num_classes`` classes."""
+        groups = cycle(self.groups)
+        votes = [group.log_probabilities(part, num_classes) for group, part in zip(groups, logits, strict=False)]
         num_groups = len(self.groups)
         images = [torch.cat(votes[first : first + num_groups], dim=1) for first in range(0, len(votes), num_groups)]
         return torch.cat(images)[:, self.order].unflatten(2, (self.num_votes, self.num_votes))
@@ -291,8 +293,10 @@ class Canvases(nn.Module):
         return votes.flatten(1).index_select(1, self.inverse).view_as(votes)
 
 
-def _remake(device: torch.device, transformations: Sequence[Transformation], size: int) -> Canvases:
-    return Canvases(transformations, size).to(device)
+def _remake(
+    kind: type[Canvases], device: torch.device, transformations: Sequence[Transformation], size: int
+) -> Canvases:
+    return kind(transformations, size).to(device)
 
 
 def _group(

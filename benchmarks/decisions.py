@@ -1,0 +1,147 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+r"""Draw what a one-shot model generates and how it decides: the paper's figure 3.
+
+    python benchmarks/decisions.py data=quickstart model=htdgm_paper data_root=DIR output=DIR
+    python benchmarks/decisions.py -m data=cifar10 data.datamodule.normal_class=ship,frog \
+        'output=${data.datamodule.normal_class}'
+
+``decisions.png`` has the training image, two samples of the generators, and test images that are true and false
+positives and negatives at the threshold of the highest F1. An anomalous image is a positive, as everywhere in anomalib;
+the paper calls it a negative. Of each kind the images in the middle are shown, not the best. ``samples.png`` has what
+every scale reconstructs and generates.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, cast
+
+import hydra
+import matplotlib as mpl
+import numpy as np
+import torch
+from anomalib.engine import Engine
+from anomalib.metrics import F1AdaptiveThreshold
+from matplotlib import pyplot as plt
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+from pictures import save
+from run import draw_images
+from torchvision.utils import save_image
+
+from anomalib_htdgm import Htdgm
+
+if TYPE_CHECKING:
+    from anomalib.data import ImageBatch
+
+SAMPLES = 2
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What a model makes of the test images.
+
+    Args:
+        paths (NDArray[np.str_]): Paths of the images.
+        scores (NDArray[np.float32]): Raw anomaly scores.
+        labels (NDArray[np.bool_]): Whether they are anomalous.
+        threshold (float): Lowest score that counts as anomalous.
+    """
+
+    paths: NDArray[np.str_]
+    scores: NDArray[np.float32]
+    labels: NDArray[np.bool_]
+    threshold: float
+
+    def choose(self, number: int) -> dict[str, list[str]]:
+        """Choose images of every kind, those whose scores are in the middle of their kind's.
+
+        Args:
+            number (int): Most images of a kind.
+
+        Returns:
+            dict[str, list[str]]: Paths by kind; a kind that there is none of has an empty list.
+        """
+        chosen = {}
+        for kind, predicted, anomalous in (
+            ("true positive", True, True),
+            ("true negative", False, False),
+            ("false positive", True, False),
+            ("false negative", False, True),
+        ):
+            members = np.flatnonzero(((self.scores >= self.threshold) == predicted) & (self.labels == anomalous))
+            ordered = members[np.argsort(self.scores[members], kind="stable")]
+            first = max(0, (len(ordered) - number) // 2)
+            chosen[kind] = [str(path) for path in self.paths[ordered[first : first + number]]]
+        return chosen
+
+
+def decide(model: Htdgm, engine: Engine, config: DictConfig) -> tuple[list[str], Decisions]:
+    """Train a model and let it decide.
+
+    Args:
+        model (Htdgm): The model, without post-processor.
+        engine (Engine): What trains it.
+        config (DictConfig): Configuration of the run.
+
+    Returns:
+        tuple[list[str], Decisions]: Paths of the training images, and the decisions.
+    """
+    datamodule = draw_images(config)
+    engine.fit(model, datamodule=datamodule)
+    batches = cast("list[ImageBatch]", engine.predict(model, dataloaders=datamodule.test_dataloader()))
+    metric = F1AdaptiveThreshold(fields=["pred_score", "gt_label"])
+    metric.normalization = None  # raw scores stay what they are
+    for batch in batches:
+        metric.update(batch)
+    fields = [[getattr(batch, name) for batch in batches] for name in ("image_path", "pred_score", "gt_label")]
+    paths, scores, labels = (np.concatenate(each) for each in fields)
+    training = [str(path) for path in datamodule.train_data.samples["image_path"]]
+    return training, Decisions(paths, scores, labels.astype(bool), float(metric.compute()))
+
+
+def draw(training: list[str], samples: torch.Tensor, decisions: Decisions, number: int, path: Path) -> None:
+    """Draw training images, samples and decisions in a row.
+
+    Args:
+        training (list[str]): Paths of the training images, of which the first is shown.
+        samples (torch.Tensor): Generated images in [-1, 1] of shape ``(B, 3, H, W)``.
+        decisions (Decisions): The decisions.
+        number (int): Most images of each kind.
+        path (Path): Image file to write.
+    """
+    images = [("training image", plt.imread(training[0]))]
+    images += [("sample", sample.permute(1, 2, 0).numpy() / 2 + 0.5) for sample in samples]
+    for kind, paths in decisions.choose(number).items():
+        images += [(kind, plt.imread(each)) for each in paths] or [(f"no {kind}", np.ones((1, 1)))]
+    figure, axes = plt.subplots(1, len(images), figsize=(1.3 * len(images), 1.7), layout="constrained")
+    for axis, (name, image) in zip(axes, images, strict=True):
+        axis.imshow(image, cmap="gray", vmin=0, vmax=1 if image.dtype.kind == "f" else 255)
+        axis.set_title(name, fontsize="small")
+        axis.set(xticks=[], yticks=[])
+    save(figure, path, dpi=100)
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="decisions")
+def main(config: DictConfig) -> None:
+    """Train, decide and draw."""
+    mpl.use("agg")
+    output = Path(config.output)
+    output.mkdir(parents=True, exist_ok=True)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    model = hydra.utils.instantiate(config.model.arguments, evaluator=False, post_processor=False, visualizer=False)
+    if not isinstance(model, Htdgm) or not model.model.adversarial:
+        msg = f"model: got {config.model.name!r}, which generates nothing; allowed are table1_full, htdgm_paper, ..."
+        raise ValueError(msg)
+    with TemporaryDirectory() as directory:
+        engine = Engine(default_root_dir=directory, logger=False, limit_val_batches=0)
+        training, decisions = decide(model, engine, config)
+    draw(training, model.model.sample(SAMPLES)[-1], decisions, config.images_of_kind, output / "decisions.png")
+    save_image(model.model.picture(), output / "samples.png")
+
+
+if __name__ == "__main__":
+    main()
