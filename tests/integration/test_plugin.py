@@ -173,7 +173,11 @@ def make_environment(root: Path, mode: str | None) -> Path:
     (site_packages(python) / "outer.pth").write_text("\n".join(packages), encoding="utf-8")
     pip = (str(python), "-m", "pip", "--disable-pip-version-check", "--quiet")
     if mode == "wheel":
-        execute(*pip, "wheel", str(PROJECT), "--no-deps", "--no-build-isolation", "--wheel-dir", str(root), cwd=root)
+        # Of the source distribution, as for one who has nothing else.
+        build = "import sys; from hatchling.build import build_sdist; build_sdist(sys.argv[1])"
+        execute(python, "-c", build, root, cwd=PROJECT)
+        (sdist,) = root.glob("*.tar.gz")
+        execute(*pip, "wheel", str(sdist), "--no-deps", "--no-build-isolation", "--wheel-dir", str(root), cwd=root)
         (wheel,) = root.glob("*.whl")
         execute(*pip, "install", "--no-deps", "--no-index", "--force-reinstall", str(wheel), cwd=root)
     elif mode == "editable":
