@@ -17,6 +17,8 @@ then nothing is loaded, not even this module.
 A package whose modules may be imported before anomalib has to ``import anomalib.models`` (or ``anomalib.data``) before
 it begins any module that an entry point names; ``anomalib_htdgm/models/__init__.py`` is an example.
 
+An anomalib that has moved what this module writes to costs a warning that names it, and no more.
+
 The environment variable ``ANOMALIB_PLUGINS=0`` switches everything off. Dotted class paths work without this module.
 """
 
@@ -120,7 +122,8 @@ class AnomalibPluginFinder:
 def register(namespace: ModuleType) -> None:
     """Load the entry points of a namespace and make their classes part of it, again if need be.
 
-    An entry point that does not work gives a warning and leaves the others alone.
+    An entry point that does not work gives a warning and leaves the others alone, and so does an anomalib whose
+    ``ALLOWED_MODULES`` is no more where it was.
 
     Args:
         namespace: One of the modules named by ``NAMESPACES``.
@@ -130,14 +133,22 @@ def register(namespace: ModuleType) -> None:
     except Exception as error:  # noqa: BLE001 - any package's metadata may be damaged
         _warn(f"No plugin of {namespace.__name__} could be looked up", error)
         return
+    classes = []
     for point in points:
         try:
-            _add(namespace, point)
+            classes.append(_add(namespace, point))
         except Exception as error:  # noqa: BLE001, PERF203 - any package's code may be broken
             _warn(f"The plugin '{point.name} = {point.value}' of {namespace.__name__} could not be loaded", error)
+    if classes and namespace.__name__ == "anomalib.models":
+        try:
+            _allow(namespace, classes)
+        except Exception as error:  # noqa: BLE001 - any release of anomalib may keep something else there
+            paths = ", ".join(point.value.replace(":", ".") for point, _ in classes)
+            what = "anomalib.models.ALLOWED_MODULES is not what it was: `get_model` and `anomalib benchmark` may miss"
+            _warn(f"{what} plugins; dotted paths still work, as in `--model`: {paths}", error)
 
 
-def _add(namespace: ModuleType, point: EntryPoint) -> None:
+def _add(namespace: ModuleType, point: EntryPoint) -> tuple[EntryPoint, type]:
     cls = point.load()
     if not isinstance(cls, type):
         msg = f"{point.value} is not a class"
@@ -149,9 +160,14 @@ def _add(namespace: ModuleType, point: EntryPoint) -> None:
     members[point.name] = cls
     if point.name not in members.get("__all__", [point.name]):
         members["__all__"] = [*members["__all__"], point.name]
-    if "ALLOWED_MODULES" in members:  # modules whose classes `get_model` accepts by their dotted path
+    return point, cls
+
+
+def _allow(namespace: ModuleType, classes: Sequence[tuple[EntryPoint, type]]) -> None:
+    """Add to the modules whose classes `get_model` accepts by their dotted path."""
+    for point, cls in classes:
         package = cls.__module__.rpartition(".")[0]
-        members["ALLOWED_MODULES"].update({point.module, cls.__module__, package} - {""})
+        vars(namespace)["ALLOWED_MODULES"].update({point.module, cls.__module__, package} - {""})
 
 
 def _warn(what: str, error: Exception) -> None:

@@ -4,5 +4,22 @@
 """Tests run side by side, so each of them, and each process that it starts, has one thread."""
 
 import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+REPORTED = ("anomalib", "torch", "torchvision", "lightning", "torchmetrics", "numpy", "onnx", "onnxruntime", "openvino")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before PyTorch is imported
+
+
+def pytest_report_header() -> str:
+    """Say what the tests ran with."""
+    packages = ", ".join(f"{name} {_version(name)}" for name in REPORTED)
+    return f"versions: python {platform.python_version()}, {packages}"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"

@@ -9,6 +9,8 @@ from typing import Any
 from anomalib import LearningType
 from anomalib.data import ImageBatch, ImageItem
 from anomalib.metrics import AUPRO, AUROC, Evaluator, F1Score
+from anomalib.models.components.base import AnomalibModule
+from anomalib.pre_processing import PreProcessor
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import nn
@@ -17,6 +19,11 @@ from torch.utils.data import DataLoader
 OPSET = 18
 """ONNX's operator set: the oldest that PyTorch's exporter writes. From anomalib's default, 14, it returns to this one
 all the same, but reports an error on the way."""
+COMPONENTS = {"pre_processor", "post_processor", "evaluator", "visualizer"}
+"""Arguments of every model that are not the model's own."""
+KEEPS_COMPONENTS_APART = hasattr(AnomalibModule, "checkpoint_safe_globals")
+"""Whether this is anomalib 2.7 or newer. Older ones save the components among the arguments of a model, and their
+exporter and post-processor are not made for graphs of any batch and image size."""
 
 
 class SingleEpochMixin:
@@ -39,6 +46,23 @@ class SingleEpochMixin:
         dataloader: DataLoader[ImageItem] = source.dataloader()
         source.instance = self
         return dataloader
+
+    def own_arguments(self) -> dict[str, Any]:
+        """Get the arguments of the model without its components."""
+        arguments = self.hparams  # type: ignore[attr-defined]  # Lightning's
+        return {name: value for name, value in arguments.items() if name not in COMPONENTS}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the transform of the pre-processor, which anomalib does from 2.7 on.
+
+        Args:
+            checkpoint (dict[str, Any]): Lightning's checkpoint.
+        """
+        super().on_load_checkpoint(checkpoint)  # type: ignore[misc]
+        saved = checkpoint.get("hyper_parameters", {}).get("pre_processor")
+        pre_processor = self.pre_processor  # type: ignore[attr-defined]  # anomalib's
+        if isinstance(saved, PreProcessor) and isinstance(pre_processor, PreProcessor):
+            pre_processor.transform, pre_processor.export_transform = saved.transform, saved.export_transform
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> STEP_OUTPUT:
         """Score and localise a batch.
@@ -63,7 +87,13 @@ class SingleEpochMixin:
 
         Returns:
             Path: Path of the exported model.
+
+        Raises:
+            RuntimeError: If anomalib is older than 2.7.
         """
+        if not KEEPS_COMPONENTS_APART:
+            msg = "anomalib: ONNX and OpenVINO exports need 2.7 or newer of it; the torch export does not"
+            raise RuntimeError(msg)
         path: Path = super().to_onnx(export_root, *args, **{"opset_version": OPSET, **kwargs})  # type: ignore[misc]
         return path
 

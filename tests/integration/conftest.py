@@ -4,6 +4,7 @@
 """Small real data sets, and the engine and the stock command that work on them."""
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -74,3 +75,27 @@ def run_anomalib(tmp_path: Path) -> RunAnomalib:
         )
 
     return run
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forbid connections to other machines, and asking for their addresses."""
+
+    def forbid(name: str) -> None:
+        original = getattr(socket.socket, name)
+
+        def connect(self: socket.socket, address: object) -> object:
+            local = not isinstance(address, tuple) or address[0] in {"127.0.0.1", "::1", "localhost"}
+            assert local, f"a connection to {address} was tried"
+            return original(self, address)
+
+        monkeypatch.setattr(socket.socket, name, connect)
+
+    def look_up(host: object, *arguments: object, **options: object) -> object:
+        assert host in {None, "", "127.0.0.1", "::1", "localhost"}, f"the address of {host} was asked for"
+        return original_look_up(host, *arguments, **options)
+
+    original_look_up = socket.getaddrinfo
+    forbid("connect")
+    forbid("connect_ex")
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)

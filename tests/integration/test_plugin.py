@@ -8,8 +8,11 @@ import subprocess
 import sys
 import venv
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+
+from anomalib_htdgm import Htdgm, plugin
 
 PROJECT = Path(__file__).parents[2]
 HOOK = "anomalib_plugins.pth"
@@ -107,6 +110,41 @@ if __name__ == "__main__":
         assert pool.apply(known)
 """
 
+# A release of anomalib that keeps under another name what the hook writes to.
+MOVED = """
+import sys
+from importlib.machinery import PathFinder, SourceFileLoader
+
+class Moved(SourceFileLoader):
+    def get_code(self, fullname):
+        source = self.get_data(self.path)
+        assert b"ALLOWED_MODULES" in source
+        return self.source_to_code(source.replace(b"ALLOWED_MODULES", b"PERMITTED_MODULES"), self.path)
+
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name != "anomalib.models":
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        spec.loader = Moved(name, spec.origin)
+        return spec
+
+sys.meta_path.insert(0, Finder)
+"""
+
+FROM_THE_COMMAND_LINE = """
+from importlib.metadata import entry_points
+
+(anomalib,) = entry_points(group="console_scripts", name="anomalib")
+for model in ("anomalib_htdgm.Htdgm", "Htdgm"):
+    sys.argv = ["anomalib", "train", "--model", model, "--model.k_shot", "3", "--data", "MVTecAD", "--print_config"]
+    try:
+        anomalib.load()()
+    except SystemExit as end:
+        assert not end.code, end.code
+"""
+
 THIRD_PARTY = """
 from anomalib.data import AnomalibDataModule
 from anomalib.metrics import Evaluator  # incomplete when anomalib.metrics imports anomalib.data
@@ -135,7 +173,11 @@ def make_environment(root: Path, mode: str | None) -> Path:
     (site_packages(python) / "outer.pth").write_text("\n".join(packages), encoding="utf-8")
     pip = (str(python), "-m", "pip", "--disable-pip-version-check", "--quiet")
     if mode == "wheel":
-        execute(*pip, "wheel", str(PROJECT), "--no-deps", "--no-build-isolation", "--wheel-dir", str(root), cwd=root)
+        # Of the source distribution, as for one who has nothing else.
+        build = "import sys; from hatchling.build import build_sdist; build_sdist(sys.argv[1])"
+        execute(python, "-c", build, root, cwd=PROJECT)
+        (sdist,) = root.glob("*.tar.gz")
+        execute(*pip, "wheel", str(sdist), "--no-deps", "--no-build-isolation", "--wheel-dir", str(root), cwd=root)
         (wheel,) = root.glob("*.whl")
         execute(*pip, "install", "--no-deps", "--no-index", "--force-reinstall", str(wheel), cwd=root)
     elif mode == "editable":
@@ -274,6 +316,28 @@ assert "htdgm" in anomalib.models.list_models()
     assert len(warned) == 2, stderr
     assert "'Nowhere = third_party:Nowhere' of anomalib.models could not be loaded: AttributeError" in warned[0]
     assert "'Padim = third_party:AnotherPadim' of anomalib.models could not be loaded: ValueError" in warned[1]
+
+
+def test_an_anomalib_that_moves_its_attributes(wheel: Path, tmp_path: Path) -> None:
+    """One warning names what is missing; the command takes the dotted path, as the warning says."""
+    result = execute(wheel, "-c", MOVED + FROM_THE_COMMAND_LINE, cwd=tmp_path)
+    warned = [line.partition("RuntimeWarning: ")[2] for line in result.stderr.splitlines() if "RuntimeWarning" in line]
+    assert len(warned) == 1, result.stderr
+    assert warned[0].startswith("anomalib.models.ALLOWED_MODULES is not what it was")
+    assert "dotted paths still work, as in `--model`: anomalib_htdgm.Devnet" in warned[0]
+    assert "anomalib_htdgm.Htdgm: KeyError: 'ALLOWED_MODULES'" in warned[0]
+    assert result.stdout.count("Htdgm\n") == 2
+    assert result.stdout.count("k_shot: 3\n") == 2
+
+
+def test_an_anomalib_that_freezes_its_attributes() -> None:
+    """What cannot be changed is as good as gone; the names are there all the same."""
+    namespace = ModuleType("anomalib.models")
+    namespace.ALLOWED_MODULES = frozenset({"anomalib.models"})
+    with pytest.warns(RuntimeWarning, match="ALLOWED_MODULES is not what it was.*'frozenset' object has no") as warned:
+        plugin.register(namespace)
+    assert len(warned) == 1
+    assert namespace.Htdgm is Htdgm
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="one process per order costs minutes without fork")

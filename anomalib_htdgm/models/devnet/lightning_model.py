@@ -157,8 +157,9 @@ class Devnet(SingleEpochMixin, AnomalibModule):
         """
         super().on_load_checkpoint(checkpoint)
         saved = checkpoint.get("hyper_parameters", {})
-        arguments = {name: saved.get(name, value) for name, value in self.hparams.items()}
-        if arguments != dict(self.hparams):
+        own = self.own_arguments()
+        arguments = {name: saved.get(name, value) for name, value in own.items()}
+        if arguments != own:
             self.model = type(self)(**arguments).model.to(self.device)
             self.hparams.update(arguments)
             logger.info("Arguments of the model are those of the checkpoint.")

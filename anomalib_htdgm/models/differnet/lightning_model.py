@@ -169,8 +169,9 @@ class Differnet(SingleEpochMixin, AnomalibModule):
         """
         super().on_load_checkpoint(checkpoint)
         saved = checkpoint.get("hyper_parameters", {})
-        arguments = {name: saved.get(name, value) for name, value in self.hparams.items()}
-        if arguments != dict(self.hparams):
+        own = self.own_arguments()
+        arguments = {name: saved.get(name, value) for name, value in own.items()}
+        if arguments != own:
             model = type(self)(**arguments, pre_processor=False, post_processor=False)
             for name in vars(self).keys() & arguments.keys():
                 setattr(self, name, arguments[name])

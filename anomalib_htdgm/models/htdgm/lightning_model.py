@@ -213,8 +213,9 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         super().on_load_checkpoint(checkpoint)
         saved = checkpoint.get("hyper_parameters", {})
         saved = BEFORE_MEMORY | saved if saved else saved
-        arguments = {name: saved.get(name, value) for name, value in self.hparams.items()}
-        if arguments != dict(self.hparams) or self.input_size not in {None, self.model.pyramid.input_size}:
+        own = self.own_arguments()
+        arguments = {name: saved.get(name, value) for name, value in own.items()}
+        if arguments != own or self.input_size not in {None, self.model.pyramid.input_size}:
             components: dict[str, Any] = {"pre_processor": self.pre_processor or False, "post_processor": False}
             model = type(self)(**arguments, **components)
             self.k_shot, self.seed, self.training_schedule = model.k_shot, model.seed, model.training_schedule
