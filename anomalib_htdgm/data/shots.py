@@ -7,6 +7,7 @@ import copy
 import logging
 from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 from anomalib.data import AnomalibDataset, ImageBatch, ImageItem
@@ -65,6 +66,43 @@ def read_anomalies(dataloader: DataLoader[ImageItem], smallest_side: int) -> Ima
         return None
     _, anomalies = split_by_label(dataset)
     return _read(dataloader, anomalies, range(len(anomalies)), smallest_side)
+
+
+def digest_images(batch: ImageBatch) -> dict[str, str]:
+    """Take digests of training images, for :func:`check_same_images` to compare.
+
+    Args:
+        batch (ImageBatch): The images.
+
+    Returns:
+        dict[str, str]: Digest of each image by its path, or its place among those without one.
+    """
+    assert batch.image is not None  # noqa: S101  # for the type checker: a batch may be without images
+    names = batch.image_path or [f"number {index} without a path" for index in range(len(batch.image))]
+    contents = (image.contiguous().cpu().numpy() for image in batch.image)
+    return {str(name): sha256(content).hexdigest() for name, content in zip(names, contents, strict=True)}
+
+
+def check_same_images(before: dict[str, str], now: dict[str, str]) -> None:
+    """Refuse to go on with other training images than those that a training began with.
+
+    Args:
+        before (dict[str, str]): Their digests, as :func:`digest_images` gives them.
+        now (dict[str, str]): Those of the images at hand, which may have moved to another folder.
+
+    Raises:
+        ValueError: If they differ; the message names those that do.
+    """
+    if list(before.values()) == list(now.values()):
+        return
+    gone = [name for name, digest in before.items() if digest not in now.values()]
+    new = [name for name, digest in now.items() if digest not in before.values()]
+    msg = (
+        "ckpt_path: that training began with other images; gone or changed since then: "
+        f"{', '.join(gone) or 'none'}; new or changed: {', '.join(new) or 'none, but their order'}. Bring back the "
+        "training set as it was, or train anew, without ckpt_path"
+    )
+    raise ValueError(msg)
 
 
 def _dataset_of(dataloader: DataLoader[ImageItem]) -> Any:  # noqa: ANN401  # a dataset with a length has no type

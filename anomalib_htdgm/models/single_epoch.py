@@ -4,7 +4,7 @@
 """What the models of this package have in common towards anomalib."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anomalib import LearningType
 from anomalib.data import ImageBatch, ImageItem
@@ -15,6 +15,9 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import nn
 from torch.utils.data import DataLoader
+from typing_extensions import Self
+
+from .interruption import check_whole, check_writable, install_checkpoint_io
 
 OPSET = 18
 """ONNX's operator set: the oldest that PyTorch's exporter writes. From anomalib's default, 14, it returns to this one
@@ -34,6 +37,39 @@ class SingleEpochMixin:
 
     model: nn.Module
     trainer: Trainer
+
+    def setup(self, stage: str) -> None:
+        """See that checkpoints are written whole or not at all, and that they can be, before anything is done.
+
+        Args:
+            stage (str): Stage of the trainer.
+
+        Raises:
+            OSError: If a training's checkpoints cannot be written.
+        """
+        install_checkpoint_io(self.trainer)
+        if stage == "fit":
+            check_writable(self.trainer)
+
+    if not TYPE_CHECKING:  # for a type checker it is as Lightning declares it, which no class method matches
+
+        @classmethod
+        def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> Self:  # noqa: ANN401
+            """Load a model, see :meth:`anomalib.models.AnomalibModule.load_from_checkpoint`.
+
+            Args:
+                checkpoint_path (str | Path): Path of the checkpoint.
+                *args: As anomalib's.
+                **kwargs: As anomalib's.
+
+            Returns:
+                Self: The model.
+
+            Raises:
+                ValueError: If the file is not whole.
+            """
+            check_whole(checkpoint_path)
+            return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
 
     def take_over_training_data(self) -> DataLoader[ImageItem]:
         """Put this model's own ``train_dataloader`` in place of the datamodule's.

@@ -173,6 +173,7 @@ class Devnet(SingleEpochMixin, AnomalibModule):
         Raises:
             ValueError: If the training set lacks normal images or anomalies, or there are no such weights.
         """
+        super().setup(stage)
         if stage != "fit":
             return
         dataloader = self.take_over_training_data()

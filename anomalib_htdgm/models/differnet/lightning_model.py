@@ -185,6 +185,7 @@ class Differnet(SingleEpochMixin, AnomalibModule):
         Args:
             stage (str): Stage of the trainer; only ``fit`` needs weights and images.
         """
+        super().setup(stage)
         if stage != "fit":
             return
         self.model.initialize(self.seed, pre_trained=self.pre_trained, weights=self.weights)

@@ -32,31 +32,35 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from anomalib.data import ImageBatch
+from anomalib.data import ImageBatch, ImageItem
 from anomalib.metrics import Evaluator, F1AdaptiveThreshold
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
+from lightning.pytorch import Callback
 from torch.nn.functional import pad
 from torch.optim import Optimizer
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import affine, center_crop
 
-from anomalib_htdgm.data.shots import RepeatedBatch, read_anomalies, read_shots
+from anomalib_htdgm.data.shots import RepeatedBatch, check_same_images, digest_images, read_anomalies, read_shots
 from anomalib_htdgm.models.pre_processor import configure_pre_processor
 from anomalib_htdgm.models.precision import Precision
 from anomalib_htdgm.models.single_epoch import SingleEpochMixin
 
 from .anomaly_map import Localization
 from .equalization import Equalization
+from .interruption import Advice
 from .networks import RECEPTIVE_FIELD
 from .score import Vote
 from .torch_model import HtdgmModel
-from .training import Training, TrainingStep
+from .training import Progress, Training, TrainingStep
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from torch.utils.data import DataLoader
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +69,8 @@ MOVES = (STAY, (2.0, 0.02, 0.0), (-2.0, 0.0, 0.02), (0.0, -0.02, 0.01), (0.0, 0.
 """Degrees, and shares of width and height, by which a good part may lie otherwise than the one trained on."""
 BEFORE_MEMORY: dict[str, Any] = {"votes_from": 0, "memory_patches": 0, "standardize": False}
 """What models did that were saved before there were these arguments."""
+UNFINISHED = "unfinished_training"
+"""Key of a checkpoint for what the training, broken off there, can be taken up with."""
 
 
 class Htdgm(SingleEpochMixin, AnomalibModule):
@@ -190,19 +196,28 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
             equalization=equalization,
             precision=precision,
         )
-        self._steps: Iterator[TrainingStep] = iter(())
+        self._steps: Iterator[TrainingStep] | None = None
+        self._progress: Progress | None = None
+        self._digests: dict[str, str] = {}
+        self._training_data: DataLoader[ImageItem] | None = None
         self._shots: ImageBatch | None = None
         self._known_defects: ImageBatch | None = None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave out the optimisers' states, twice the size of the weights, once the training is through.
+        """Mark a checkpoint of a training that is not through as such, and add what it takes to go on.
+
+        The optimisers' states, twice the size of the weights, are left out: a network's optimiser starts with it.
 
         Args:
             checkpoint (dict[str, Any]): Lightning's checkpoint.
         """
         super().on_save_checkpoint(checkpoint)
-        if self.model.is_trained:
-            checkpoint.pop("optimizer_states", None)
+        if "optimizer_states" in checkpoint:
+            checkpoint["optimizer_states"] = []
+        if self._progress is not None:
+            checkpoint["state_dict"]["model.is_trained"] = torch.tensor(False)  # noqa: FBT003  # nor are there thresholds
+            checkpoint[UNFINISHED] = {**vars(self._progress), "images": self._digests}
+            del checkpoint["loops"]  # what is left to do becomes an epoch of its own
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Become the model that was saved, whatever arguments this one was made with.
@@ -222,25 +237,40 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
             self.model = model.model.to(self.device)
             self.hparams.update(arguments)
             logger.info("Arguments of the model are those of the checkpoint.")
+        unfinished = dict(checkpoint.get(UNFINISHED, {}))
+        self._digests = unfinished.pop("images", {})
+        self._progress = Progress(**unfinished) if unfinished else None
 
     def setup(self, stage: str) -> None:
-        """Read the training images, once, and let an epoch be the whole training: one batch for each iteration.
+        """Let an epoch be the whole training: one batch for each iteration.
 
         Args:
-            stage (str): Stage of the trainer; only ``fit`` needs the training images.
+            stage (str): Stage of the trainer; only ``fit`` trains.
         """
-        if stage != "fit":
-            return
-        dataloader = self.take_over_training_data()
-        self._shots = read_shots(dataloader, self.k_shot, self.seed, RECEPTIVE_FIELD)
-        self._known_defects = read_anomalies(dataloader, RECEPTIVE_FIELD)
-        paths = self._shots.image_path or ["without a path"]
-        logger.info("Training on %d normal images: %s", self._shots.batch_size, ", ".join(map(str, paths)))
+        super().setup(stage)
+        if stage == "fit":
+            self._training_data = self.take_over_training_data()
+            self._progress = None
 
     def train_dataloader(self) -> RepeatedBatch:
-        """Serve the training images once for each iteration."""
-        assert self._shots is not None  # noqa: S101  # for the type checker: `setup` comes first
-        return RepeatedBatch(self._shots, self.training_schedule.count_steps(self.model))
+        """Read the training images, once, and serve them once for each iteration that is left.
+
+        Only now, and not before Lightning has loaded a checkpoint to resume from, is it known which images.
+
+        Raises:
+            ValueError: If the images cannot be read, or are not those of the training that is resumed.
+        """
+        assert self._training_data is not None  # noqa: S101  # for the type checker: `setup` comes first
+        self._shots = read_shots(self._training_data, self.k_shot, self.seed, RECEPTIVE_FIELD)
+        self._known_defects = read_anomalies(self._training_data, RECEPTIVE_FIELD)
+        digests = digest_images(self._shots)
+        if self._progress is not None:
+            check_same_images(self._digests, digests)
+            done = f"{self._progress.finished} of {len(self.model.discriminators)}"
+            logger.info("Resuming a training: %s networks are finished", done)
+        self._digests = digests
+        logger.info("Training on %d normal images: %s", self._shots.batch_size, ", ".join(digests))
+        return RepeatedBatch(self._shots, self.training_schedule.count_steps(self.model, self._progress))
 
     def configure_optimizers(self) -> list[Optimizer]:
         """Make one optimiser for each network."""
@@ -248,20 +278,23 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
 
     def on_train_start(self) -> None:
         """Forget any training that was broken off."""
-        self._steps = iter(())
+        self._steps = None
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """Do one iteration of the training.
 
         Args:
             batch (ImageBatch): The training images, always the same.
-            batch_idx (int): Index of the iteration; at 0 the training begins.
+            batch_idx (int): Index of the iteration, unused.
         """
-        if batch_idx == 0:
+        del batch_idx
+        if self._steps is None:
             optimizers = self.optimizers()
             every = cast("list[Optimizer]", optimizers if isinstance(optimizers, list) else [optimizers])
-            self._steps = self.training_schedule.run(self.model, cast("torch.Tensor", batch.image), self.seed, every)
+            images = cast("torch.Tensor", batch.image)
+            self._steps = self.training_schedule.run(self.model, images, self.seed, every, self._progress)
         step = next(self._steps)
+        self._progress = step.progress
         # Without a batch size Lightning would search the batch for one in each iteration.
         place = {"scale": step.scale, "set": step.set_index, "member": step.member, "iteration": step.iteration}
         self.log_dict({**place, **step.losses}, prog_bar=True, batch_size=1)
@@ -270,11 +303,16 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         """Finish the training before the first validation."""
         self._finish_training()
 
+    def on_validation_epoch_end(self) -> None:
+        """Call the model complete, whose scores are calibrated now."""
+        self._progress = None
+
     def on_train_epoch_end(self) -> None:
         """Finish the training, and calibrate the scores, where there is no validation."""
         self._finish_training()
         if not any(self.trainer.num_val_batches) and isinstance(self.post_processor, PostProcessor):
             self._calibrate(self.post_processor)
+        self._progress = None
 
     def teardown(self, stage: str) -> None:
         """Let go of the training images, which an exported model must not carry.
@@ -283,13 +321,17 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
             stage (str): Stage of the trainer.
         """
         del stage
-        self._shots = self._known_defects = None
+        self._steps = self._training_data = self._shots = self._known_defects = None
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Add advice on how to go on after a training that is broken off."""
+        return [*cast("list[Callback]", super().configure_callbacks()), Advice()]
 
     def _finish_training(self) -> None:
         """Do what is left to do: to end the finest scale and, if the trainer limits the batches, more."""
         with torch.inference_mode(False), torch.enable_grad():  # noqa: FBT003  # validation has neither
-            missed = sum(1 for _ in self._steps)
-        self._steps = iter(())  # a generator, even an exhausted one, cannot be pickled
+            missed = sum(1 for _ in self._steps or ())
+        self._steps = None  # a generator, even an exhausted one, cannot be pickled
         if missed:
             logger.warning(
                 "The trainer stopped %d iterations early; they were done all the same, since a pyramid that is not "

@@ -404,7 +404,10 @@ class HtdgmModel(nn.Module):
     def _require_training(self) -> None:
         # An exported graph cannot hold this question, and a trained model answers it at export.
         if not torch.compiler.is_compiling() and not self.is_trained:
-            msg = "Htdgm has not been trained: fit it, or load a checkpoint of a trained model, before it can score"
+            msg = (
+                "Htdgm has not been trained, or not to the end: fit it, resume its training (fit with ckpt_path), or "
+                "load a checkpoint of a trained model, before it can score"
+            )
             raise RuntimeError(msg)
 
     def _require_generators(self) -> None:

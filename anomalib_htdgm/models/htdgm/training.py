@@ -26,6 +26,19 @@ NOISE_SHARE = 0.1
 
 
 @dataclass(frozen=True)
+class Progress:
+    """How far a training is: what it needs to go on, beside the model's weights.
+
+    Args:
+        finished (int): Number of discriminators that are finished, and their generators with them.
+        source (torch.Tensor): State of the source of randomness when the last of them was finished.
+    """
+
+    finished: int
+    source: torch.Tensor
+
+
+@dataclass(frozen=True)
 class TrainingStep:
     """What one iteration did.
 
@@ -35,6 +48,8 @@ class TrainingStep:
         member (int): Index of the discriminator of that scale and set.
         iteration (int): Index of the iteration within that scale.
         losses (dict[str, torch.Tensor]): Losses by name, each a detached scalar.
+        progress (Progress): Where the training can be taken up again if it is broken off after this step. The last
+            discriminator counts as unfinished until the model is trained.
     """
 
     scale: int
@@ -42,6 +57,7 @@ class TrainingStep:
     member: int
     iteration: int
     losses: dict[str, torch.Tensor]
+    progress: Progress
 
 
 @dataclass(frozen=True)
@@ -93,9 +109,14 @@ class Training:
         return [Adam(each.parameters(), lr=self.learning_rate, betas=BETAS, fused=True) for each in networks]
 
     def run(
-        self, model: HtdgmModel, images: torch.Tensor, seed: int = 0, optimizers: Sequence[Optimizer] | None = None
+        self,
+        model: HtdgmModel,
+        images: torch.Tensor,
+        seed: int = 0,
+        optimizers: Sequence[Optimizer] | None = None,
+        progress: Progress | None = None,
     ) -> Iterator[TrainingStep]:
-        """Train a model from scratch on a few images.
+        """Train a model on a few images, from scratch or from where a training was broken off.
 
         Nothing is changed until the iterator is advanced, and the model is trained when it is exhausted.
 
@@ -104,9 +125,12 @@ class Training:
             images (torch.Tensor): The k training images in [-1, 1], of shape ``(k, 3, H, W)``.
             seed (int): Seed of weights and noise.
             optimizers (Sequence[Optimizer] | None): As :meth:`configure_optimizers` makes them, the default.
+            progress (Progress | None): That of the last step of a training of the same images, whose weights the model
+                has; the training goes on to the same result as if it had not been broken off. ``None`` starts anew.
 
         Returns:
-            Iterator[TrainingStep]: ``iterations`` steps for each member of each set of each scale, coarse to fine.
+            Iterator[TrainingStep]: ``iterations`` steps for each member of each set of each scale, coarse to fine;
+            those of networks that are finished are left out.
 
         Raises:
             ValueError: If the images cannot be trained on, or the model lacks the generators or has no use for them.
@@ -117,31 +141,45 @@ class Training:
             msg = f"fake_weight: got {self.fake_weight!r} for a model {which} generators; only 0 goes without them"
             raise ValueError(msg)
         optimizers = self.configure_optimizers(model) if optimizers is None else optimizers
-        return self._iterate(model, images, torch.Generator().manual_seed(seed), optimizers)
+        source = torch.Generator().manual_seed(seed)
+        return self._iterate(model, images, source, optimizers, progress or Progress(0, source.get_state()))
 
-    def count_steps(self, model: HtdgmModel) -> int:
+    def count_steps(self, model: HtdgmModel, progress: Progress | None = None) -> int:
         """Count the steps that :meth:`run` takes."""
-        return self.iterations * len(model.discriminators)
+        return self.iterations * (len(model.discriminators) - (progress.finished if progress else 0))
 
     def _iterate(
-        self, model: HtdgmModel, images: torch.Tensor, source: torch.Generator, optimizers: Sequence[Optimizer]
+        self,
+        model: HtdgmModel,
+        images: torch.Tensor,
+        source: torch.Generator,
+        optimizers: Sequence[Optimizer],
+        progress: Progress,
     ) -> Iterator[TrainingStep]:
+        source.set_state(progress.source.cpu())
         model.is_trained.fill_(False)  # noqa: FBT003
         model.num_shots.fill_(len(images))
-        for scale in range(len(model.generators)):
-            model.fixed_noise(scale).zero_()
-        model.noise_amplitudes.zero_()
         stride = len(model.transformation_sets) * model.members
+        if not progress.finished:
+            for scale in range(len(model.generators)):
+                model.fixed_noise(scale).zero_()
+            model.noise_amplitudes.zero_()
+        for network in [*model.discriminators[: progress.finished], *model.generators[: progress.finished]]:
+            network.eval()
         pairs = model.reduce_and_enlarge(images, training=True)
-        for scale, real in enumerate(pairs):
-            for offset in range(stride):
-                set_index, member = divmod(offset, model.members)
-                _start(model.discriminators[offset::stride], scale, source)
-                _start(model.generators, scale, source)
-                trainer = _ScaleTrainer(self, model, scale, set_index, member, *real, source, optimizers)
-                for iteration in range(self.iterations):
-                    yield TrainingStep(scale, set_index, member, iteration, trainer.step(iteration))
-                trainer.finish()
+        for index in range(progress.finished, len(model.discriminators)):
+            scale, offset = divmod(index, stride)
+            set_index, member = divmod(offset, model.members)
+            _start(model.discriminators[offset::stride], scale, source)
+            _start(model.generators, scale, source)
+            trainer = _ScaleTrainer(self, model, scale, set_index, member, *pairs[scale], source, optimizers)
+            for iteration in range(self.iterations):
+                losses = trainer.step(iteration)
+                if iteration == self.iterations - 1:
+                    trainer.finish()
+                    if index < len(model.discriminators) - 1:
+                        progress = Progress(index + 1, source.get_state())
+                yield TrainingStep(scale, set_index, member, iteration, losses, progress)
         model.remember([reduced for reduced, _ in pairs], source)
         model.is_trained.fill_(True)  # noqa: FBT003
         model.eval().requires_grad_(False)  # noqa: FBT003
