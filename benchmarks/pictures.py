@@ -104,9 +104,9 @@ def draw_averages(averages: pd.DataFrame, path: Path) -> None:
     """
     panels = list(averages.groupby(["dataset", "shots"], sort=False))
     models = averages["model"].nunique()
-    size = (4.2 * len(panels), 1.2 + 0.5 * models)
-    figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False, layout="constrained")
-    for axis, ((dataset, shots), part) in zip(axes[0], panels, strict=True):
+    size = (7.5, (1.0 + 0.45 * models) * len(panels))
+    figure, axes = plt.subplots(len(panels), 1, figsize=size, squeeze=False, layout="constrained")
+    for axis, ((dataset, shots), part) in zip(axes[:, 0], panels, strict=True):
         positions = np.arange(len(part))
         ours = {"color": "#555555", "label": "here", "xerr": part["image_AUROC_std"].fillna(0), "capsize": 2}
         paper = {"color": "white", "edgecolor": "black", "hatch": "///", "label": "published", "capsize": 2}
@@ -116,7 +116,7 @@ def draw_averages(averages: pd.DataFrame, path: Path) -> None:
         axis.invert_yaxis()
         axis.axvline(CHANCE, color="black", linewidth=0.8, linestyle=":")
         axis.set(title=make_title(dataset, shots), xlabel="image AUROC [%]", xlim=(30, 100))
-    axes[0, 0].legend(fontsize="small", loc="lower right")
+        axis.legend(fontsize="small")
     save(figure, path, dpi=120)
 
 
