@@ -14,6 +14,8 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import nn
 from torch.utils.data import DataLoader
 
+from anomalib_htdgm.data.reading import read_as_seen
+
 OPSET = 18
 """ONNX's operator set: the oldest that PyTorch's exporter writes. From anomalib's default, 14, it returns to this one
 all the same, but reports an error on the way."""
@@ -27,6 +29,27 @@ class SingleEpochMixin:
 
     model: nn.Module
     trainer: Trainer
+    skip_unreadable: bool = True
+    """Whether files that cannot be read are left out of a prediction. Checkpoints do not hold it."""
+
+    def setup(self, stage: str) -> None:
+        """Let no image file cost a finished training or the other files' results.
+
+        Where figures are reported, in tests and validations of their own, any unreadable file is an error.
+
+        Args:
+            stage (str): Stage of the trainer.
+        """
+        loops: dict[str, tuple[Any, bool]] = {
+            "fit": (self.trainer.fit_loop.epoch_loop.val_loop, self.skip_unreadable),
+            "validate": (self.trainer.validate_loop, False),
+            "test": (self.trainer.test_loop, False),
+            "predict": (self.trainer.predict_loop, self.skip_unreadable),
+        }
+        loop, skip_unreadable = loops[stage]
+        source = loop._data_source  # noqa: SLF001  # Lightning has no public way to do this
+        if source.is_defined() and not (stage == "fit" and self.trainer.limit_val_batches == 0):
+            source.instance = read_as_seen(source.dataloader(), skip_unreadable=skip_unreadable)
 
     def take_over_training_data(self) -> DataLoader[ImageItem]:
         """Put this model's own ``train_dataloader`` in place of the datamodule's.

@@ -83,6 +83,9 @@ class Differnet(SingleEpochMixin, AnomalibModule):
         weight_decay (float): Adam's weight decay.
         precision (str): What the backbone computes in: ``auto`` (bfloat16 where the device is faster at it),
             ``float32`` or ``bfloat16``, whatever the trainer's precision.
+        skip_unreadable (bool): Whether files that cannot be read are left out of a prediction, and of the validation
+            after the training, with a warning for each; else the first is an error, as it always is in training, tests
+            and validations of their own. Checkpoints do not hold it.
         pre_processor (PreProcessor | bool): Pre-processor; the default resizes to the first of ``image_sizes``, which
             is the size of the maps. Pixels have to stay in [0, 1]: the model normalises them itself, once it has
             rotated the image.
@@ -111,6 +114,7 @@ class Differnet(SingleEpochMixin, AnomalibModule):
         learning_rate: float = 2e-4,
         weight_decay: float = 1e-5,
         precision: Precision = "auto",
+        skip_unreadable: bool = True,
         pre_processor: PreProcessor | bool = True,
         post_processor: PostProcessor | bool = True,
         evaluator: Evaluator | bool = True,
@@ -130,6 +134,8 @@ class Differnet(SingleEpochMixin, AnomalibModule):
             evaluator=evaluator,
             visualizer=visualizer,
         )
+        self.skip_unreadable = skip_unreadable
+        self.hparams.pop("skip_unreadable", None)
         self.seed = seed
         self.pre_trained = pre_trained
         self.weights = weights
@@ -184,6 +190,7 @@ class Differnet(SingleEpochMixin, AnomalibModule):
         Args:
             stage (str): Stage of the trainer; only ``fit`` needs weights and images.
         """
+        super().setup(stage)
         if stage != "fit":
             return
         self.model.initialize(self.seed, pre_trained=self.pre_trained, weights=self.weights)
