@@ -3,6 +3,7 @@
 
 """What the models of this package have in common towards anomalib."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,16 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from anomalib_htdgm.data.reading import read_as_seen
+
+from .checkpoint import (
+    CheckpointError,
+    check_checkpoints_of,
+    check_file,
+    check_numbers,
+    describe_mismatch,
+    mark,
+    named,
+)
 
 OPSET = 18
 """ONNX's operator set: the oldest that PyTorch's exporter writes. From anomalib's default, 14, it returns to this one
@@ -33,7 +44,7 @@ class SingleEpochMixin:
     """Whether files that cannot be read are left out of a prediction. Checkpoints do not hold it."""
 
     def setup(self, stage: str) -> None:
-        """Let no image file cost a finished training or the other files' results.
+        """Let no image file cost a finished training or the other files' results, and look at checkpoints first.
 
         Where figures are reported, in tests and validations of their own, any unreadable file is an error.
 
@@ -50,6 +61,90 @@ class SingleEpochMixin:
         source = loop._data_source  # noqa: SLF001  # Lightning has no public way to do this
         if source.is_defined() and not (stage == "fit" and self.trainer.limit_val_batches == 0):
             source.instance = read_as_seen(source.dataloader(), skip_unreadable=skip_unreadable)
+        check_checkpoints_of(self.trainer, self.checkpoint_safe_globals())  # type: ignore[attr-defined]
+
+    @classmethod
+    def checkpoint_name(cls) -> str:
+        """Name of the model in checkpoints: the class of this package, whatever has been derived from it."""
+        return next(each.__name__ for each in cls.__mro__ if SingleEpochMixin in each.__bases__)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Write into the checkpoint what it is.
+
+        Args:
+            checkpoint (dict[str, Any]): Lightning's checkpoint.
+        """
+        super().on_save_checkpoint(checkpoint)  # type: ignore[misc]
+        mark(checkpoint, self.checkpoint_name())
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        """Load a model from a checkpoint.
+
+        Args:
+            checkpoint_path (str | Path): Path of the file.
+            *args: As anomalib's.
+            **kwargs: As anomalib's.
+
+        Returns:
+            The model.
+
+        Raises:
+            CheckpointError: If the checkpoint is not a whole one of this model, or holds Python objects.
+        """
+        if isinstance(checkpoint_path, str | Path) and kwargs.get("weights_only", True):
+            safe = cls.checkpoint_safe_globals()  # type: ignore[attr-defined]
+            check_file(checkpoint_path, cls, cls.checkpoint_name(), safe)  # type: ignore[arg-type]
+        try:
+            return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)  # type: ignore[misc]
+        except ValueError as error:
+            raise named(error, checkpoint_path) from error
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401
+        """Load weights, or say in one line why not.
+
+        Args:
+            state_dict (Mapping[str, Any]): The weights.
+            strict (bool): Whether there may be neither more nor fewer.
+            assign (bool): As PyTorch's.
+
+        Returns:
+            Names of the weights that are missing or too many.
+
+        Raises:
+            CheckpointError: If they are not weights of this model.
+        """
+        try:
+            check_numbers(self, state_dict)  # type: ignore[arg-type]
+            return super().load_state_dict(state_dict, strict=strict, assign=assign)  # type: ignore[misc]
+        except CheckpointError as error:
+            raise self._name_checkpoint(error) from error
+        except RuntimeError as error:
+            message = describe_mismatch(self.state_dict(), state_dict, str(error))  # type: ignore[attr-defined]
+            raise self._name_checkpoint(CheckpointError(message)) from error
+
+    def rebuild(self, arguments: dict[str, Any], **components: Any) -> Any:  # noqa: ANN401
+        """Make a model with the arguments of a checkpoint.
+
+        Args:
+            arguments (dict[str, Any]): The arguments.
+            **components (Any): Pre-processor and so on.
+
+        Returns:
+            The model.
+
+        Raises:
+            CheckpointError: If they are no arguments of this model.
+        """
+        try:
+            return type(self)(**arguments, **components)
+        except (TypeError, ValueError) as error:
+            raise self._name_checkpoint(CheckpointError(f"hyper_parameters: {error}")) from error
+
+    def _name_checkpoint(self, error: CheckpointError) -> CheckpointError:
+        trainer = getattr(self, "_trainer", None)
+        path = trainer.ckpt_path if trainer is not None and not trainer.state.stopped else None
+        return error if path is None else named(error, path)
 
     def take_over_training_data(self) -> DataLoader[ImageItem]:
         """Put this model's own ``train_dataloader`` in place of the datamodule's.

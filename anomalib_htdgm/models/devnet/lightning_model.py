@@ -165,7 +165,7 @@ class Devnet(SingleEpochMixin, AnomalibModule):
         saved = checkpoint.get("hyper_parameters", {})
         arguments = {name: saved.get(name, value) for name, value in self.hparams.items()}
         if arguments != dict(self.hparams):
-            self.model = type(self)(**arguments).model.to(self.device)
+            self.model = self.rebuild(arguments).model.to(self.device)
             self.hparams.update(arguments)
             logger.info("Arguments of the model are those of the checkpoint.")
 

@@ -177,7 +177,7 @@ class Differnet(SingleEpochMixin, AnomalibModule):
         saved = checkpoint.get("hyper_parameters", {})
         arguments = {name: saved.get(name, value) for name, value in self.hparams.items()}
         if arguments != dict(self.hparams):
-            model = type(self)(**arguments, pre_processor=False, post_processor=False)
+            model = self.rebuild(arguments, pre_processor=False, post_processor=False)
             for name in vars(self).keys() & arguments.keys():
                 setattr(self, name, arguments[name])
             self.model = model.model.to(self.device)

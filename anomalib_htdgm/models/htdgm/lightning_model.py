@@ -222,7 +222,7 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         arguments = {name: saved.get(name, value) for name, value in self.hparams.items()}
         if arguments != dict(self.hparams) or self.input_size not in {None, self.model.pyramid.input_size}:
             components: dict[str, Any] = {"pre_processor": self.pre_processor or False, "post_processor": False}
-            model = type(self)(**arguments, **components)
+            model = self.rebuild(arguments, **components)
             self.k_shot, self.seed, self.training_schedule = model.k_shot, model.seed, model.training_schedule
             self.model = model.model.to(self.device)
             self.hparams.update(arguments)
