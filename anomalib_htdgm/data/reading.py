@@ -132,14 +132,16 @@ def read_as_seen(dataloaders: Any, *, skip_unreadable: bool) -> Any:  # noqa: AN
         skip_unreadable (bool): Whether such files are left out, with a warning for each; else the first is an error.
 
     Returns:
-        Any: The same, of :class:`ReadingLoader`.
+        Any: The same, of :class:`ReadingLoader`; a list in place of a single one, since anomalib's timer looks for the
+        dataset in a PyTorch DataLoader or in a list.
     """
 
     def wrap(dataloader: DataLoader[Any]) -> Any:  # noqa: ANN401
         is_ours = dataloader.batch_sampler is not None and reads_like_anomalib(dataloader.dataset)
         return ReadingLoader(dataloader, skip_unreadable=skip_unreadable) if is_ours else dataloader
 
-    return apply_to_collection(dataloaders, DataLoader, wrap)
+    wrapped = apply_to_collection(dataloaders, DataLoader, wrap)
+    return [wrapped] if isinstance(wrapped, ReadingLoader) else wrapped
 
 
 class ReadingLoader:
@@ -152,6 +154,7 @@ class ReadingLoader:
 
     def __init__(self, dataloader: DataLoader[Any], *, skip_unreadable: bool) -> None:
         self.dataset = dataloader.dataset
+        self.batch_size = dataloader.batch_size
         self.skip_unreadable = skip_unreadable
         self._dataloader = copy.copy(dataloader)  # with its workers, sampler and so on; PyTorch guards the dataset
         vars(self._dataloader)["dataset"] = _Attempts(dataloader.dataset)

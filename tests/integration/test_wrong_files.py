@@ -209,7 +209,7 @@ class TestTraining:
             root=folder.root,
             normal_dir="good",
             abnormal_dir="bad",
-            normal_split_ratio=0.5,
+            normal_test_dir="good",
             val_split_mode="same_as_test",
             num_workers=0,
         )
@@ -222,6 +222,9 @@ class TestTraining:
         for way in ("test", "validate"):
             with pytest.raises(UnreadableImageError, match=re.escape(str(defects / "1.png"))):
                 getattr(make_engine(folder.root), way)(Htdgm(), datamodule=both, ckpt_path=CHECKPOINT)
+        (defects / "1.png").write_bytes(PNG)
+        (metrics,) = make_engine(folder.root).test(Htdgm(), datamodule=both, ckpt_path=CHECKPOINT)
+        assert metrics["image_AUROC"] == 1
 
 
 def reopen(folder: Folder) -> Folder:
@@ -302,7 +305,7 @@ class TestPrediction:
             place(folder, name, content)
         dataset = PredictDataset(folder.root / "good")
         loader = DataLoader(dataset, collate_fn=dataset.collate_fn, **settings)
-        served = read_as_seen([loader], skip_unreadable=True)[0]
+        (served,) = read_as_seen(loader, skip_unreadable=True)
         for _ in range(2):  # it may be iterated again
             names = [Path(path).name for batch in served for path in batch.image_path]
             assert names == ["0.png", "1.png", "2.png", "5.png"]
