@@ -16,8 +16,12 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from .few_shot import draw_shots
+from .reading import UnreadableImageError, get_item
 
 logger = logging.getLogger(__name__)
+
+ORIENTATION, AS_STORED = 0x0112, 1
+"""EXIF's tag of how a picture is to be turned, and its value for not at all."""
 
 
 def read_shots(dataloader: DataLoader[ImageItem], k_shot: int, seed: int, smallest_side: int) -> ImageBatch:
@@ -123,7 +127,11 @@ def _read(
     if isinstance(dataset, AnomalibDataset):
         for path in dataset.samples["image_path"].iloc[list(indices)]:
             _check_file(path, smallest_side)
-    items = [dataset[index] for index in indices]
+    try:
+        items = [get_item(dataset, index) for index in indices]
+    except UnreadableImageError as error:
+        msg = f"training {error}"
+        raise ValueError(msg) from error
     shapes = {tuple(item.image.shape) for item in items}
     if len(shapes) > 1:
         msg = f"train_dataloaders: images of different shapes {sorted(shapes)}; resize them, as a pre_processor would"
@@ -133,25 +141,21 @@ def _read(
 
 
 def _check_file(path: str, smallest_side: int) -> None:
+    """Look at a file's header: at its size, before anything is read, and at what is not applied to it."""
     try:
         with Image.open(path) as image:
-            image.load()
-            if image.mode.startswith(("I", "F")):
-                logger.warning("%s has more than 8 bits a channel, which anomalib reads clipped at 255", path)
-    except (
-        OSError,
-        SyntaxError,
-        Image.DecompressionBombError,
-    ) as error:  # Pillow reports some broken files as syntax errors
-        msg = f"training image {path} cannot be read: {error}"
-        raise ValueError(msg) from error
-    if min(image.size) < smallest_side:
-        width, height = image.size
+            width, height = image.size
+            orientation = image.getexif().get(ORIENTATION, AS_STORED)
+    except Exception:  # noqa: BLE001  # reading it tells what is wrong
+        return
+    if min(width, height) < smallest_side:
         msg = (
             f"training image {path} has {height}x{width} pixels; allowed are images of at least "
             f"{smallest_side}x{smallest_side} (the receptive field)"
         )
         raise ValueError(msg)
+    if orientation != AS_STORED:
+        logger.warning("%s is shown turned by viewers (EXIF), but read as stored, as anomalib does: turn it", path)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 
 """Checkpoints that are whole or not there, whatever ends a process that writes them."""
 
-import zipfile
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -14,16 +13,12 @@ import torch
 from anomalib.engine.plugins import AnomalibCheckpointIO
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-REPLACED = (TorchCheckpointIO, AnomalibCheckpointIO)
-"""What reads and writes checkpoints where the user has not chosen anything else."""
-
 
 class WholeCheckpointIO(AnomalibCheckpointIO):
-    """Writes checkpoints whole or not at all, and reads no others.
+    """Writes checkpoints whole or not at all.
 
     Lightning's own way is to write to the folder for temporary files and to move the file from there. Where that is
     another file system, as ``/tmp`` often is, to move is to copy: what breaks it off, a signal or a full disk, leaves
@@ -45,7 +40,7 @@ class WholeCheckpointIO(AnomalibCheckpointIO):
         Raises:
             OSError: If it cannot be written; the message tells what to do.
         """
-        local = _local(path)
+        local = local_path(path)
         if local is None:
             super().save_checkpoint(checkpoint, path, storage_options)
             return
@@ -67,54 +62,6 @@ class WholeCheckpointIO(AnomalibCheckpointIO):
             partial.unlink(missing_ok=True)
         self.last = local
 
-    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401
-        """Read a checkpoint.
-
-        Args:
-            path (str | Path): Its path.
-            *args: As anomalib's.
-            **kwargs: As anomalib's.
-
-        Returns:
-            dict[str, Any]: The checkpoint.
-
-        Raises:
-            ValueError: If the file is not whole.
-        """
-        check_whole(path)
-        checkpoint = super().load_checkpoint(path, *args, **kwargs)
-        self.last = _local(path)
-        return checkpoint
-
-
-def install_checkpoint_io(trainer: Trainer) -> None:
-    """Let a trainer write checkpoints whole or not at all, unless its user has chosen how it writes them.
-
-    Args:
-        trainer (Trainer): The trainer.
-    """
-    current = trainer.strategy.checkpoint_io
-    if type(current) in {*REPLACED, WholeCheckpointIO}:
-        trainer.strategy.checkpoint_io = WholeCheckpointIO(getattr(current, "extra_safe_globals", None))
-
-
-def check_whole(path: str | Path) -> None:
-    """Refuse a checkpoint that is only the beginning of one.
-
-    Args:
-        path (str | Path): Path of the checkpoint; nothing is said of those that are not of this machine, or not there.
-
-    Raises:
-        ValueError: If the file is not whole: the directory of a zip archive, which a checkpoint is, is at its end.
-    """
-    local = _local(path)
-    if local is not None and local.is_file() and not zipfile.is_zipfile(local):
-        msg = (
-            f"{local} is not a whole checkpoint: it was cut off, as by a full disk or a copy that was broken off, or "
-            "is a file of another kind. Take another checkpoint, copy it again, or train anew"
-        )
-        raise ValueError(msg)
-
 
 def check_writable(trainer: Trainer) -> None:
     """Refuse folders that no checkpoint can be written to before a training, not after it.
@@ -126,7 +73,7 @@ def check_writable(trainer: Trainer) -> None:
         OSError: If there is such a folder; the message names it.
     """
     for callback in trainer.checkpoint_callbacks:
-        folder = _local(callback.dirpath) if isinstance(callback, ModelCheckpoint) and callback.dirpath else None
+        folder = local_path(callback.dirpath) if isinstance(callback, ModelCheckpoint) and callback.dirpath else None
         if folder is None:
             continue
         try:
@@ -141,6 +88,7 @@ def check_writable(trainer: Trainer) -> None:
             raise OSError(error.errno, msg) from error
 
 
-def _local(path: str | Path) -> Path | None:
+def local_path(path: str | Path) -> Path | None:
+    """Return a path of this machine, ``None`` for one of another (``s3://...``)."""
     file_system, local = url_to_fs(str(path))
     return Path(local) if isinstance(file_system, LocalFileSystem) else None

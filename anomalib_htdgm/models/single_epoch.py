@@ -3,30 +3,34 @@
 
 """What the models of this package have in common towards anomalib."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from anomalib import LearningType
 from anomalib.data import ImageBatch, ImageItem
 from anomalib.metrics import AUPRO, AUROC, Evaluator, F1Score
-from anomalib.models.components.base import AnomalibModule
-from anomalib.pre_processing import PreProcessor
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import nn
 from torch.utils.data import DataLoader
-from typing_extensions import Self
 
-from .interruption import check_whole, check_writable, install_checkpoint_io
+from anomalib_htdgm.data.reading import read_as_seen
+
+from .checkpoint import (
+    CheckpointError,
+    check_checkpoints_of,
+    check_file,
+    check_numbers,
+    describe_mismatch,
+    mark,
+    named,
+)
+from .interruption import check_writable
 
 OPSET = 18
 """ONNX's operator set: the oldest that PyTorch's exporter writes. From anomalib's default, 14, it returns to this one
 all the same, but reports an error on the way."""
-COMPONENTS = {"pre_processor", "post_processor", "evaluator", "visualizer"}
-"""Arguments of every model that are not the model's own."""
-KEEPS_COMPONENTS_APART = hasattr(AnomalibModule, "checkpoint_safe_globals")
-"""Whether this is anomalib 2.7 or newer. Older ones save the components among the arguments of a model, and their
-exporter and post-processor are not made for graphs of any batch and image size."""
 
 
 class SingleEpochMixin:
@@ -37,9 +41,14 @@ class SingleEpochMixin:
 
     model: nn.Module
     trainer: Trainer
+    skip_unreadable: bool = True
+    """Whether files that cannot be read are left out of a prediction. Checkpoints do not hold it."""
 
     def setup(self, stage: str) -> None:
-        """See that checkpoints are written whole or not at all, and that they can be, before anything is done.
+        """Let no image file cost a finished training or the other files' results, and look at checkpoints first.
+
+        Where figures are reported, in tests and validations of their own, any unreadable file is an error. Checkpoints
+        are written whole or not at all, and whether they can be written is tried before anything is done.
 
         Args:
             stage (str): Stage of the trainer.
@@ -47,29 +56,102 @@ class SingleEpochMixin:
         Raises:
             OSError: If a training's checkpoints cannot be written.
         """
-        install_checkpoint_io(self.trainer)
+        loops: dict[str, tuple[Any, bool]] = {
+            "fit": (self.trainer.fit_loop.epoch_loop.val_loop, self.skip_unreadable),
+            "validate": (self.trainer.validate_loop, False),
+            "test": (self.trainer.test_loop, False),
+            "predict": (self.trainer.predict_loop, self.skip_unreadable),
+        }
+        loop, skip_unreadable = loops[stage]
+        source = loop._data_source  # noqa: SLF001  # Lightning has no public way to do this
+        if source.is_defined() and not (stage == "fit" and self.trainer.limit_val_batches == 0):
+            source.instance = read_as_seen(source.dataloader(), skip_unreadable=skip_unreadable)
+        check_checkpoints_of(self.trainer, self.checkpoint_safe_globals())  # type: ignore[attr-defined]
         if stage == "fit":
             check_writable(self.trainer)
 
-    if not TYPE_CHECKING:  # for a type checker it is as Lightning declares it, which no class method matches
+    @classmethod
+    def checkpoint_name(cls) -> str:
+        """Name of the model in checkpoints: the class of this package, whatever has been derived from it."""
+        return next(each.__name__ for each in cls.__mro__ if SingleEpochMixin in each.__bases__)
 
-        @classmethod
-        def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> Self:  # noqa: ANN401
-            """Load a model, see :meth:`anomalib.models.AnomalibModule.load_from_checkpoint`.
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Write into the checkpoint what it is.
 
-            Args:
-                checkpoint_path (str | Path): Path of the checkpoint.
-                *args: As anomalib's.
-                **kwargs: As anomalib's.
+        Args:
+            checkpoint (dict[str, Any]): Lightning's checkpoint.
+        """
+        super().on_save_checkpoint(checkpoint)  # type: ignore[misc]
+        mark(checkpoint, self.checkpoint_name())
 
-            Returns:
-                Self: The model.
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        """Load a model from a checkpoint.
 
-            Raises:
-                ValueError: If the file is not whole.
-            """
-            check_whole(checkpoint_path)
-            return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+        Args:
+            checkpoint_path (str | Path): Path of the file.
+            *args: As anomalib's.
+            **kwargs: As anomalib's.
+
+        Returns:
+            The model.
+
+        Raises:
+            CheckpointError: If the checkpoint is not a whole one of this model, or holds Python objects.
+        """
+        if isinstance(checkpoint_path, str | Path) and kwargs.get("weights_only", True):
+            safe = cls.checkpoint_safe_globals()  # type: ignore[attr-defined]
+            check_file(checkpoint_path, cls, cls.checkpoint_name(), safe)  # type: ignore[arg-type]
+        try:
+            return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)  # type: ignore[misc]
+        except ValueError as error:
+            raise named(error, checkpoint_path) from error
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401
+        """Load weights, or say in one line why not.
+
+        Args:
+            state_dict (Mapping[str, Any]): The weights.
+            strict (bool): Whether there may be neither more nor fewer.
+            assign (bool): As PyTorch's.
+
+        Returns:
+            Names of the weights that are missing or too many.
+
+        Raises:
+            CheckpointError: If they are not weights of this model.
+        """
+        try:
+            check_numbers(self, state_dict)  # type: ignore[arg-type]
+            return super().load_state_dict(state_dict, strict=strict, assign=assign)  # type: ignore[misc]
+        except CheckpointError as error:
+            raise self._name_checkpoint(error) from error
+        except RuntimeError as error:
+            message = describe_mismatch(self.state_dict(), state_dict, str(error))  # type: ignore[attr-defined]
+            raise self._name_checkpoint(CheckpointError(message)) from error
+
+    def rebuild(self, arguments: dict[str, Any], **components: Any) -> Any:  # noqa: ANN401
+        """Make a model with the arguments of a checkpoint.
+
+        Args:
+            arguments (dict[str, Any]): The arguments.
+            **components (Any): Pre-processor and so on.
+
+        Returns:
+            The model.
+
+        Raises:
+            CheckpointError: If they are no arguments of this model.
+        """
+        try:
+            return type(self)(**arguments, **components)
+        except (TypeError, ValueError) as error:
+            raise self._name_checkpoint(CheckpointError(f"hyper_parameters: {error}")) from error
+
+    def _name_checkpoint(self, error: CheckpointError) -> CheckpointError:
+        trainer = getattr(self, "_trainer", None)
+        path = trainer.ckpt_path if trainer is not None and not trainer.state.stopped else None
+        return error if path is None else named(error, path)
 
     def take_over_training_data(self) -> DataLoader[ImageItem]:
         """Put this model's own ``train_dataloader`` in place of the datamodule's.
@@ -82,23 +164,6 @@ class SingleEpochMixin:
         dataloader: DataLoader[ImageItem] = source.dataloader()
         source.instance = self
         return dataloader
-
-    def own_arguments(self) -> dict[str, Any]:
-        """Get the arguments of the model without its components."""
-        arguments = self.hparams  # type: ignore[attr-defined]  # Lightning's
-        return {name: value for name, value in arguments.items() if name not in COMPONENTS}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the transform of the pre-processor, which anomalib does from 2.7 on.
-
-        Args:
-            checkpoint (dict[str, Any]): Lightning's checkpoint.
-        """
-        super().on_load_checkpoint(checkpoint)  # type: ignore[misc]
-        saved = checkpoint.get("hyper_parameters", {}).get("pre_processor")
-        pre_processor = self.pre_processor  # type: ignore[attr-defined]  # anomalib's
-        if isinstance(saved, PreProcessor) and isinstance(pre_processor, PreProcessor):
-            pre_processor.transform, pre_processor.export_transform = saved.transform, saved.export_transform
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> STEP_OUTPUT:
         """Score and localise a batch.
@@ -123,13 +188,7 @@ class SingleEpochMixin:
 
         Returns:
             Path: Path of the exported model.
-
-        Raises:
-            RuntimeError: If anomalib is older than 2.7.
         """
-        if not KEEPS_COMPONENTS_APART:
-            msg = "anomalib: ONNX and OpenVINO exports need 2.7 or newer of it; the torch export does not"
-            raise RuntimeError(msg)
         path: Path = super().to_onnx(export_root, *args, **{"opset_version": OPSET, **kwargs})  # type: ignore[misc]
         return path
 

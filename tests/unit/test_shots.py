@@ -23,7 +23,7 @@ NUM_IMAGES = 9
 def write_image(path: Path, mode: str = "RGB", size: tuple[int, int] = (24, 20), seed: int = 0) -> Path:
     pixels = np.random.default_rng(seed).integers(0, 256, (*size[::-1], 4), np.uint8)
     image = (
-        Image.fromarray(pixels[..., 0].astype(np.uint16) * 3)
+        Image.fromarray(pixels[..., 0].astype(np.uint16) * 257)
         if mode == "I;16"
         else Image.fromarray(pixels).convert(mode)
     )
@@ -142,12 +142,25 @@ class TestFiles:
         if mode in {"L", "LA", "1", "I;16"}:
             assert torch.equal(batch.image[:, 0], batch.image[:, 2])
 
-    def test_clipping_of_sixteen_bits_is_announced(self, root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def test_sixteen_bits_keep_their_brightness(self, tmp_path: Path) -> None:
+        (tmp_path / "good").mkdir()
+        path = write_image(tmp_path / "good" / "0.png", "I;16")
+        stored = torch.from_numpy(np.asarray(Image.open(path)).astype(np.float32))
+        batch = read(make_folder(tmp_path), 1)
+        assert torch.equal(batch.image[0], (stored / 65535).expand(3, -1, -1))
+
+    def test_an_orientation_is_announced(self, root: Path, caplog: pytest.LogCaptureFixture) -> None:
         read(make_folder(root), NUM_IMAGES)
         assert not caplog.records
-        path = write_image(root / "good" / "3.png", "I;16")
-        read(make_folder(root), NUM_IMAGES)
+        path, exif = root / "good" / "3.png", Image.Exif()
+        exif[0x0112] = 6
+        with Image.open(path) as image:
+            image.load()
+        image.save(path, exif=exif)
+        stored = np.asarray(image, np.float32).transpose(2, 0, 1) / 255
+        batch = read(make_folder(root), NUM_IMAGES)
         assert [str(path) in record.getMessage() for record in caplog.records] == [True]
+        np.testing.assert_allclose(batch.image[3].numpy(), stored, atol=1e-6)
 
     @pytest.mark.parametrize("damage", [lambda _: b"", lambda _: b"no image", lambda raw: raw[: len(raw) // 2]])
     def test_corrupt_file_is_named(self, root: Path, damage: Callable[[bytes], bytes]) -> None:

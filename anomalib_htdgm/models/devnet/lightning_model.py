@@ -89,6 +89,9 @@ class Devnet(SingleEpochMixin, AnomalibModule):
         rotation (float): Greatest angle, in degrees, by which training images are turned to either side.
         seed (int): Seed of weights, order, angles and reference scores. On one machine, with one number of threads, a
             seed gives one model, bit for bit.
+        skip_unreadable (bool): Whether files that cannot be read are left out of a prediction, and of the validation
+            after the training, with a warning for each; else the first is an error, as it always is in training, tests
+            and validations of their own. Checkpoints do not hold it.
         pre_processor (PreProcessor | bool): Pre-processor; the default resizes to the greatest of ``image_sizes`` and
             normalises by ImageNet's statistics.
         post_processor (PostProcessor | bool): Post-processor.
@@ -118,6 +121,7 @@ class Devnet(SingleEpochMixin, AnomalibModule):
         weight_decay: float = 1e-5,
         rotation: float = 180.0,
         seed: int = 0,
+        skip_unreadable: bool = True,
         pre_processor: PreProcessor | bool = True,
         post_processor: PostProcessor | bool = True,
         evaluator: Evaluator | bool = True,
@@ -145,6 +149,8 @@ class Devnet(SingleEpochMixin, AnomalibModule):
             evaluator=evaluator,
             visualizer=visualizer,
         )
+        self.skip_unreadable = skip_unreadable
+        self.hparams.pop("skip_unreadable", None)
         self.model: DevnetModel = model
         self._batches: BalancedBatches | None = None
         self._source = torch.Generator()
@@ -157,10 +163,9 @@ class Devnet(SingleEpochMixin, AnomalibModule):
         """
         super().on_load_checkpoint(checkpoint)
         saved = checkpoint.get("hyper_parameters", {})
-        own = self.own_arguments()
-        arguments = {name: saved.get(name, value) for name, value in own.items()}
-        if arguments != own:
-            self.model = type(self)(**arguments).model.to(self.device)
+        arguments = {name: saved.get(name, value) for name, value in self.hparams.items()}
+        if arguments != dict(self.hparams):
+            self.model = self.rebuild(arguments).model.to(self.device)
             self.hparams.update(arguments)
             logger.info("Arguments of the model are those of the checkpoint.")
 

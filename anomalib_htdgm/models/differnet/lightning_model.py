@@ -83,6 +83,9 @@ class Differnet(SingleEpochMixin, AnomalibModule):
         weight_decay (float): Adam's weight decay.
         precision (str): What the backbone computes in: ``auto`` (bfloat16 where the device is faster at it),
             ``float32`` or ``bfloat16``, whatever the trainer's precision.
+        skip_unreadable (bool): Whether files that cannot be read are left out of a prediction, and of the validation
+            after the training, with a warning for each; else the first is an error, as it always is in training, tests
+            and validations of their own. Checkpoints do not hold it.
         pre_processor (PreProcessor | bool): Pre-processor; the default resizes to the first of ``image_sizes``, which
             is the size of the maps. Pixels have to stay in [0, 1]: the model normalises them itself, once it has
             rotated the image.
@@ -111,6 +114,7 @@ class Differnet(SingleEpochMixin, AnomalibModule):
         learning_rate: float = 2e-4,
         weight_decay: float = 1e-5,
         precision: Precision = "auto",
+        skip_unreadable: bool = True,
         pre_processor: PreProcessor | bool = True,
         post_processor: PostProcessor | bool = True,
         evaluator: Evaluator | bool = True,
@@ -130,6 +134,8 @@ class Differnet(SingleEpochMixin, AnomalibModule):
             evaluator=evaluator,
             visualizer=visualizer,
         )
+        self.skip_unreadable = skip_unreadable
+        self.hparams.pop("skip_unreadable", None)
         self.seed = seed
         self.pre_trained = pre_trained
         self.weights = weights
@@ -169,10 +175,9 @@ class Differnet(SingleEpochMixin, AnomalibModule):
         """
         super().on_load_checkpoint(checkpoint)
         saved = checkpoint.get("hyper_parameters", {})
-        own = self.own_arguments()
-        arguments = {name: saved.get(name, value) for name, value in own.items()}
-        if arguments != own:
-            model = type(self)(**arguments, pre_processor=False, post_processor=False)
+        arguments = {name: saved.get(name, value) for name, value in self.hparams.items()}
+        if arguments != dict(self.hparams):
+            model = self.rebuild(arguments, pre_processor=False, post_processor=False)
             for name in vars(self).keys() & arguments.keys():
                 setattr(self, name, arguments[name])
             self.model = model.model.to(self.device)

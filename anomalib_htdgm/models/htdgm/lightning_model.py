@@ -116,6 +116,9 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         equalization (str): Images whose histograms are equalised: ``none``, ``train`` (the paper's way) or ``both``.
         precision (str): What the networks compute in: ``auto`` (bfloat16 where the device is faster at it),
             ``float32`` or ``bfloat16``, whatever the trainer's precision.
+        skip_unreadable (bool): Whether files that cannot be read are left out of a prediction, and of the validation
+            after the training, with a warning for each; else the first is an error, as it always is in training, tests
+            and validations of their own. Checkpoints do not hold it.
         pre_processor (PreProcessor | bool): Pre-processor; the default resizes to 256x256 and brings pixels to [-1, 1].
         post_processor (PostProcessor | bool): Post-processor.
         evaluator (Evaluator | bool): Evaluator; the default reports AUROC and F1 of images and pixels, and AUPRO.
@@ -152,6 +155,7 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         localization: Localization = "multi_scale",
         equalization: Equalization = "none",
         precision: Precision = "auto",
+        skip_unreadable: bool = True,
         pre_processor: PreProcessor | bool = True,
         post_processor: PostProcessor | bool = True,
         evaluator: Evaluator | bool = True,
@@ -163,6 +167,8 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
             evaluator=evaluator,
             visualizer=visualizer,
         )
+        self.skip_unreadable = skip_unreadable
+        self.hparams.pop("skip_unreadable", None)
         self.automatic_optimization = False
         self.k_shot = k_shot
         self.seed = seed
@@ -228,11 +234,10 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         super().on_load_checkpoint(checkpoint)
         saved = checkpoint.get("hyper_parameters", {})
         saved = BEFORE_MEMORY | saved if saved else saved
-        own = self.own_arguments()
-        arguments = {name: saved.get(name, value) for name, value in own.items()}
-        if arguments != own or self.input_size not in {None, self.model.pyramid.input_size}:
+        arguments = {name: saved.get(name, value) for name, value in self.hparams.items()}
+        if arguments != dict(self.hparams) or self.input_size not in {None, self.model.pyramid.input_size}:
             components: dict[str, Any] = {"pre_processor": self.pre_processor or False, "post_processor": False}
-            model = type(self)(**arguments, **components)
+            model = self.rebuild(arguments, **components)
             self.k_shot, self.seed, self.training_schedule = model.k_shot, model.seed, model.training_schedule
             self.model = model.model.to(self.device)
             self.hparams.update(arguments)

@@ -394,12 +394,15 @@ class HtdgmModel(nn.Module):
         return images
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
-        """Load what was saved when there was fixed noise at the coarsest scale only, and none above."""
+        """Load what was saved when there was fixed noise at the coarsest scale only, too; refuse too many shots."""
         older = state_dict.pop(f"{prefix}fixed_noise", None)
         if older is not None and self.adversarial:
             finer = {scale: torch.zeros_like(self.fixed_noise(scale)) for scale in range(1, len(self.generators))}
             state_dict |= {f"{prefix}fixed_noise_{scale}": noise for scale, noise in {0: older, **finer}.items()}
         super()._load_from_state_dict(state_dict, prefix, *args)
+        if not 0 <= self.num_shots <= self.k_shot:
+            msg = f"{prefix}num_shots: got {int(self.num_shots)}; allowed are 0 to k_shot, {self.k_shot}"
+            args[-1].append(msg)  # PyTorch's list of errors
 
     def _require_training(self) -> None:
         # An exported graph cannot hold this question, and a trained model answers it at export.

@@ -1,0 +1,293 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Checkpoints of other models and versions, damaged, altered and malicious ones: one error with the file's name.
+
+What they are made from is the checkpoint of :mod:`tests.integration.stored`.
+"""
+
+import json
+import math
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from anomalib.cli.cli import AnomalibCLI
+from anomalib.data import Folder
+from anomalib.models import Padim
+from anomalib.models.components import AnomalibModule
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from anomalib_htdgm import Devnet, Differnet, Htdgm
+from anomalib_htdgm.models.checkpoint import CheckpointError
+
+from .stored import CHECKPOINT, SCORES, make_engine, make_small_model, score, write_good_images
+
+CONTENT = CHECKPOINT.read_bytes()
+WEIGHT = "model.discriminators.0.convolutions.0.weight"
+# Files are written anew in each example.
+THOROUGHLY = settings(
+    max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+Alteration = Callable[[dict[str, Any]], object]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    """Two good images."""
+    return write_good_images(tmp_path)
+
+
+def alter(path: Path, alteration: Alteration) -> Path:
+    checkpoint = torch.load(CHECKPOINT, weights_only=True)
+    alteration(checkpoint)
+    torch.save(checkpoint, path)
+    return path
+
+
+def load(path: Path, _folder: Folder) -> object:
+    return Htdgm.load_from_checkpoint(path)
+
+
+def predict(path: Path, folder: Folder) -> object:
+    return make_engine(folder.root).predict(Htdgm(), data_path=folder.root / "good", ckpt_path=path)
+
+
+def test(path: Path, folder: Folder) -> object:
+    return make_engine(folder.root).test(Htdgm(), datamodule=folder, ckpt_path=path)
+
+
+def fit(path: Path, folder: Folder) -> object:
+    return make_engine(folder.root).fit(make_small_model(), datamodule=folder, ckpt_path=path)
+
+
+def run_command(path: Path, folder: Folder) -> object:
+    arguments = ["--data", str(folder.root / "good"), "--default_root_dir", str(folder.root), "--ckpt_path", str(path)]
+    return AnomalibCLI(["predict", "--model", "Htdgm", *arguments])
+
+
+test.__test__ = False
+WAYS = [load, predict, test, fit, run_command]
+
+
+def refused(path: Path, folder: Folder, what: str, ways: list[Callable[[Path, Folder], object]]) -> None:
+    for way in ways:
+        with pytest.raises(CheckpointError) as caught:
+            way(path, folder)
+        message = str(caught.value)
+        assert re.fullmatch(rf"checkpoint {re.escape(str(path))}: .*{what}.*allowed.*", message), message
+
+
+class TestKept:
+    """What this version saves loads in the next."""
+
+    def test_the_stored_checkpoint_gives_its_scores(self) -> None:
+        """The order is the same and scores agree to 1e-3.
+
+        Processors and versions of PyTorch sum in different orders, which moves such scores by about 1e-6; the images'
+        scores are 0.2 and more apart.
+        """
+        expected, scores = json.loads(SCORES.read_text()), score(Htdgm.load_from_checkpoint(CHECKPOINT))
+        assert sorted(scores, key=scores.__getitem__) == sorted(expected, key=expected.__getitem__)
+        assert scores == pytest.approx(expected, abs=1e-3)
+        assert len(CONTENT) < 100_000
+
+    @pytest.mark.parametrize("way", [predict, test, run_command])
+    def test_it_loads_in_every_way(self, way: Callable[[Path, Folder], object], folder: Folder) -> None:
+        way(CHECKPOINT, folder)
+
+    def test_without_a_format_it_is_taken_as_one_of_the_first_version(self, tmp_path: Path) -> None:
+        older = alter(tmp_path / "older.ckpt", lambda checkpoint: checkpoint.pop("anomalib_htdgm"))
+        assert score(Htdgm.load_from_checkpoint(older)) == score(Htdgm.load_from_checkpoint(CHECKPOINT))
+
+    def test_what_is_derived_from_the_model_loads_it(self) -> None:
+        class Derived(Htdgm):
+            """As a user would."""
+
+        assert score(Derived.load_from_checkpoint(CHECKPOINT)) == score(Htdgm.load_from_checkpoint(CHECKPOINT))
+        assert Derived.checkpoint_name() == "Htdgm"
+
+
+class TestOtherModels:
+    """Checkpoints of other models."""
+
+    @pytest.mark.parametrize("model", [Differnet, Devnet])
+    def test_of_htdgm(self, model: type[AnomalibModule]) -> None:
+        with pytest.raises(CheckpointError, match=rf"{CHECKPOINT}: .* of the model Htdgm; .* {model.__name__}"):
+            model.load_from_checkpoint(CHECKPOINT)
+
+    def test_of_differnet(self, folder: Folder) -> None:
+        model = Differnet(pre_trained=False, image_sizes=[64], coupling_blocks=1, hidden_width=4)
+        refused(save(model, folder), folder, "of the model Differnet", [load, predict])
+
+    def test_of_anomalib(self, folder: Folder) -> None:
+        padim = save(Padim(backbone="resnet18", layers=["layer1"], n_features=10, pre_trained=False), folder)
+        refused(padim, folder, "of another model, or damaged: of [0-9]+ tensors it lacks", [load, predict])
+
+
+def save(model: pl.LightningModule, folder: Folder) -> Path:
+    trainer = make_engine(folder.root)
+    trainer._setup_trainer(model)  # noqa: SLF001  # for the trainer that anomalib would make
+    trainer.trainer.strategy.connect(model)
+    trainer.trainer.save_checkpoint(folder.root / "other.ckpt")
+    return folder.root / "other.ckpt"
+
+
+ALTERATIONS: dict[str, tuple[Alteration, str]] = {
+    "later format": (lambda each: each["anomalib_htdgm"].update(format=2), "format 2, of a later version"),
+    "later argument": (lambda each: each["hyper_parameters"].update(colour=3), "hyper_parameters: got colour"),
+    "wrong argument": (lambda each: each["hyper_parameters"].update(width=0), "width: got 0"),
+    "other argument": (lambda each: each["hyper_parameters"].update(width=5), r"weight: got \(4, 3, 3, 3\); "),
+    "no state": (lambda each: each.pop("state_dict"), "no state_dict"),
+    "no Lightning": (lambda each: each.pop("pytorch-lightning_version"), "no pytorch-lightning_version"),
+    "missing": (lambda each: each["state_dict"].pop(WEIGHT), f"lacks 1, first {WEIGHT}"),
+    "unknown": (lambda each: each["state_dict"].update(new=torch.ones(1)), "1 unknown ones, first new"),
+    "no tensor": (lambda each: each["state_dict"].update({WEIGHT: "text"}), f"{WEIGHT}: got <class 'str'>"),
+    "shots": (lambda each: each["state_dict"]["model.num_shots"].fill_(1000), "num_shots: got 1000"),
+    "negative": (lambda each: each["state_dict"]["model.num_shots"].fill_(-1), "num_shots: got -1"),
+    "NaN": (lambda each: each["state_dict"][WEIGHT][0].fill_(math.nan), f"{WEIGHT}: got numbers that are not finite"),
+    "infinite": (lambda each: each["state_dict"][WEIGHT][0].fill_(math.inf), f"{WEIGHT}: got numbers that are not"),
+    "NaN memory": (lambda each: each["state_dict"]["model.memories.0.offset"].fill_(math.nan), "offset: got numbers"),
+}
+
+
+class TestAltered:
+    """Checkpoints of other versions, and with something altered."""
+
+    @pytest.mark.parametrize("kind", ALTERATIONS)
+    def test_alteration_is_named(self, kind: str, folder: Folder) -> None:
+        alteration, what = ALTERATIONS[kind]
+        refused(alter(folder.root / "altered.ckpt", alteration), folder, what, [load, predict])
+
+    def test_a_list_is_no_checkpoint(self, folder: Folder) -> None:
+        torch.save([1, 2], folder.root / "list.ckpt")
+        refused(folder.root / "list.ckpt", folder, "no state_dict", WAYS)
+
+    @THOROUGHLY
+    @given(data=st.data())
+    def test_no_tensor_may_have_another_shape(self, data: st.DataObject, tmp_path: Path) -> None:
+        def alteration(checkpoint: dict[str, Any]) -> None:
+            names = [name for name in checkpoint["state_dict"] if name.startswith("model.")]
+            name = data.draw(st.sampled_from(names))
+            old = tuple(checkpoint["state_dict"][name].shape)
+            shapes = st.lists(st.integers(0, 5), max_size=4).map(tuple)
+            # PyTorch itself takes one number for none of dimension 0.
+            shape = data.draw(shapes.filter(lambda each: each != old and not (old == () and each == (1,))))
+            checkpoint["state_dict"][name] = torch.ones(shape, dtype=checkpoint["state_dict"][name].dtype)
+            expected.append((name, shape, old))
+
+        expected: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = []
+        path = alter(tmp_path / "altered.ckpt", alteration)
+        ((name, shape, old),) = expected
+        with pytest.raises(
+            CheckpointError, match=re.escape(f"{path}: {name}: got {shape}; allowed is the shape {old}")
+        ):
+            Htdgm.load_from_checkpoint(path)
+
+
+class TestDamaged:
+    """Checkpoints that have suffered on disk."""
+
+    @pytest.mark.parametrize("content", [b"", CONTENT[:20_000], CONTENT[:-1], b"text", pickle.dumps({"epoch": 1})])
+    def test_in_every_way(self, content: bytes, folder: Folder) -> None:
+        path = folder.root / "damaged.ckpt"
+        path.write_bytes(content)
+        refused(path, folder, "(truncated|empty)", [load, predict])
+
+    def test_a_missing_file_stays_a_missing_file(self, folder: Folder) -> None:
+        for way in WAYS[:2]:
+            with pytest.raises(FileNotFoundError, match=r"absent\.ckpt"):
+                way(folder.root / "absent.ckpt", folder)
+
+    @THOROUGHLY
+    @given(length=st.integers(0, len(CONTENT) - 1))
+    def test_truncated_anywhere(self, length: int, tmp_path: Path) -> None:
+        path = tmp_path / "truncated.ckpt"
+        path.write_bytes(CONTENT[:length])
+        with pytest.raises(CheckpointError, match=re.escape(f"checkpoint {path}: it is ")):
+            Htdgm.load_from_checkpoint(path)
+
+    @THOROUGHLY
+    @given(place=st.integers(0, len(CONTENT) - 1), bit=st.integers(0, 7))
+    def test_a_flipped_bit_is_refused_or_makes_no_difference(self, place: int, bit: int, tmp_path: Path) -> None:
+        content = bytearray(CONTENT)
+        content[place] ^= 1 << bit
+        path = tmp_path / "flipped.ckpt"
+        path.write_bytes(content)
+        try:
+            loaded = Htdgm.load_from_checkpoint(path)
+        except CheckpointError as error:
+            assert str(path) in str(error)  # noqa: PT017  # there may be none
+            return
+        expected = Htdgm.load_from_checkpoint(CHECKPOINT)
+        for name, tensor in expected.state_dict().items():
+            torch.testing.assert_close(loaded.state_dict()[name], tensor, rtol=0, atol=0, equal_nan=True)
+        assert dict(loaded.hparams) == dict(expected.hparams)
+
+
+class Payload:
+    """Creates a file as soon as it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+HIDING_PLACES: dict[str, Callable[[dict[str, Any], Payload], object]] = {
+    "beside": lambda each, payload: each.update(extra=payload),
+    "argument": lambda each, payload: each["hyper_parameters"].update(seed=payload),
+    "callback": lambda each, payload: each["callbacks"].update(evil=payload),
+    "state": lambda each, payload: each["state_dict"].update({WEIGHT: payload}),
+}
+
+
+class TestPayloads:
+    """Pickles that would run code: it is never run, even if PyTorch is told by the environment to allow it."""
+
+    @pytest.fixture(autouse=True)
+    def permissive(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+
+    def test_the_payload_works(self, tmp_path: Path) -> None:
+        path = alter(tmp_path / "evil.ckpt", lambda each: each.update(extra=Payload(tmp_path / "ran")))
+        torch.load(path, weights_only=False)
+        assert (tmp_path / "ran").exists()
+
+    @pytest.mark.parametrize("place", HIDING_PLACES)
+    def test_no_code_is_run(self, place: str, folder: Folder) -> None:
+        ran = folder.root / "ran"
+        evil = alter(folder.root / "evil.ckpt", lambda each: HIDING_PLACES[place](each, Payload(ran)))
+        refused(
+            evil, folder, r"Python object \(\w+\.mkdir\), which could run code", WAYS if place == "beside" else WAYS[:2]
+        )
+        assert not ran.exists()
+
+    def test_nor_where_it_is_no_archive_of_pytorch(self, folder: Folder) -> None:
+        ran, path = folder.root / "ran", folder.root / "evil.ckpt"
+        path.write_bytes(pickle.dumps(Payload(ran)))
+        refused(path, folder, "no checkpoint", WAYS[:2])
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("archive/data.pkl", pickle.dumps(Payload(ran)))
+            archive.writestr("archive/version", "3\n")
+        refused(path, folder, "", WAYS[:2])
+        assert not ran.exists()
+
+
+def test_another_model_may_use_the_trainer_afterwards(folder: Folder) -> None:
+    """The look at checkpoints belongs to the model, not to the trainer that it came by."""
+    other = save(Padim(backbone="resnet18", layers=["layer1"], n_features=10, pre_trained=False), folder)
+    engine = make_engine(folder.root)
+    engine.predict(Htdgm(), data_path=folder.root / "good", ckpt_path=CHECKPOINT)
+    engine.trainer.strategy.connect(Padim(backbone="resnet18", layers=["layer1"], n_features=10, pre_trained=False))
+    loaded = engine.trainer.strategy.load_checkpoint(other)
+    assert any(name.startswith("model.gaussian") for name in loaded["state_dict"])

@@ -1,0 +1,335 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Image files of all kinds, damaged ones and ones that are none: in training, validation, test and prediction.
+
+The model is the one of :mod:`tests.integration.stored`.
+"""
+
+import io
+import re
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from anomalib.cli.cli import AnomalibCLI
+from anomalib.data import Folder, ImageBatch, PredictDataset
+from anomalib.data.utils import read_image as read_image_of_anomalib
+from anomalib.models.components import AnomalibModule
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from anomalib_htdgm import Devnet, Differnet, FewShot, Htdgm
+from anomalib_htdgm.data.reading import UnreadableImageError, read_as_seen, read_image
+
+from .stored import CHECKPOINT, SIDE, make_engine, make_image, make_small_model, score, write_good_images
+
+THOROUGHLY = settings(
+    max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+PICTURE = Image.fromarray(make_image("turned", 5).permute(1, 2, 0).numpy())
+
+
+def encode(image: Image.Image, kind: str = "PNG", **arguments: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **arguments)
+    return buffer.getvalue()
+
+
+def bomb(width: int, height: int) -> bytes:
+    """Make a small file that claims to be of this size."""
+    content = bytearray(encode(PICTURE))
+    content[16:24] = struct.pack(">II", width, height)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    return bytes(content)
+
+
+PNG, JPEG = encode(PICTURE), encode(PICTURE, "JPEG")
+BAD = {
+    "empty.png": (b"", "it is empty"),
+    "truncated.png": (PNG[: len(PNG) // 2], "truncated"),
+    "truncated.jpg": (JPEG[: len(JPEG) // 2], "truncated"),
+    "text.png": (b"not an image", "cannot identify"),
+    "float.tiff": (encode(Image.new("F", (SIDE, SIDE), 0.5), "TIFF"), "32 bits"),
+    "integers.tif": (encode(Image.new("I", (SIDE, SIDE), 70_000), "TIFF"), "32 bits"),
+    "huge.png": (bomb(20_000, 20_000), "400000000 pixels"),
+}
+GREY = np.asarray(PICTURE.convert("L"))
+SIXTEEN_BITS = Image.fromarray(GREY.astype(np.uint16) * 257)
+TURNED = Image.Exif()
+TURNED[0x0112] = 6
+as_grey = np.stack([GREY] * 3, axis=-1)
+GOOD = {
+    "sixteen.png": (encode(SIXTEEN_BITS), as_grey),
+    "sixteen.tif": (encode(SIXTEEN_BITS, "TIFF"), as_grey),
+    "sixteen.pgm": (encode(SIXTEEN_BITS, "PPM"), as_grey),
+    "grey.png": (encode(PICTURE.convert("L")), as_grey),
+    "grey_alpha.png": (encode(PICTURE.convert("LA")), as_grey),
+    "alpha.png": (encode(PICTURE.convert("RGBA")), np.asarray(PICTURE)),
+    "palette.png": (encode(PICTURE.convert("P")), np.asarray(PICTURE.convert("P").convert("RGB"))),
+    "two.png": (encode(PICTURE.convert("1")), np.asarray(PICTURE.convert("1").convert("RGB"))),
+    "cmyk.tif": (encode(PICTURE.convert("CMYK"), "TIFF"), np.asarray(PICTURE)),
+    "jpeg.png": (JPEG, np.asarray(Image.open(io.BytesIO(JPEG)))),
+    "png.jpg": (PNG, np.asarray(PICTURE)),
+    "turned.png": (encode(PICTURE, exif=TURNED), np.asarray(PICTURE)),
+}
+SMALL = {"one.png": (1, 1), "narrow.png": (10, 64), "line.png": (20_000, 10)}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    """Two good images."""
+    return write_good_images(tmp_path)
+
+
+def place(folder: Folder, name: str, content: bytes) -> Path:
+    path = folder.root / "good" / name
+    path.write_bytes(content)
+    return path
+
+
+def predict(folder: Folder, **arguments: object) -> dict[str, float]:
+    batches = make_engine(folder.root).predict(Htdgm(**arguments), data_path=folder.root / "good", ckpt_path=CHECKPOINT)
+    return {Path(batch.image_path[0]).name: batch.pred_score.item() for batch in batches}
+
+
+class TestReading:
+    """What a file becomes."""
+
+    @pytest.mark.parametrize("name", GOOD)
+    def test_pixels_are_those_that_one_sees(self, name: str, folder: Folder) -> None:
+        content, expected = GOOD[name]
+        path = place(folder, name, content)
+        np.testing.assert_allclose(read_image(path), expected / 255, atol=1e-6)
+        np.testing.assert_allclose(read_image(path, as_tensor=True).permute(1, 2, 0), expected / 255, atol=1e-6)
+        if not name.startswith("sixteen"):  # the others are as anomalib reads them
+            assert torch.equal(read_image(path, as_tensor=True), read_image_of_anomalib(path, as_tensor=True))
+
+    @pytest.mark.parametrize("name", BAD)
+    def test_what_cannot_be_read_is_named(self, name: str, folder: Folder) -> None:
+        content, what = BAD[name]
+        path = place(folder, name, content)
+        with pytest.raises(UnreadableImageError, match=rf"^image {re.escape(str(path))} cannot be .*{what}.*; allowed"):
+            read_image(path)
+
+    @THOROUGHLY
+    @given(
+        mode=st.sampled_from(["1", "L", "LA", "P", "RGB", "RGBA", "I;16"]),
+        width=st.integers(1, 40),
+        height=st.integers(1, 40),
+        seed=st.integers(0, 100),
+    )
+    def test_any_mode_and_size_becomes_three_channels(
+        self, mode: str, width: int, height: int, seed: int, tmp_path: Path
+    ) -> None:
+        pixels = np.random.default_rng(seed).integers(0, 65536, (height, width), np.uint16)
+        image = Image.fromarray(pixels) if mode == "I;16" else Image.fromarray((pixels >> 8).astype(np.uint8))
+        image.convert(mode).save(tmp_path / "any.png")
+        read = read_image(tmp_path / "any.png", as_tensor=True)
+        assert read.shape == (3, height, width)
+        assert read.dtype == torch.float32
+        assert 0 <= read.min() <= read.max() <= 1
+        if mode == "I;16":
+            np.testing.assert_allclose(read[0], pixels / 65535, atol=1e-6)
+
+    @THOROUGHLY
+    @given(content=st.sampled_from([PNG, JPEG]), place=st.integers(0, max(len(PNG), len(JPEG))))
+    def test_truncated_anywhere(self, content: bytes, place: int, tmp_path: Path) -> None:
+        path = tmp_path / "truncated"
+        path.write_bytes(content[:place])
+        try:
+            whole = read_image(path, as_tensor=True)
+        except UnreadableImageError as error:
+            assert str(path) in str(error)  # noqa: PT017  # the last bytes hold no pixels
+        else:
+            assert place > len(content) - 20
+            with Image.open(io.BytesIO(content)) as image:
+                expected = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1) / 255
+            torch.testing.assert_close(torch.Tensor(whole), expected)
+
+    @THOROUGHLY
+    @given(
+        content=st.sampled_from([content for content, _ in GOOD.values()]),
+        places=st.lists(st.integers(0, 2_000), min_size=1, max_size=8),
+        value=st.integers(0, 255),
+    )
+    def test_damaged_anywhere(self, content: bytes, places: list[int], value: int, tmp_path: Path) -> None:
+        path, damaged = tmp_path / "damaged", bytearray(content)
+        for each in places:
+            damaged[each % len(damaged)] = value
+        path.write_bytes(damaged)
+        try:
+            read = read_image(path, as_tensor=True)
+        except UnreadableImageError as error:
+            assert str(path) in str(error)  # noqa: PT017  # damage may be invisible, as in a pixel of a BMP
+        else:
+            assert read.ndim == 3
+            assert read.shape[0] == 3
+
+
+class TestTraining:
+    """One error, before any training."""
+
+    @pytest.mark.parametrize(
+        "wrap", [lambda folder: folder, lambda folder: FewShot(folder, k_shot=3)], ids=["", "shots"]
+    )
+    @pytest.mark.parametrize("name", [*BAD, *SMALL])
+    def test_a_bad_file_is_named(self, name: str, wrap: Callable[[Folder], Folder], folder: Folder) -> None:
+        content, what = BAD[name] if name in BAD else (encode(Image.new("L", SMALL[name])), "at least 11x11")
+        path, model = place(folder, name, content), make_small_model(k_shot=3)
+        with pytest.raises(ValueError, match=rf"^training image {re.escape(str(path))} .*{what}"):
+            make_engine(folder.root).fit(model, datamodule=wrap(folder))
+        assert not model.model.is_trained
+        assert not list(folder.root.rglob("*.ckpt"))
+
+    def test_sixteen_bits_train_as_eight_do(self, folder: Folder) -> None:
+        scores = []
+        for bits, factor in ((np.uint8, 1), (np.uint16, 257)):
+            for index in range(2):
+                pixels = make_image("good", index)[0].numpy().astype(bits) * factor
+                Image.fromarray(pixels).save(folder.root / "good" / f"{index}.png")
+            model = make_small_model()
+            make_engine(folder.root).fit(model, datamodule=reopen(folder))
+            scores.append(score(model))
+        assert scores[1] == pytest.approx(scores[0], rel=1e-3)
+
+    def test_a_bad_validation_image_costs_no_training(self, folder: Folder, caplog: pytest.LogCaptureFixture) -> None:
+        defects = folder.root / "bad"
+        defects.mkdir()
+        Image.fromarray(make_image("turned").permute(1, 2, 0).numpy()).save(defects / "0.png")
+        (defects / "1.png").write_bytes(b"")
+        both = Folder(
+            name="stripes",
+            root=folder.root,
+            normal_dir="good",
+            abnormal_dir="bad",
+            normal_test_dir="good",
+            val_split_mode="same_as_test",
+            num_workers=0,
+        )
+        model = make_small_model(iterations=1)
+        make_engine(folder.root).fit(model, datamodule=both)
+        assert model.model.is_trained
+        assert not model.post_processor.image_threshold.isnan()
+        assert [str(defects / "1.png") in each for each in warnings_of(caplog)] == [True, False]
+        # Figures on some of the images would be wrong ones.
+        for way in ("test", "validate"):
+            with pytest.raises(UnreadableImageError, match=re.escape(str(defects / "1.png"))):
+                getattr(make_engine(folder.root), way)(Htdgm(), datamodule=both, ckpt_path=CHECKPOINT)
+        (defects / "1.png").write_bytes(PNG)
+        (metrics,) = make_engine(folder.root).test(Htdgm(), datamodule=both, ckpt_path=CHECKPOINT)
+        assert metrics["image_AUROC"] == 1
+
+
+def reopen(folder: Folder) -> Folder:
+    """Make the datamodule anew, for the images that are there."""
+    arguments = {"test_split_mode": "none", "val_split_mode": "same_as_test", "num_workers": 0}
+    return Folder(name="stripes", root=folder.root, normal_dir="good", **arguments)
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    records = [record for record in caplog.records if record.name.startswith("anomalib_htdgm")]
+    return [record.getMessage() for record in records if record.levelname == "WARNING"]
+
+
+def make_small_differnet(**arguments: object) -> Differnet:
+    small = {"pre_trained": False, "image_sizes": [64], "coupling_blocks": 1, "hidden_width": 4, "epochs": 1}
+    return Differnet(**{**small, "test_rotations": 1, "map_rotations": 0, "visualizer": False, **arguments})
+
+
+class TestPrediction:
+    """One bad file does not lose the others' results, unless asked to be strict."""
+
+    def test_bad_files_are_left_out(self, folder: Folder, caplog: pytest.LogCaptureFixture) -> None:
+        for name, (content, _) in GOOD.items():
+            place(folder, name, content)
+        expected = predict(folder)
+        assert len(expected) == 2 + len(GOOD)
+        assert not warnings_of(caplog)
+        for name, (content, _) in BAD.items():
+            place(folder, name, content)
+        for picture in folder.root.glob("Htdgm/**/images/**/*.*"):
+            picture.unlink()
+        assert predict(folder) == expected
+        *named, total = warnings_of(caplog)
+        for name, message in zip(sorted(BAD), named, strict=True):
+            assert f"{name} cannot be read: " in message
+            assert BAD[name][1] in message
+        assert f"left out: {len(BAD)}. " in total
+        pictures = {path.name for path in folder.root.glob("Htdgm/**/images/**/*.*")}
+        assert pictures == expected.keys()
+
+    def test_strictness_names_the_first(self, folder: Folder) -> None:
+        place(folder, "text.png", b"text")
+        with pytest.raises(UnreadableImageError, match=r"text\.png cannot be read"):
+            predict(folder, skip_unreadable=False)
+
+    def test_the_stock_command_is_as_strict_as_it_is_told(self, folder: Folder) -> None:
+        place(folder, "text.png", b"text")
+        arguments = ["predict", "--model", "Htdgm", "--data", str(folder.root / "good"), "--ckpt_path", str(CHECKPOINT)]
+        arguments += ["--default_root_dir", str(folder.root / "results")]
+        AnomalibCLI(arguments)
+        assert len(list((folder.root / "results").rglob("images/**/*.png"))) == 2
+        with pytest.raises(UnreadableImageError, match=r"text\.png cannot be read"):
+            AnomalibCLI([*arguments, "--model.skip_unreadable", "false"])
+
+    def test_nothing_but_bad_files_is_an_error(self, folder: Folder) -> None:
+        for path in (folder.root / "good").iterdir():
+            path.write_bytes(b"")
+        with pytest.raises(UnreadableImageError, match=r"^none of 2 images .*0\.png cannot be read: it is empty"):
+            predict(folder)
+
+    def test_sixteen_bits_score_as_eight_do(self, folder: Folder) -> None:
+        place(folder, "sixteen.png", GOOD["sixteen.png"][0])
+        place(folder, "grey.png", GOOD["grey.png"][0])
+        scores = predict(folder)
+        assert scores["sixteen.png"] == pytest.approx(scores["grey.png"], abs=1e-5)
+        assert scores["0.png"] < 0.5 < scores["grey.png"]
+
+    def test_small_and_long_images_have_finite_scores(self, folder: Folder) -> None:
+        for name, size in SMALL.items():
+            place(folder, name, encode(Image.new("L", size, 90)))
+        scores = predict(folder)
+        assert len(scores) == 2 + len(SMALL)
+        assert all(0 <= score <= 1 for score in scores.values())
+
+    @pytest.mark.parametrize("settings", [{"batch_size": 3}, {"batch_size": 2, "num_workers": 2}], ids=str)
+    def test_batches_and_workers_make_no_difference(self, folder: Folder, settings: dict[str, int]) -> None:
+        for name, content in (("1a.png", b""), ("2.png", PNG), ("3.png", b""), ("4.png", b""), ("5.png", PNG)):
+            place(folder, name, content)
+        dataset = PredictDataset(folder.root / "good")
+        loader = DataLoader(dataset, collate_fn=dataset.collate_fn, **settings)
+        (served,) = read_as_seen(loader, skip_unreadable=True)
+        for _ in range(2):  # it may be iterated again
+            names = [Path(path).name for batch in served for path in batch.image_path]
+            assert names == ["0.png", "1.png", "2.png", "5.png"]
+        assert loader.dataset is dataset
+        assert loader.collate_fn == ImageBatch.collate
+
+    def test_datasets_of_other_makes_are_left_alone(self) -> None:
+        loader = DataLoader([torch.zeros(3, 20, 20)])
+        assert read_as_seen(loader, skip_unreadable=True) is loader
+
+    def test_other_models_read_as_before(self, folder: Folder) -> None:
+        path = place(folder, "sixteen.png", GOOD["sixteen.png"][0])
+        predict(folder)
+        assert PredictDataset(path)[0].image.min() == 1  # clipped, as anomalib does
+
+    @pytest.mark.parametrize("make", [make_small_model, make_small_differnet, Devnet])
+    def test_every_model_may_be_strict_and_saves_nothing_of_it(self, make: Callable[..., AnomalibModule]) -> None:
+        assert make().skip_unreadable
+        strict = make(skip_unreadable=False)
+        assert not strict.skip_unreadable
+        assert "skip_unreadable" not in strict.hparams
+
+    def test_differnet_leaves_out_too(self, folder: Folder) -> None:
+        model, engine = make_small_differnet(), make_engine(folder.root)
+        engine.fit(model, datamodule=folder)
+        place(folder, "text.png", b"text")
+        assert len(engine.predict(model, data_path=folder.root / "good")) == 2
