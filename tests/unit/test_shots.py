@@ -217,7 +217,7 @@ class TestDataloaders:
 
 
 class TestRepeatedBatch:
-    """One batch, served again and again."""
+    """One batch, and empty ones after it."""
 
     @pytest.fixture
     def batch(self) -> ImageBatch:
@@ -229,12 +229,23 @@ class TestRepeatedBatch:
         for _ in range(2):  # a second epoch is as long
             assert len(list(served)) == len(served) == times
 
+    @pytest.mark.parametrize(("size", "expected"), [((12, 16), (12, 16)), (None, (20, 20))])
+    def test_the_first_batch_has_the_images_and_the_others_have_none_of_them(
+        self, batch: ImageBatch, size: tuple[int, int] | None, expected: tuple[int, int]
+    ) -> None:
+        first, *others = RepeatedBatch(batch, 3, size)
+        assert torch.equal(first.image, batch.image)
+        assert torch.equal(first.gt_label, batch.gt_label)
+        assert [tuple(each.image.shape) for each in others] == [(1, 3, *expected)] * 2
+        assert not any(each.image.any() for each in others)
+
     def test_served_batches_do_not_share_what_is_assigned(self, batch: ImageBatch) -> None:
         image = batch.image.clone()
-        for served in RepeatedBatch(batch, 3):
-            assert served is not batch
-            assert torch.equal(served.image, image)
-            served.image = torch.zeros(2, 3, 5, 5)  # as a pre-processor does
-            served.gt_mask = torch.zeros(2, 5, 5)
+        for _ in range(2):
+            for served in RepeatedBatch(batch, 3):
+                assert served is not batch
+                assert served.image.shape[-2:] == (20, 20)
+                served.image = torch.zeros(2, 3, 5, 5)  # as a pre-processor does
+                served.gt_mask = torch.zeros(2, 5, 5)
         assert torch.equal(batch.image, image)
         assert batch.gt_mask is None

@@ -258,7 +258,7 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
             self._progress = None
 
     def train_dataloader(self) -> RepeatedBatch:
-        """Read the training images, once, and serve them once for each iteration that is left.
+        """Read the training images, once, and serve as many batches as iterations are left, the first with them.
 
         Only now, and not before Lightning has loaded a checkpoint to resume from, is it known which images.
 
@@ -275,7 +275,8 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
             logger.info("Resuming a training: %s networks are finished", done)
         self._digests = digests
         logger.info("Training on %d normal images: %s", self._shots.batch_size, ", ".join(digests))
-        return RepeatedBatch(self._shots, self.training_schedule.count_steps(self.model, self._progress))
+        steps = self.training_schedule.count_steps(self.model, self._progress)
+        return RepeatedBatch(self._shots, steps, self.input_size)
 
     def configure_optimizers(self) -> list[Optimizer]:
         """Make one optimiser for each network."""
@@ -289,7 +290,7 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         """Do one iteration of the training.
 
         Args:
-            batch (ImageBatch): The training images, always the same.
+            batch (ImageBatch): The training images, which the first iteration keeps.
             batch_idx (int): Index of the iteration, unused.
         """
         del batch_idx
