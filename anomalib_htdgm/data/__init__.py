@@ -12,5 +12,6 @@ from .few_shot import FewShot
 from .one_class import OneClass
 from .paris import Paris
 from .quickstart import QuickstartTextures
+from .reading import read_image
 
-__all__ = ["FewLabelledAnomalies", "FewShot", "OneClass", "Paris", "QuickstartTextures"]
+__all__ = ["FewLabelledAnomalies", "FewShot", "OneClass", "Paris", "QuickstartTextures", "read_image"]

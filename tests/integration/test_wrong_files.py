@@ -26,7 +26,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from anomalib_htdgm import Devnet, Differnet, FewShot, Htdgm
-from anomalib_htdgm.data.reading import UnreadableImageError, read_as_seen, read_image
+from anomalib_htdgm.data import read_image
+from anomalib_htdgm.data.reading import UnreadableImageError, read_as_seen
 
 from .stored import CHECKPOINT, SIDE, make_engine, make_image, make_small_model, score, write_good_images
 
