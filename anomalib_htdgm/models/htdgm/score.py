@@ -84,7 +84,7 @@ def combine(parts: Sequence[torch.Tensor]) -> torch.Tensor:
     most = 0.99 * torch.finfo(parts[0].dtype).max ** (1 / len(parts))  # of whose powers the product is finite
     bounded = [each.clamp(max=most) for each in parts]
     product = math.prod(bounded[1:], start=bounded[0])
-    # Image by image: powers are computed in vectors, and those that fill none otherwise, which may move the last bit. An
-    # exported graph takes batches of any size, so it cannot be cut into pieces.
+    # Image by image: powers are computed in vectors, and those that fill none otherwise, which may move the last bit.
+    # An exported graph takes batches of any size, so it cannot be cut into pieces.
     pieces = [product] if torch.compiler.is_compiling() else product.split(1)
     return torch.cat([each.pow(1 / len(parts)) for each in pieces])
