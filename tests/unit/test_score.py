@@ -109,3 +109,17 @@ def test_combination_is_the_geometric_mean() -> None:
 def test_order_does_not_depend_on_units(unit: float) -> None:
     parts = torch.rand(3, 50, generator=torch.Generator().manual_seed(0))
     assert torch.equal(combine([*parts[:2], unit * parts[2]]).argsort(), combine([*parts]).argsort())
+
+
+@pytest.mark.parametrize("shape", [(40,), (40, 1, 7, 7)])
+def test_a_combination_does_not_depend_on_the_batch(shape: tuple[int, ...]) -> None:
+    parts = [torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 100 for seed in range(3)]
+    for batch_size in (1, 7, 32):
+        pieces = [combine(each) for each in zip(*(part.split(batch_size) for part in parts), strict=True)]
+        assert torch.equal(torch.cat(pieces), combine(parts))
+
+
+def test_a_combination_of_finite_parts_is_finite() -> None:
+    largest = torch.full((2,), torch.finfo(torch.float32).max)
+    assert combine([largest, largest, torch.tensor([1.0, 1e38])]).isfinite().all()
+    assert combine([largest[:0]] * 3).shape == (0,)

@@ -64,6 +64,9 @@ DEVIATION = 0.5
 """Standard deviation of the pixels of a standardised image, about that of good photographs in [-1, 1]."""
 LEAST_DEVIATION = 0.02
 """Standard deviation below which an image is not stretched in full: that of noise, 2.5 of 255 grey levels."""
+LARGEST_PIXEL = 1e6
+"""Largest value of a pixel that is told from larger ones, far beyond what any image file gives. Squares and products of
+what follows from it stay finite."""
 
 
 def standardize_images(images: torch.Tensor) -> torch.Tensor:

@@ -73,11 +73,18 @@ def combine(parts: Sequence[torch.Tensor]) -> torch.Tensor:
     as anomalous in one respect counts as much as in another.
 
     Args:
-        parts (Sequence[torch.Tensor]): Scores or maps, at least 0, all of one shape.
+        parts (Sequence[torch.Tensor]): Scores or maps, at least 0, all of one shape ``(B, ...)``.
 
     Returns:
-        torch.Tensor: Their geometric mean, of the same shape; a single part as it is.
+        torch.Tensor: Their geometric mean, of the same shape; a single part as it is. It does not depend on the images
+        beside an image, and is finite where the parts are.
     """
     if len(parts) == 1:
         return parts[0]
-    return math.prod(parts[1:], start=parts[0]).pow(1 / len(parts))
+    most = 0.99 * torch.finfo(parts[0].dtype).max ** (1 / len(parts))  # of whose powers the product is finite
+    bounded = [each.clamp(max=most) for each in parts]
+    product = math.prod(bounded[1:], start=bounded[0])
+    # Image by image: powers are computed in vectors, and those that fill none otherwise, which may move the last bit.
+    # An exported graph takes batches of any size, so it cannot be cut into pieces.
+    pieces = [product] if torch.compiler.is_compiling() else product.split(1)
+    return torch.cat([each.pow(1 / len(parts)) for each in pieces])

@@ -33,7 +33,7 @@ from .canvases import Canvases
 from .equalization import Equalization, equalize
 from .memory import PatchMemory
 from .networks import Discriminator, Generator
-from .pyramid import Pyramid, pyramid_sizes, standardize_images
+from .pyramid import LARGEST_PIXEL, Pyramid, pyramid_sizes, standardize_images
 from .score import Vote, anomaly_score, average_votes, combine, patch_anomaly
 from .transformations import enlarged_size, get_transformation_sets
 
@@ -259,6 +259,7 @@ class HtdgmModel(nn.Module):
         Returns:
             list[torch.Tensor]: For each scale, coarse to fine, images of shape ``(B, 3, size, size)``.
         """
+        images = images.clamp(-LARGEST_PIXEL, LARGEST_PIXEL)
         if self.equalization == "both" or (training and self.equalization == "train"):
             images = equalize(images)
         if self.standardize:
