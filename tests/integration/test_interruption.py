@@ -19,6 +19,8 @@ from anomalib_htdgm import Htdgm
 
 from .interrupted import ARGUMENTS, SCALES, STEPS, Child, Order, fit
 
+pytestmark = pytest.mark.thorough
+
 EVERY_STEP = {"every_n_train_steps": 1, "save_last": True, "save_top_k": -1}
 EVERY_SCALE = {"every_n_train_steps": STEPS}
 EXIT_CODES = {signal.SIGINT: 1, signal.SIGTERM: 128 + signal.SIGTERM, signal.SIGKILL: -signal.SIGKILL}

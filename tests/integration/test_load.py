@@ -27,6 +27,8 @@ from anomalib.post_processing import PostProcessor
 from anomalib_htdgm import Htdgm
 from benchmarks.measurements import read_peak_memory, reset_peak_memory
 
+pytestmark = pytest.mark.thorough
+
 SMALL = {"k_shot": 1, "iterations": 2, "image_size": 24, "votes_from": 20, "precision": "float32"}
 THREADS = 8
 REQUESTS = 48

@@ -12,6 +12,8 @@ from anomalib.engine import Engine
 
 from anomalib_htdgm import Htdgm
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.mark.usefixtures("no_network")
 def test_everything_works_offline(wall: MVTecAD, engine: Engine, mvtec_root: Path, tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ from anomalib_htdgm import FewShot, Htdgm, QuickstartTextures
 from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
 from anomalib_htdgm.models.htdgm.training import Training
 
+pytestmark = pytest.mark.thorough
+
 BATCH_SIZES = (1, 2, 7, 32)
 SIDE = 64
 MOST = torch.finfo(torch.float32).max / 8  # resizing adds up a few pixels, and [0, 1] becomes [-1, 1]

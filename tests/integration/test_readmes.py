@@ -39,6 +39,8 @@ from anomalib_htdgm import Devnet, Differnet, Htdgm, QuickstartTextures
 from anomalib_htdgm.models import backbone
 from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
 
+pytestmark = pytest.mark.thorough
+
 PROJECT = Path(__file__).parents[2]
 BENCHMARKS = PROJECT / "benchmarks"
 PAGES = sorted(

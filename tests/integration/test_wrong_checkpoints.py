@@ -31,6 +31,8 @@ from anomalib_htdgm.models.checkpoint import CheckpointError
 
 from .stored import CHECKPOINT, SCORES, make_engine, make_small_model, score, write_good_images
 
+pytestmark = pytest.mark.thorough
+
 CONTENT = CHECKPOINT.read_bytes()
 WEIGHT = "model.discriminators.0.convolutions.0.weight"
 # Files are written anew in each example.

@@ -31,6 +31,8 @@ from anomalib_htdgm.data.reading import UnreadableImageError, read_as_seen
 
 from .stored import CHECKPOINT, SIDE, make_engine, make_image, make_small_model, score, write_good_images
 
+pytestmark = pytest.mark.thorough
+
 THOROUGHLY = settings(
     max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
