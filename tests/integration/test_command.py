@@ -83,7 +83,9 @@ def test_a_corrupt_training_image_is_named(photographs: list[str], run_anomalib:
 @pytest.mark.skipif(os.name == "nt", reason="Windows has other signals")
 def test_an_interrupt_ends_cleanly(photographs: list[str], tmp_path: Path) -> None:
     arguments = ["fit", "--model", "Htdgm", "--model.iterations", "100000", *photographs]
-    command = [sys.executable, "-W", "ignore", "-c", "from anomalib.cli.cli import main; main()", *arguments]
+    # Processes of a shell's background ignore the signal, and so do their children.
+    program = "from signal import *; signal(SIGINT, default_int_handler); from anomalib.cli.cli import main; main()"
+    command = [sys.executable, "-W", "ignore", "-c", program, *arguments]
     log = tmp_path / "log"
     with log.open("w") as output, subprocess.Popen(command, cwd=tmp_path, stdout=output, stderr=output) as process:
         deadline = time.monotonic() + 120
