@@ -125,6 +125,7 @@ def _run(order: Order, connection: Connection, log: Path) -> None:
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(output, stream)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # processes of a shell's background ignore it
     torch.set_num_threads(1)
     callbacks: list[Callback] = [_Stop(order, connection)]
     if order.callback:
