@@ -29,7 +29,15 @@ from benchmarks.measurements import read_peak_memory, reset_peak_memory
 
 pytestmark = pytest.mark.thorough
 
-SMALL = {"k_shot": 1, "iterations": 2, "image_size": 24, "votes_from": 20, "precision": "float32"}
+SMALL = {
+    "k_shot": 1,
+    "iterations": 2,
+    "precision": "float32",
+    "image_size": 24,
+    "coarsest_size": 18,
+    "votes_from": 20,
+    "memory_patches": 500,
+}
 THREADS = 8
 REQUESTS = 48
 FIT = """
