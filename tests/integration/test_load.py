@@ -25,7 +25,7 @@ from anomalib.engine import Engine
 from anomalib.post_processing import PostProcessor
 
 from anomalib_htdgm import Htdgm
-from benchmarks.measurements import read_peak_memory, reset_peak_memory
+from benchmarks.quality.shared.measurements import read_peak_memory, reset_peak_memory
 
 pytestmark = pytest.mark.thorough
 

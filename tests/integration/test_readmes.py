@@ -42,7 +42,7 @@ from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
 pytestmark = pytest.mark.thorough
 
 PROJECT = Path(__file__).parents[2]
-BENCHMARKS = PROJECT / "benchmarks"
+CONFIGURATIONS = PROJECT / "benchmarks" / "quality" / "conf"
 PAGES = sorted(
     page
     for page in PROJECT.rglob("*.md")
@@ -223,7 +223,7 @@ def check_benchmark(arguments: list[str]) -> None:
         check_hydra(configuration, [each for each in options if each not in {"-m", "--multirun"}])
     else:
         with pytest.MonkeyPatch.context() as patch:
-            patch.syspath_prepend(str(BENCHMARKS))
+            patch.syspath_prepend(str(path.parent))
             patch.setattr(sys, "argv", [script, *options])
             run_only_parsing(lambda: runpy.run_path(str(path), run_name="__main__"))
 
@@ -252,7 +252,7 @@ def check_hydra(configuration: str, overrides: list[str]) -> None:
     Of what is no file of ``conf``, such as numbers of shots, the first value stands for all.
     """
     GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(BENCHMARKS / "conf"), version_base="1.3"):
+    with hydra.initialize_config_dir(str(CONFIGURATIONS), version_base="1.3"):
         fixed, swept = split_sweeps(overrides)
         whole = hydra.compose(configuration, fixed, return_hydra_config=True)
         parameters = OmegaConf.to_container(whole.hydra.sweeper.params or OmegaConf.create({}), resolve=False)
@@ -263,7 +263,7 @@ def check_hydra(configuration: str, overrides: list[str]) -> None:
         swept |= of_sweep
         first = {key: values[0] for key, values in swept.items()}
         for key, values in swept.items():
-            for value in values if (BENCHMARKS / "conf" / key).is_dir() else values[:1]:
+            for value in values if (CONFIGURATIONS / key).is_dir() else values[:1]:
                 chosen = first | {key: value}
                 hydra.compose(configuration, fixed + [f"{name}={each}" for name, each in chosen.items()])
     GlobalHydra.instance().clear()
@@ -339,10 +339,10 @@ def test_links_and_named_files_exist(page: Path) -> None:
         "anomalib train --model Htdgm --model.no_such 1 --data MVTecAD",
         "anomalib fit --model NoSuch --data MVTecAD",
         "python benchmarks/no_such.py",
-        "python benchmarks/report.py a.csv --no-such",
-        "python benchmarks/run.py -m +sweep=no_such",
-        "python benchmarks/run.py -m +sweep=defects model=htdgm_defects,no_such",
-        "python benchmarks/run.py no_such=1",
+        "python benchmarks/quality/report.py a.csv --no-such",
+        "python benchmarks/quality/run.py -m +sweep=no_such",
+        "python benchmarks/quality/run.py -m +sweep=defects model=htdgm_defects,no_such",
+        "python benchmarks/quality/run.py no_such=1",
         "pip install '.[no_such]'",
         "anomalib benchmark --config no_such.yaml",
         "no_such",

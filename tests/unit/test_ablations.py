@@ -18,9 +18,9 @@ from anomalib_htdgm.models.htdgm.training import Training
 from .textures import shingles
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "quality"))
 
-from ablations import MeanSquaredDistance, RealOrFake  # noqa: E402
+from compared.ablations import MeanSquaredDistance, RealOrFake  # noqa: E402
 
 SMALL = {
     "image_size": 25,

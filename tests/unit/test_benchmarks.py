@@ -16,7 +16,8 @@ from anomalib_htdgm.models.htdgm.training import Training
 from .textures import shingles
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+sys.path[:0] = [str(BENCHMARKS / "quality"), str(BENCHMARKS / "speed")]
 
 import explore  # noqa: E402
 from naive import VOTES_ALONE, NaiveTraining, naive_score, naive_votes  # noqa: E402

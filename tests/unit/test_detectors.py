@@ -22,11 +22,11 @@ from torchvision.transforms.v2.functional import resize
 from anomalib_htdgm import FewShot, OneClass
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks" / "quality"
 sys.path.insert(0, str(BENCHMARKS))
 
-from detectors import PixelDetector  # noqa: E402
-from measurements import make_evaluator, weigh  # noqa: E402
+from compared.detectors import PixelDetector  # noqa: E402
+from shared.measurements import make_evaluator, weigh  # noqa: E402
 
 ALONE: dict[str, Any] = {"post_processor": False, "visualizer": False}
 

@@ -23,11 +23,11 @@ from anomalib_htdgm import FewShot, Htdgm
 from .textures import shingles
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks" / "quality"
 sys.path.insert(0, str(BENCHMARKS))
 MakeImages = Callable[..., torch.Tensor]
 
-from geom import TRANSFORMATIONS, Geom, GeomModel, WideResNet, draw_samples, train  # noqa: E402
+from compared.geom import TRANSFORMATIONS, Geom, GeomModel, WideResNet, draw_samples, train  # noqa: E402
 
 SMALL: dict[str, Any] = {"image_size": 16, "widen": 1}
 GENERATOR: dict[str, Any] = {

@@ -13,9 +13,9 @@ import torch
 from anomalib.data import ImageBatch
 from sklearn.metrics import f1_score, roc_auc_score
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "quality"))
 
-from measurements import MapKeeper, choose_examples, make_evaluator, read_peak_memory, reset_peak_memory
+from shared.measurements import MapKeeper, choose_examples, make_evaluator, read_peak_memory, reset_peak_memory
 
 
 def make_batch(scores: torch.Tensor, labels: torch.Tensor, first: int = 0) -> ImageBatch:

@@ -13,15 +13,15 @@ import pandas as pd
 import pytest
 from anomalib.models.components import AnomalibModule
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "quality"))
 
 from decisions import Decisions
 from pack_fashion_mnist import main as pack
 from report import write_report
-from rows import COLUMNS
 from run import run_key
+from shared.rows import COLUMNS
 
-CONFIGURATIONS = Path(__file__).parents[2] / "benchmarks" / "conf"
+CONFIGURATIONS = Path(__file__).parents[2] / "benchmarks" / "quality" / "conf"
 OF_TABLE_1 = sorted(path.stem for path in (CONFIGURATIONS / "model").glob("table1_*.yaml"))
 
 

@@ -20,7 +20,7 @@ from anomalib_htdgm.models.htdgm.training import Training
 from .textures import shingles
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "quality"))
 
 from published import PublishedTraining  # noqa: E402
 

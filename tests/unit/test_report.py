@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "quality"))
 
-from report import write_report
-from rows import COLUMNS
+from report import read_results, write_into, write_report, write_tables
+from shared.rows import COLUMNS
 
 AUROC = {"Htdgm": (0.8, 0.9), "PatchCore": (0.95, 0.99), "DifferNet": (0.9, 0.9)}
 
@@ -68,6 +68,23 @@ def test_models_stand_in_one_order_in_every_class(results: Path, tmp_path: Path)
     lines = text[text.index("### MVTec, 1 shot") :].splitlines()
     cells = [[each.strip() for each in line.split("|")[1:3]] for line in lines if line.startswith("|")][2:]
     assert cells == [[each, model] for each in [*classes, "average"] for model in sorted(AUROC)]
+
+
+def test_tables_are_written_into_the_place_of_a_page(results: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("above\n<!-- side by side -->\nold\n<!-- end of side by side -->\nbelow\n")
+    tables = write_tables(read_results([results]), tmp_path / "report")
+    write_into(page, "side by side", tables)
+    text = page.read_text()
+    assert text.startswith("above\n<!-- side by side -->\n| class | model |")
+    assert text.endswith(" |\n<!-- end of side by side -->\nbelow\n")
+    assert "| bottle | Htdgm | 2 | 85.0 ± 7.1 | 85.0 ± 3.7 |" in text
+    assert "old" not in text
+    with pytest.raises(ValueError, match="has no place between '<!-- elsewhere -->'"):
+        write_into(page, "elsewhere", tables)
+    with pytest.raises(ValueError, match="title: no table"):
+        write_into(page, "side by side", [])
+    assert page.read_text() == text
 
 
 def test_the_page_needs_no_other_file(results: Path, tmp_path: Path) -> None:

@@ -3,9 +3,9 @@
 
 """Train and test one model on one class, or a sweep of them, and append a row for each to a CSV file.
 
-    python benchmarks/run.py data=mvtec data_root=DIR shots=1 trial=0
-    python benchmarks/run.py -m +sweep=cifar10 data_root=DIR results=cifar10.csv
-    python benchmarks/run.py -m +sweep=cifar10 hydra/launcher=joblib hydra.launcher.n_jobs=2 threads=1 ...
+    python benchmarks/quality/run.py data=mvtec data_root=DIR shots=1 trial=0
+    python benchmarks/quality/run.py -m +sweep=cifar10 data_root=DIR results=cifar10.csv
+    python benchmarks/quality/run.py -m +sweep=cifar10 hydra/launcher=joblib hydra.launcher.n_jobs=2 threads=1 ...
 
 A sweep ends with a report of tables and pictures, ``<results>.report``; ``report.py`` makes the same of several files,
 or of a sweep that did not get there. A sweep that was killed is resumed by the same command: rows that are there are
@@ -37,8 +37,8 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from progress import DONE, SKIPPED
-from rows import Results, maps_folder
+from shared.progress import DONE, SKIPPED
+from shared.rows import Results, maps_folder
 
 if TYPE_CHECKING:
     from anomalib.data import AnomalibDataModule
@@ -121,7 +121,7 @@ def measure(config: DictConfig, key: str) -> list[dict[str, object]]:
     from anomalib.callbacks import ModelCheckpoint  # noqa: PLC0415
     from anomalib.engine import Engine  # noqa: PLC0415
     from lightning import seed_everything  # noqa: PLC0415
-    from measurements import (  # noqa: PLC0415
+    from shared.measurements import (  # noqa: PLC0415
         MapKeeper,
         ScoringClock,
         choose_examples,

@@ -3,7 +3,7 @@
 
 """Compare what Htdgm finds when it computes in bfloat16 and in float32.
 
-    python benchmarks/precision.py MVTEC_AD/bottle MVTEC_AD/grid MPDD/metal_plate --output precision.csv
+    python benchmarks/speed/precision.py MVTEC_AD/bottle MVTEC_AD/grid MPDD/metal_plate --output precision.csv
 
 One shot, default settings but for the coarsest scale, which is the published one. A seed draws the training image and
 the weights, the same in both precisions. The categories have MVTec AD's layout.

@@ -3,7 +3,10 @@
 
 """Turn the rows that ``run.py`` wrote into tables, beside what the paper reports, pictures, and a page with both.
 
-    python benchmarks/report.py cifar10.csv mnist.csv --output report
+    python benchmarks/quality/report.py cifar10.csv mnist.csv --output report
+    python benchmarks/quality/report.py table1.csv --into benchmarks/README.md "table 1" --title "mean over classes"
+
+The second command also writes tables into a page, between ``<!-- table 1 -->`` and ``<!-- end of table 1 -->``.
 
 Prints Markdown and writes it to ``report/tables.md``; ``report/index.html`` has the same tables and the pictures in one
 file, and the pictures lie beside it. What the figures are is said in :data:`LEGEND`.
@@ -20,7 +23,7 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 from matplotlib import pyplot as plt
-from pictures import (
+from shared.pictures import (
     AVERAGE,
     draw_against,
     draw_averages,
@@ -29,7 +32,7 @@ from pictures import (
     draw_heat_maps,
     make_title,
 )
-from rows import maps_folder
+from shared.rows import maps_folder
 
 from anomalib_htdgm.data.one_class import CLASSES
 
@@ -342,11 +345,13 @@ def _spread(row: Values, metric: str) -> str:
 
 def to_markdown(tables: list[Table]) -> str:
     """Write tables as Markdown."""
-    lines: list[str] = []
-    for table in tables:
-        rows = [table.header, ["---"] * len(table.header), *table.rows]
-        lines += [f"\n### {table.title}\n", *(f"| {' | '.join(row)} |" for row in rows)]
-    return "\n".join(lines) + "\n"
+    return "\n".join(f"\n### {table.title}\n\n{to_lines(table)}" for table in tables) + "\n"
+
+
+def to_lines(table: Table) -> str:
+    """Write the lines of one table as Markdown."""
+    rows = [table.header, ["---"] * len(table.header), *table.rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def to_html(tables: list[Table], pictures: dict[str, Path]) -> str:
@@ -411,8 +416,20 @@ def write_report(paths: list[Path], directory: Path) -> str:
     Returns:
         str: The tables as Markdown.
     """
+    return to_markdown(write_tables(read_results(paths), directory))
+
+
+def write_tables(rows: pd.DataFrame, directory: Path) -> list[Table]:
+    """Write tables, pictures and page of rows of results.
+
+    Args:
+        rows (pd.DataFrame): The rows.
+        directory (Path): Where to write them.
+
+    Returns:
+        list[Table]: The tables.
+    """
     plt.switch_backend("agg")
-    rows = read_results(paths)
     knows_anomalies = rows["known_anomalies"] > 0
     directory.mkdir(parents=True, exist_ok=True)
     tables: list[Table] = []
@@ -431,10 +448,32 @@ def write_report(paths: list[Path], directory: Path) -> str:
         draw_fractions(fractions, pictures["Image AUROC against the fraction of patches"])
     if knows_anomalies.any():
         tables.append(make_table_of_known_anomalies(rows[knows_anomalies]))
-    text = to_markdown(tables)
-    (directory / "tables.md").write_text(text)
+    (directory / "tables.md").write_text(to_markdown(tables))
     (directory / "index.html").write_text(to_html(tables, pictures))
-    return text
+    return tables
+
+
+def write_into(page: Path, marker: str, tables: list[Table]) -> None:
+    """Write tables into a page, in place of what is between two comments.
+
+    Args:
+        page (Path): The page, in Markdown.
+        marker (str): They are between ``<!-- marker -->`` and ``<!-- end of marker -->``.
+        tables (list[Table]): The tables; several have their titles above them.
+
+    Raises:
+        ValueError: If there is no such place, or no table to write.
+    """
+    if not tables:
+        msg = "title: no table has such a title; the report lists them all"
+        raise ValueError(msg)
+    before, begin, rest = page.read_text().partition(f"<!-- {marker} -->\n")
+    _, end, after = rest.partition(f"<!-- end of {marker} -->")
+    if not begin or not end:
+        msg = f"into: {page} has no place between '<!-- {marker} -->' and '<!-- end of {marker} -->'"
+        raise ValueError(msg)
+    parts = [(f"**{table.title}**\n\n" if len(tables) > 1 else "") + to_lines(table) for table in tables]
+    page.write_text(before + begin + "\n\n".join(parts) + "\n" + end + after)
 
 
 def main() -> None:
@@ -442,8 +481,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, nargs="+", help="CSV files of run.py, or of anomalib benchmark")
     parser.add_argument("--output", type=Path, default=Path("report"), help="directory for tables, pictures and page")
+    parser.add_argument("--models", default="", help="regular expression: report on models with such names only")
+    parser.add_argument("--shots", type=int, nargs="+", help="report on these numbers of shots only")
+    parser.add_argument("--into", nargs=2, metavar=("PAGE", "MARKER"), help="page to write tables into, and where")
+    parser.add_argument("--title", default="", help="write only tables with this in their title into the page")
     options = parser.parse_args()
-    print(write_report(options.results, options.output))
+    rows = read_results(options.results)
+    rows = rows[rows["model"].str.contains(options.models)]
+    rows = rows[rows["shots"].isin(options.shots)] if options.shots else rows
+    tables = write_tables(rows, options.output)
+    print(to_markdown(tables))
+    if options.into:
+        write_into(Path(options.into[0]), options.into[1], [each for each in tables if options.title in each.title])
 
 
 if __name__ == "__main__":

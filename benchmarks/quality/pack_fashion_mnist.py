@@ -4,7 +4,7 @@
 """Pack FashionMNIST's four files, as a Linux distribution installs them, into the ``.npz`` file that OneClass reads.
 
 apt install dataset-fashion-mnist
-python benchmarks/pack_fashion_mnist.py /usr/share/datasets/fashion-mnist fashion_mnist.npz
+python benchmarks/quality/pack_fashion_mnist.py /usr/share/datasets/fashion-mnist fashion_mnist.npz
 """
 
 import argparse

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-htdgm authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The obvious way to train and to score, as the paper's description reads: the baseline of `benchmarks/speed.py`.
+"""The obvious way to train and to score, as the paper's description reads: the baseline of `benchmarks/speed/speed.py`.
 
 Every transformed image is made, and seen by the networks pixel by pixel: 54 images a pass, in float32, in PyTorch's
 default memory format, with autograd keeping what it likes, one image and one scale after the other. The weights are

@@ -3,8 +3,8 @@
 
 """Train a model in one way and score it in many: what FINDINGS.md is made with.
 
-    python benchmarks/explore.py cifar10 --arrays cifar10.npz --classes 0 2 4 6 8 --seeds 0 1 --set iterations=4
-    python benchmarks/explore.py mvtec --root MVTEC_AD --classes bottle --seeds 0 1 2 3 4 --set iterations=15
+    python benchmarks/quality/explore.py cifar10 --arrays cifar10.npz --classes 0 2 4 6 8 --seeds 0 1 --set iterations=4
+    python benchmarks/quality/explore.py mvtec --root MVTEC_AD --classes bottle --seeds 0 1 2 3 4 --set iterations=15
 
 ``--set`` gives arguments of HtdgmModel and Training. No Engine: images come in their own size, the model's
 votes are kept, and each way of scoring is an AUROC in percent: mean, standard deviation and minimum over classes and

@@ -3,7 +3,7 @@
 
 """Run an ``anomalib`` command and write, as JSON, how many seconds each part of it took.
 
-    python benchmarks/stopwatch.py OUTPUT.json train --model Htdgm --data MVTecAD ...
+    python benchmarks/speed/stopwatch.py OUTPUT.json train --model Htdgm --data MVTecAD ...
 
 A part's seconds exclude those of the parts within it: scoring is without metrics and pictures. What no part claims is
 in ``rest``: building objects, loading the checkpoint back, writing files.

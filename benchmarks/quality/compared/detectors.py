@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from anomalib.data import ImageBatch, InferenceBatch
 from anomalib.pre_processing import PreProcessor
+from compared.trivial import Untrained
 from lightning import seed_everything
 from lightning.pytorch.utilities.seed import isolate_rng
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from numpy.typing import NDArray
 from torch import nn
 from torchvision.transforms.v2 import Resize
-from trivial import Untrained
 
 from anomalib_htdgm.validation import check_integer
 

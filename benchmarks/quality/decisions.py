@@ -3,8 +3,8 @@
 
 r"""Draw what a one-shot model generates and how it decides: the paper's figure 3.
 
-    python benchmarks/decisions.py data=quickstart model=htdgm_paper data_root=DIR output=DIR
-    python benchmarks/decisions.py -m data=cifar10 data.datamodule.normal_class=ship,frog \
+    python benchmarks/quality/decisions.py data=quickstart model=htdgm_paper data_root=DIR output=DIR
+    python benchmarks/quality/decisions.py -m data=cifar10 data.datamodule.normal_class=ship,frog \
         'output=${data.datamodule.normal_class}'
 
 ``decisions.png`` has the training image, two samples of the generators, and test images that are true and false
@@ -27,8 +27,8 @@ from anomalib.metrics import F1AdaptiveThreshold
 from matplotlib import pyplot as plt
 from numpy.typing import NDArray
 from omegaconf import DictConfig
-from pictures import save
 from run import draw_images
+from shared.pictures import save
 from torchvision.utils import save_image
 
 from anomalib_htdgm import Htdgm

@@ -3,7 +3,7 @@
 
 """Measure how fast Htdgm is: beside the obvious way, beside PatchCore, and beside what the machine can do.
 
-    python benchmarks/speed.py --output speed.csv --data-root DIRECTORY_OF_MVTEC_AD
+    python benchmarks/speed/speed.py --output speed.csv --data-root DIRECTORY_OF_MVTEC_AD
 
 Each section prints a table when it is done, and all rows go to one CSV file; ``--sections`` chooses some. Times are
 medians over ``--repeats``, those that are compared taken in turns. "Limit" is the share that the floating-point
@@ -307,7 +307,7 @@ def _run_command(arguments: list[str]) -> dict[str, float]:
 
 def measure_interpreter(repeats: int) -> Iterator[Row]:
     """Time the line that the importer hook adds to every start of an interpreter, each time in a new one."""
-    line = (Path(__file__).parents[1] / "anomalib_htdgm" / "anomalib_plugins.pth").read_text()
+    line = (Path(__file__).parents[2] / "anomalib_htdgm" / "anomalib_plugins.pth").read_text()
     code = f"import time; start = time.perf_counter(); exec({line!r}); print(time.perf_counter() - start)"
     command = [sys.executable, "-c", code]
     runs = [subprocess.run(command, check=True, capture_output=True, text=True) for _ in range(20 * repeats)]  # noqa: S603

@@ -11,7 +11,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
-from rows import report_folder
+from shared.rows import report_folder
 from tqdm import tqdm
 
 SECONDS_BETWEEN_LOOKS = 1.0

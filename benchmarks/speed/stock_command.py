@@ -3,7 +3,7 @@
 
 """Measure a configuration through the stock ``anomalib`` command: quality and time, over several seeds.
 
-    python benchmarks/stock_command.py --config configs/htdgm/defects_1shot.yaml --seeds 0 1 2 -- --data.root DIR
+    python benchmarks/speed/stock_command.py --config configs/htdgm/defects_1shot.yaml --seeds 0 1 2 -- --data.root DIR
 
 What stands after ``--`` goes to ``anomalib train``. A seed is one draw of the training image and of the weights.
 Metrics are those that anomalib reports; "train" is the whole of its fit, with reading and validation, "score" one image

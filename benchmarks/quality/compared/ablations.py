@@ -13,11 +13,11 @@ from typing import Any, cast
 import torch
 from anomalib.data import ImageBatch, InferenceBatch
 from anomalib.pre_processing import PreProcessor
+from compared.trivial import Untrained
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from torchvision.transforms.v2.functional import resize
-from trivial import Untrained
 
 from anomalib_htdgm import Htdgm
 from anomalib_htdgm.models.htdgm.canvases import Canvases

@@ -3,8 +3,8 @@
 
 """The published training with rotations, plain and slow: what would the authors' program give?
 
-    python benchmarks/published.py MVTEC_AD/bottle 000.png
-    python benchmarks/published.py MVTEC_AD/grid 100.png --scales 4
+    python benchmarks/quality/published.py MVTEC_AD/bottle 000.png
+    python benchmarks/quality/published.py MVTEC_AD/grid 100.png --scales 4
 
 Every transformed image is made and seen by itself; networks are PyTorch's modules, gradients autograd's, and the type
 is PyTorch's default. Facts are the paper's and, where it leaves them open, those of the authors' code, its way of
