@@ -7,15 +7,17 @@ import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
+import pytest
+
 REPORTED = ("anomalib", "torch", "torchvision", "lightning", "torchmetrics", "numpy", "onnx", "onnxruntime", "openvino")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before PyTorch is imported
 
 
-def pytest_report_header() -> str:
-    """Say what the tests ran with."""
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what the tests ran with; a header would not be shown with ``-q``."""
     packages = ", ".join(f"{name} {_version(name)}" for name in REPORTED)
-    return f"versions: python {platform.python_version()}, {packages}"
+    terminalreporter.write_line(f"Versions: python {platform.python_version()}, {packages}")
 
 
 def _version(package: str) -> str:
