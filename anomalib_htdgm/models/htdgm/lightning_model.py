@@ -54,6 +54,7 @@ from .equalization import Equalization
 from .interruption import Advice
 from .networks import RECEPTIVE_FIELD
 from .score import Vote
+from .tiles import OverlappingTiler, whole_size
 from .torch_model import HtdgmModel
 from .training import Progress, Training, TrainingStep
 
@@ -67,7 +68,7 @@ logger = logging.getLogger(__name__)
 STAY = (0.0, 0.0, 0.0)
 MOVES = (STAY, (2.0, 0.02, 0.0), (-2.0, 0.0, 0.02), (0.0, -0.02, 0.01), (0.0, 0.01, -0.02))
 """Degrees, and shares of width and height, by which a good part may lie otherwise than the one trained on."""
-BEFORE_MEMORY: dict[str, Any] = {"votes_from": 0, "memory_patches": 0, "standardize": False}
+EARLIER: dict[str, Any] = {"votes_from": 0, "memory_patches": 0, "standardize": False, "tiles": 1}
 """What models did that were saved before there were these arguments."""
 UNFINISHED = "unfinished_training"
 """Key of a checkpoint for what the training, broken off there, can be taken up with."""
@@ -116,10 +117,14 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         equalization (str): Images whose histograms are equalised: ``none``, ``train`` (the paper's way) or ``both``.
         precision (str): What the networks compute in: ``auto`` (bfloat16 where the device is faster at it),
             ``float32`` or ``bfloat16``, whatever the trainer's precision.
+        tiles (int): Number of overlapping tiles along each side of an image, for defects that are lost when a large
+            photograph is reduced to ``image_size``. Each tile is an image of its own to all that follows; the most
+            anomalous one scores. Time of prediction grows with their number. 1 takes images as a whole.
         skip_unreadable (bool): Whether files that cannot be read are left out of a prediction, and of the validation
             after the training, with a warning for each; else the first is an error, as it always is in training, tests
             and validations of their own. Checkpoints do not hold it.
-        pre_processor (PreProcessor | bool): Pre-processor; the default resizes to 256x256 and brings pixels to [-1, 1].
+        pre_processor (PreProcessor | bool): Pre-processor; the default resizes to 256x256, with tiles so that each has
+            256x256, and brings pixels to [-1, 1].
         post_processor (PostProcessor | bool): Post-processor.
         evaluator (Evaluator | bool): Evaluator; the default reports AUROC and F1 of images and pixels, and AUPRO.
         visualizer (Visualizer | bool): Visualizer.
@@ -155,12 +160,16 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         localization: Localization = "multi_scale",
         equalization: Equalization = "none",
         precision: Precision = "auto",
+        tiles: int = 1,
         skip_unreadable: bool = True,
         pre_processor: PreProcessor | bool = True,
         post_processor: PostProcessor | bool = True,
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
+        default_size = whole_size(tiles)
+        if pre_processor is True and tiles > 1:
+            pre_processor = self.configure_pre_processor(default_size)
         super().__init__(
             pre_processor=pre_processor,
             post_processor=post_processor,
@@ -182,7 +191,7 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
             reestimate_statistics=reestimate_statistics,
         )
         self.model: HtdgmModel = HtdgmModel(
-            input_size=self.input_size or (256, 256),
+            input_size=self.input_size or default_size,
             k_shot=k_shot,
             transformations=transformations,
             image_size=image_size,
@@ -201,6 +210,7 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
             localization=localization,
             equalization=equalization,
             precision=precision,
+            tiles=tiles,
         )
         self._steps: Iterator[TrainingStep] | None = None
         self._progress: Progress | None = None
@@ -233,13 +243,15 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         """
         super().on_load_checkpoint(checkpoint)
         saved = checkpoint.get("hyper_parameters", {})
-        saved = BEFORE_MEMORY | saved if saved else saved
+        saved = EARLIER | saved if saved else saved
         arguments = {name: saved.get(name, value) for name, value in self.hparams.items()}
-        if arguments != dict(self.hparams) or self.input_size not in {None, self.model.pyramid.input_size}:
+        if arguments != dict(self.hparams) or self.input_size not in {None, self.model.input_size}:
             components: dict[str, Any] = {"pre_processor": self.pre_processor or False, "post_processor": False}
             model = self.rebuild(arguments, **components)
             self.k_shot, self.seed, self.training_schedule = model.k_shot, model.seed, model.training_schedule
-            self.model = model.model.to(self.device)
+            tiler, self.model = self.model.tiler, model.model.to(self.device)
+            if tiler is not None and not isinstance(tiler, OverlappingTiler):
+                self.model.tiler = tiler  # a callback has set it, before the checkpoint was read
             self.hparams.update(arguments)
             logger.info("Arguments of the model are those of the checkpoint.")
         unfinished = dict(checkpoint.get(UNFINISHED, {}))

@@ -25,6 +25,8 @@ RIDGE = 0.01
 """Share of the mean variance that is added to that of each component, so that whitening does not blow up noise."""
 LEAST_VARIANCE = 1e-6
 """Variance that no component is taken to be below: a fifth of that of rounding to 255 grey levels."""
+UNFOLDED_PATCHES = 2**20
+"""Most patches that are chosen from, 300 MB: more than any few images have, but not than many tiles."""
 IMAGES_PER_PIECE = 4
 """Images that are compared at a time: with 2000 patches the distances of one fill 13 MB."""
 
@@ -34,7 +36,7 @@ class PatchMemory(nn.Module):
 
     Args:
         size (int): Side of the images at this scale, in pixels; at least 5.
-        k_shot (int): Most training images.
+        k_shot (int): Most training images, or tiles of them.
         num_patches (int): Most patches that are remembered; where there are more, a random choice of them is.
     """
 
@@ -60,7 +62,7 @@ class PatchMemory(nn.Module):
             source (torch.Generator): Source of randomness, on the CPU.
         """
         turned = torch.cat([torch.rot90(images, turns, (2, 3)) for turns in range(NUM_TURNS)])
-        pixels = F.unfold(turned, PATCH_SIZE).transpose(1, 2).flatten(0, 1)
+        pixels = _unfold(turned, source)
         mean = pixels.mean(dim=0)
         variances, components = torch.linalg.eigh(torch.cov(pixels.T, correction=0))  # in ascending order
         scales = (variances + RIDGE * variances.mean()).clamp(min=LEAST_VARIANCE).rsqrt()
@@ -90,3 +92,12 @@ class PatchMemory(nn.Module):
         # Half the squared distance, less half the patch's own square: |a - b|^2 / 2 = |a|^2 / 2 + (|b|^2 / 2 - a b).
         nearest = F.conv2d(whitened, -self.patches, self.half_squares).amin(dim=1, keepdim=True)
         return (whitened.square().sum(dim=1, keepdim=True) + 2 * nearest).clamp(min=0).sqrt()
+
+
+def _unfold(images: torch.Tensor, source: torch.Generator) -> torch.Tensor:
+    """List the pixels of all patches, or of a random choice that is the same number from each image: ``(n, 75)``."""
+    share, of_each = UNFOLDED_PATCHES // len(images), (images.shape[-1] - PATCH_SIZE + 1) ** 2
+    if share >= of_each:
+        return F.unfold(images, PATCH_SIZE).transpose(1, 2).flatten(0, 1)
+    chosen = (torch.randperm(of_each, generator=source)[: max(share, 1)].to(images.device) for _ in images)
+    return torch.cat([F.unfold(each, PATCH_SIZE)[:, some].T for each, some in zip(images, chosen, strict=True)])

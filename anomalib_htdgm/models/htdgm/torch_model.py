@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-htdgm authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""PyTorch model of HTDGM: image -> pyramid -> canvases -> discriminators -> votes -> score and map.
+"""PyTorch model of HTDGM: image -> (tiles) -> pyramid -> canvases -> discriminators -> votes -> score and map.
 
 Beside the discriminators, a memory of patches at the coarse scales tells what merely looks different.
 
@@ -17,12 +17,15 @@ Example:
     torch.Size([4])
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Any, get_args
 
 import torch
 from anomalib.data import InferenceBatch
+from anomalib.data.utils.tiler import Tiler
 from torch import nn
+from torch.nn import functional as F  # noqa: N812
 from torchvision.utils import make_grid
 
 from anomalib_htdgm.models.precision import Precision, choose_dtype
@@ -35,14 +38,19 @@ from .memory import PatchMemory
 from .networks import Discriminator, Generator
 from .pyramid import LARGEST_PIXEL, Pyramid, pyramid_sizes, standardize_images
 from .score import Vote, anomaly_score, average_votes, combine, patch_anomaly
+from .tiles import OverlappingTiler, cut, whole_size
 from .transformations import enlarged_size, get_transformation_sets
+
+TILES_PER_PIECE = 16
+"""Tiles that are scored at a time: so many make the most of the networks' own pieces, and take some 100 MB."""
 
 
 class HtdgmModel(nn.Module):
     """A pyramid of patch discriminators that tell transformations apart, and of the generators they are trained with.
 
     Args:
-        input_size (tuple[int, int]): Height and width in pixels of the images it is given.
+        input_size (tuple[int, int] | None): Height and width in pixels of the images it is given; ``None`` is the size
+            that makes tiles of 256x256 pixels.
         k_shot (int): Most training images that it can be trained on.
         transformations (str | Sequence[str]): Set of transformations, or several sets, each with discriminators of its
             own, see :func:`~anomalib_htdgm.models.htdgm.transformations.get_transformation_sets`.
@@ -70,18 +78,21 @@ class HtdgmModel(nn.Module):
         equalization (Equalization): Which images have their histogram equalised.
         precision (Precision): What the networks compute in, see
             :func:`~anomalib_htdgm.models.precision.choose_dtype`. Weights, votes and scores are float32 anyway.
+        tiles (int): Number of overlapping tiles along each side of an image, each of which is an image of its own to
+            all that follows, see :mod:`~anomalib_htdgm.models.htdgm.tiles`; 1 is the image as a whole.
 
     Raises:
         ValueError: If the arguments contradict one another; the message names them.
     """
 
+    _tiler: Tiler | None = None
     is_trained: torch.Tensor
     num_shots: torch.Tensor
     noise_amplitudes: torch.Tensor
 
     def __init__(
         self,
-        input_size: tuple[int, int] = (256, 256),
+        input_size: tuple[int, int] | None = None,
         k_shot: int = 1,
         transformations: str | Sequence[str] = ("rotations", "sharpness"),
         image_size: int = 96,
@@ -100,8 +111,11 @@ class HtdgmModel(nn.Module):
         localization: Localization = "multi_scale",
         equalization: Equalization = "none",
         precision: Precision = "auto",
+        tiles: int = 1,
     ) -> None:
         super().__init__()
+        self.input_size = tuple(input_size or whole_size(tiles))
+        check_integer("tiles", tiles, at_least=1)
         check_integer("k_shot", k_shot, at_least=1)
         check_integer("width", width, at_least=1)
         if double_width_every is not None:
@@ -122,13 +136,13 @@ class HtdgmModel(nn.Module):
         self.standardize = standardize
         self.transformation_sets = get_transformation_sets(transformations)
         if adversarial:
-            _check_adversarial(members, transformations, standardize=standardize)
+            _check_adversarial(members, transformations, tiles, standardize=standardize)
         sizes = pyramid_sizes(image_size, coarsest_size, scale_factor, fit=fit_scale_factor)
         check_integer("votes_from", votes_from, at_least=0)
         widths = [width * 2 ** (scale // (double_width_every or len(sizes))) for scale in range(len(sizes))]
-        self.pyramid = Pyramid(sizes, input_size)
+        self.pyramid = Pyramid(sizes, self.input_size)
         self.enlarges = any(each.detail == "enlarge" for one_set in self.transformation_sets for each in one_set)
-        self.enlarged_pyramid = Pyramid([enlarged_size(size) for size in sizes], input_size)
+        self.enlarged_pyramid = Pyramid([enlarged_size(size) for size in sizes], self.input_size)
         self.voting_scales = [scale for scale, size in enumerate(sizes) if size >= min(votes_from, image_size)]
         canvases = (Canvases(each, size) for size in sizes for each in self.transformation_sets)
         self.canvases: Sequence[Canvases] = nn.ModuleList(canvases)  # type: ignore[assignment]
@@ -138,7 +152,7 @@ class HtdgmModel(nn.Module):
         )
         self.discriminators: Sequence[Discriminator] = nn.ModuleList(discriminators)  # type: ignore[assignment]
         remembered = [size for size in sizes if memory_patches and size <= votes_from]
-        memories = (PatchMemory(size, k_shot, memory_patches) for size in remembered)
+        memories = (PatchMemory(size, k_shot * tiles**2, memory_patches) for size in remembered)
         self.memories: Sequence[PatchMemory] = nn.ModuleList(memories)  # type: ignore[assignment]
         generators = (Generator(width) for width in widths if adversarial)
         self.generators: Sequence[Generator] = nn.ModuleList(generators)  # type: ignore[assignment]
@@ -148,7 +162,25 @@ class HtdgmModel(nn.Module):
         for scale, size in enumerate(sizes if adversarial else []):
             self.register_buffer(f"fixed_noise_{scale}", torch.zeros(k_shot, 3, size, size))
         self.register_buffer("noise_amplitudes", torch.zeros(len(sizes), k_shot))
+        if tiles > 1:
+            self.tiler = OverlappingTiler(self.input_size, tiles)
         self.requires_grad_(False)  # noqa: FBT003  # until it is trained
+
+    @property
+    def tiler(self) -> Tiler | None:
+        """Tiler that cuts images, if any; anomalib's ``TilerConfigurationCallback`` sets it."""
+        return self._tiler
+
+    @tiler.setter
+    def tiler(self, tiler: Tiler | None) -> None:
+        if tiler is not None and self.adversarial:
+            msg = "tiler: got one for a model with generators (fake_weight above 0); only None goes with them"
+            raise ValueError(msg)
+        self._tiler = tiler
+        size = self.input_size if tiler is None else (tiler.tile_size_h, tiler.tile_size_w)
+        device = self.num_shots.device
+        self.pyramid = Pyramid(self.pyramid.sizes, size).to(device)
+        self.enlarged_pyramid = Pyramid(self.enlarged_pyramid.sizes, size).to(device)
 
     def forward(self, images: torch.Tensor) -> InferenceBatch:
         """Score and localise.
@@ -164,14 +196,35 @@ class HtdgmModel(nn.Module):
             RuntimeError: If the model has not been trained.
         """
         self._require_training()
-        anomalies = [[patch_anomaly(votes, self.vote) for votes in each] for each in self.votes(images)]
-        distances = self.distances(images)
+        # With tiles image by image: all tiles of many would not fit into memory. An exported graph takes batches of any
+        # size, so it cannot be cut into pieces.
+        whole = self.tiler is None or torch.compiler.is_compiling()
+        score = self._score if self.tiler is None else self._score_tiles
+        outputs = [score(self.prepare(each), each.shape[-2:]) for each in ([images] if whole else images.split(1))]
+        scores, maps = zip(*outputs, strict=True)
+        return InferenceBatch(pred_score=torch.cat(scores), anomaly_map=torch.cat(maps))
+
+    def _score_tiles(self, images: torch.Tensor, size: torch.Size) -> tuple[torch.Tensor, torch.Tensor]:
+        """Score prepared images by their most anomalous tiles, and join the tiles' maps to maps of a given size."""
+        tiler = copy.copy(self.tiler)  # it takes notes while it cuts, which are not for other threads' images
+        assert tiler is not None  # noqa: S101  # for the type checker
+        tiles = cut(images, tiler, self.input_size)
+        pieces = [tiles] if torch.compiler.is_compiling() else tiles.split(TILES_PER_PIECE)
+        scores, maps = zip(*(self._score(each, each.shape[-2:]) for each in pieces), strict=True)
+        joined = tiler.untile(torch.cat(maps))
+        if joined.shape[-2:] != size:
+            joined = F.interpolate(joined, size, mode="bilinear")
+        return torch.cat(scores).view(len(images), -1).amax(dim=1), joined
+
+    def _score(self, images: torch.Tensor, size: torch.Size) -> tuple[torch.Tensor, torch.Tensor]:
+        """Score prepared images, or tiles, and make their maps, of a given size."""
+        pairs = self._reduce_and_enlarge(images)
+        anomalies = [[patch_anomaly(votes, self.vote) for votes in each] for each in self._votes(pairs)]
+        distances = self._distances([reduced for reduced, _ in pairs])
         parts = [*anomalies, distances] if distances else anomalies
         voting = [[self.canvases_of(scale, index) for scale in self.voting_scales] for index in range(len(anomalies))]
-        return InferenceBatch(
-            pred_score=combine([anomaly_score(part, self.patch_fraction) for part in parts]),
-            anomaly_map=self.anomaly_map_generator(anomalies, voting, distances, images.shape[-2:]),
-        )
+        scores = combine([anomaly_score(part, self.patch_fraction) for part in parts])
+        return scores, self.anomaly_map_generator(anomalies, voting, distances, size)
 
     def votes(self, images: torch.Tensor) -> list[list[torch.Tensor]]:
         """Let every patch of every transformed image vote.
@@ -183,11 +236,9 @@ class HtdgmModel(nn.Module):
             list[list[torch.Tensor]]: For each set of transformations, for each scale whose votes count, coarse to fine,
             the log-probability of the right transformation, of shape ``(B, M, size - 10, size - 10)``, as
             :meth:`Canvases.log_probabilities` defines it. Of several members it is the average, see
-            :func:`~anomalib_htdgm.models.htdgm.score.average_votes`.
+            :func:`~anomalib_htdgm.models.htdgm.score.average_votes`. With tiles ``B`` is their number.
         """
-        pairs = self.reduce_and_enlarge(images)
-        sets = range(len(self.transformation_sets))
-        return [[self._votes(scale, index, *pairs[scale]) for scale in self.voting_scales] for index in sets]
+        return self._votes(self.reduce_and_enlarge(images))
 
     def reduce_and_enlarge(
         self, images: torch.Tensor, *, training: bool = False
@@ -202,11 +253,22 @@ class HtdgmModel(nn.Module):
             list[tuple[torch.Tensor, torch.Tensor]]: For each scale, coarse to fine, what :meth:`reduce` gives, without
             and with ``enlarged``; the former twice where no transformation enlarges.
         """
-        scales = self.reduce(images, training=training)
-        enlarged = self.reduce(images, training=training, enlarged=True) if self.enlarges else scales
-        return list(zip(scales, enlarged, strict=True))
+        if self.tiler is None:
+            return self._reduce_and_enlarge(self.prepare(images, training=training))
+        # Image by image, since the tiles are far larger than what they are reduced to.
+        parts = [self._reduce_and_enlarge(self.cut(self.prepare(each, training=training))) for each in images.split(1)]
+        pairs = [zip(*scale, strict=True) for scale in zip(*parts, strict=True)]
+        return [(torch.cat(reduced), torch.cat(enlarged)) for reduced, enlarged in pairs]
 
-    def _votes(self, scale: int, set_index: int, reduced: torch.Tensor, enlarged: torch.Tensor) -> torch.Tensor:
+    def _reduce_and_enlarge(self, images: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        scales = self.pyramid(images)
+        return list(zip(scales, self.enlarged_pyramid(images) if self.enlarges else scales, strict=True))
+
+    def _votes(self, pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> list[list[torch.Tensor]]:
+        sets = range(len(self.transformation_sets))
+        return [[self._votes_at(scale, index, *pairs[scale]) for scale in self.voting_scales] for index in sets]
+
+    def _votes_at(self, scale: int, set_index: int, reduced: torch.Tensor, enlarged: torch.Tensor) -> torch.Tensor:
         canvases = self.canvases_of(scale, set_index)
         drawn = canvases.draw(reduced, self.dtype, enlarged)
         members = (canvases.log_probabilities(each(drawn)) for each in self.discriminators_of(scale, set_index))
@@ -220,9 +282,12 @@ class HtdgmModel(nn.Module):
 
         Returns:
             list[torch.Tensor]: For each scale that has a memory, coarse to fine, distances of shape
-            ``(B, 1, size - 4, size - 4)``.
+            ``(B, 1, size - 4, size - 4)``. With tiles ``B`` is their number.
         """
-        return [memory(reduced) for memory, reduced in zip(self.memories, self.reduce(images), strict=False)]
+        return self._distances(self.reduce(images))
+
+    def _distances(self, scales: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        return [memory(reduced) for memory, reduced in zip(self.memories, scales, strict=False)]
 
     def remember(self, scales: Sequence[torch.Tensor], source: torch.Generator) -> None:
         """Remember the patches of the training images.
@@ -249,7 +314,7 @@ class HtdgmModel(nn.Module):
         return choose_dtype(self.precision, self.num_shots.device)
 
     def reduce(self, images: torch.Tensor, *, training: bool = False, enlarged: bool = False) -> list[torch.Tensor]:
-        """Equalise and standardise images, if they are to be, and reduce them to every scale.
+        """Prepare images, cut them into tiles, if they are to be, and reduce these to every scale.
 
         Args:
             images (torch.Tensor): Images in [-1, 1] of shape ``(B, 3, H, W)``.
@@ -257,15 +322,40 @@ class HtdgmModel(nn.Module):
             enlarged (bool): Whether they are wanted in the size that enlarging those of each scale gives.
 
         Returns:
-            list[torch.Tensor]: For each scale, coarse to fine, images of shape ``(B, 3, size, size)``.
+            list[torch.Tensor]: For each scale, coarse to fine, images of shape ``(B, 3, size, size)``. With tiles ``B``
+            is their number: the tiles of an image one after the other.
+        """
+        tiles = self.cut(self.prepare(images, training=training))
+        scales: list[torch.Tensor] = self.enlarged_pyramid(tiles) if enlarged else self.pyramid(tiles)
+        return scales
+
+    def cut(self, images: torch.Tensor) -> torch.Tensor:
+        """Cut prepared images into tiles, if they are to be.
+
+        Args:
+            images (torch.Tensor): Images of shape ``(B, 3, H, W)``.
+
+        Returns:
+            torch.Tensor: The images as they are, or their tiles, one image's after the other's.
+        """
+        return images if self.tiler is None else cut(images, copy.copy(self.tiler), self.input_size)
+
+    def prepare(self, images: torch.Tensor, *, training: bool = False) -> torch.Tensor:
+        """Equalise and standardise images, if they are to be.
+
+        It is done to whole images: a tile's brightness is news, and the noise of a blank one is not to be blown up.
+
+        Args:
+            images (torch.Tensor): Images in [-1, 1] of shape ``(B, 3, H, W)``.
+            training (bool): Whether they are the training images.
+
+        Returns:
+            torch.Tensor: Images of the same shape.
         """
         images = images.clamp(-LARGEST_PIXEL, LARGEST_PIXEL)
         if self.equalization == "both" or (training and self.equalization == "train"):
             images = equalize(images)
-        if self.standardize:
-            images = standardize_images(images)
-        scales: list[torch.Tensor] = self.enlarged_pyramid(images) if enlarged else self.pyramid(images)
-        return scales
+        return standardize_images(images) if self.standardize else images
 
     @torch.no_grad()
     def sample(self, num_images: int, seed: int = 0) -> list[torch.Tensor]:
@@ -315,7 +405,7 @@ class HtdgmModel(nn.Module):
         """
         size = self.pyramid.sizes[-1]
         rows = [torch.cat(pair) for pair in zip(self.reconstruct(), self.sample(num_images, seed), strict=True)]
-        enlarged = [nn.functional.interpolate(row, (size, size), mode="nearest") for row in rows]
+        enlarged = [F.interpolate(row, (size, size), mode="nearest") for row in rows]
         return make_grid(torch.cat(enlarged) / 2 + 0.5, nrow=len(rows[0]))
 
     def generate(
@@ -421,12 +511,16 @@ class HtdgmModel(nn.Module):
             raise RuntimeError(msg)
 
 
-def _check_adversarial(members: int, transformations: str | Sequence[str], *, standardize: bool) -> None:
-    """Refuse what does not go with generators: they play against one discriminator, and make images in [-1, 1]."""
+def _check_adversarial(members: int, transformations: str | Sequence[str], tiles: int, *, standardize: bool) -> None:
+    """Refuse what does not go with generators: they play against one discriminator, and make images in [-1, 1].
+
+    Nor do they make tiles: each of k images has a number that a generator is told, and is in every iteration.
+    """
     for name, given, allowed, is_allowed in (
         ("members", members, 1, members == 1),
         ("transformations", transformations, "one set", len(get_transformation_sets(transformations)) == 1),
         ("standardize", standardize, False, not standardize),
+        ("tiles", tiles, 1, tiles == 1),
     ):
         if not is_allowed:
             with_generators = "a model with generators (fake_weight above 0)"

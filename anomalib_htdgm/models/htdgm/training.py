@@ -23,6 +23,10 @@ generator's turn comes after 1000 iterations, which is where the published train
 GENERATOR_DECAY_ITERATION = 1000
 NOISE_SHARE = 0.1
 """Amplitude of a scale's noise over the mean absolute error of the enlarged reconstruction (authors' code)."""
+TILES_PER_ITERATION = 10
+"""Most tiles that an iteration trains on: as many as the images that the other settings were chosen with."""
+TILES_FOR_STATISTICS = 40
+"""Most tiles that a finished scale's batch-norm statistics are re-estimated on: of 40 tiles' pixels, some 10^6."""
 
 
 @dataclass(frozen=True)
@@ -122,8 +126,9 @@ class Training:
 
         Args:
             model (HtdgmModel): The model; its weights are drawn anew.
-            images (torch.Tensor): The k training images in [-1, 1], of shape ``(k, 3, H, W)``.
-            seed (int): Seed of weights and noise.
+            images (torch.Tensor): The k training images in [-1, 1], of shape ``(k, 3, H, W)``. Each iteration trains on
+                all of them or, if the model cuts them into tiles, on a few tiles, which take turns in random order.
+            seed (int): Seed of weights, noise and order.
             optimizers (Sequence[Optimizer] | None): As :meth:`configure_optimizers` makes them, the default.
             progress (Progress | None): That of the last step of a training of the same images, whose weights the model
                 has; the training goes on to the same result as if it had not been broken off. ``None`` starts anew.
@@ -213,6 +218,12 @@ def share_of(member: int, members: int, images: torch.Tensor) -> torch.Tensor:
     return images[member % len(images) :: members]
 
 
+def _share_of_images(member: int, model: HtdgmModel, images: torch.Tensor) -> torch.Tensor:
+    """Choose what a member is trained on of images, or of their tiles: all tiles of an image are one member's."""
+    by_image = images.unflatten(0, (int(model.num_shots), -1))
+    return share_of(member, model.members, by_image).flatten(0, 1)
+
+
 def _start(networks: Sequence[Discriminator] | Sequence[Generator], scale: int, source: torch.Generator) -> None:
     """Let a scale start from the weights of the scale before where the widths agree, else from random ones."""
     if not networks:
@@ -239,14 +250,17 @@ class _ScaleTrainer:
         optimizers: Sequence[Optimizer],
     ) -> None:
         self.training, self.model, self.scale, self.source = training, model, scale, source
-        self.real = share_of(member, model.members, real)
+        self.real = _share_of_images(member, model, real)
         self.canvases = model.canvases_of(scale, set_index)
         self.loss = TransformationLoss(self.canvases, fake_class=model.adversarial)
         index = (scale * len(model.transformation_sets) + set_index) * model.members + member
         self.discriminator = model.discriminators[index].train()
         self.discriminator_optimizer = optimizers[index]
-        enlarged = share_of(member, model.members, enlarged)
-        self.real_canvases = self.canvases.draw(self.real, model.dtype, enlarged)
+        self.enlarged = _share_of_images(member, model, enlarged)
+        if model.tiler is None:
+            self.real_canvases = self.canvases.draw(self.real, model.dtype, self.enlarged)
+        else:
+            self.turns = torch.randperm(len(self.real), generator=source)
         if model.adversarial:
             self.shots = torch.arange(len(real), device=real.device)
             self.generator = model.generators[scale].train()
@@ -260,6 +274,8 @@ class _ScaleTrainer:
     def step(self, iteration: int) -> dict[str, torch.Tensor]:
         """Do one iteration: steps of the discriminator, then steps of the generator."""
         self._decay_rates(iteration)
+        if self.model.tiler is not None:
+            self.real_canvases = self._draw_tiles(iteration * TILES_PER_ITERATION, TILES_PER_ITERATION)
         losses: dict[str, torch.Tensor] = {}
         if not self.model.adversarial:
             for _ in range(self.training.discriminator_steps):
@@ -278,6 +294,8 @@ class _ScaleTrainer:
     def finish(self) -> None:
         """End the training of this scale."""
         if self.training.reestimate_statistics:
+            if self.model.tiler is not None:
+                self.real_canvases = self._draw_tiles(0, TILES_FOR_STATISTICS)
             self.discriminator.reestimate_statistics(self.real_canvases)
         self.discriminator.eval()
         if self.model.adversarial:
@@ -315,6 +333,12 @@ class _ScaleTrainer:
             _decay(self.discriminator_optimizer)
         if iteration == GENERATOR_DECAY_ITERATION and self.model.adversarial:
             _decay(self.generator_optimizer)
+
+    def _draw_tiles(self, first: int, number: int) -> list[torch.Tensor]:
+        """Draw the canvases of some tiles, or of all if there are fewer, from the ``first`` turn on."""
+        turns = torch.arange(first, first + min(number, len(self.turns))) % len(self.turns)
+        chosen = self.turns[turns].to(self.real.device)
+        return self.canvases.draw(self.real[chosen], self.model.dtype, self.enlarged[chosen])
 
     def _draw(self, images: torch.Tensor) -> list[torch.Tensor]:
         return self.canvases.draw(images, self.model.dtype)

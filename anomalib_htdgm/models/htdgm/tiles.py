@@ -1,0 +1,120 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Tiles: a large photograph is cut into overlapping ones, each scored as an image of its own, and the maps are joined.
+
+No patch has its centre at the very border of an image (11 % of the side at the coarsest voting scale, of 45 pixels), so
+tiles that only adjoined would be blind at their seams. These share a quarter of their side with the next one, and each
+pixel of the map is that of the tile in which it lies deeper.
+
+Example:
+    >>> import torch
+    >>> whole_size(1), whole_size(2), whole_size(8)
+    ((256, 256), (448, 448), (1600, 1600))
+    >>> tiler = OverlappingTiler((448, 448), tiles=2)
+    >>> images = torch.rand(3, 1, 448, 448)
+    >>> tiles = tiler.tile(images)
+    >>> tiles.shape
+    torch.Size([12, 1, 256, 256])
+    >>> torch.equal(tiler.untile(tiles), images)
+    True
+"""
+
+from collections.abc import Sequence
+
+import torch
+from anomalib.data.utils.tiler import ImageUpscaleMode, Tiler
+from torch.nn import functional as F  # noqa: N812
+
+from anomalib_htdgm.validation import check_integer
+
+from .networks import RECEPTIVE_FIELD
+
+TILE_SIZE = 256
+"""Side in pixels of a tile of an image that the default pre-processor resizes: that of a whole image without tiles."""
+
+
+def whole_size(tiles: int) -> tuple[int, int]:
+    """Choose the size of images whose tiles have 256x256 pixels.
+
+    Args:
+        tiles (int): Number of tiles along each side of an image.
+
+    Returns:
+        tuple[int, int]: Height and width in pixels.
+
+    Raises:
+        ValueError: If ``tiles`` is not an integer of at least 1.
+    """
+    check_integer("tiles", tiles, at_least=1)
+    side = TILE_SIZE + (tiles - 1) * (TILE_SIZE * 3 // 4)
+    return side, side
+
+
+class OverlappingTiler(Tiler):
+    """anomalib's tiler, with tiles that share a quarter of their side, and maps that reach to the border of the image.
+
+    A tiler of anomalib's own cuts what it removes from the border of a tile off the outer border of the whole map, too.
+
+    Args:
+        input_size (Sequence[int]): Height and width in pixels of the images it is to cut.
+        tiles (int): Number of tiles along each side.
+
+    Raises:
+        ValueError: If there are so many tiles that no patch fits into one; the message names ``tiles``.
+    """
+
+    def __init__(self, input_size: Sequence[int], tiles: int) -> None:
+        stride = [3 * side // (3 * tiles + 1) for side in input_size]
+        size = [side - (tiles - 1) * step for side, step in zip(input_size, stride, strict=True)]
+        if min(stride) < 1 or min(size) < RECEPTIVE_FIELD:
+            height, width = input_size
+            images = f"images of {height}x{width} pixels"
+            msg = f"tiles: got {tiles} for {images}; allowed are so few that each tile has at least 11x11 pixels"
+            raise ValueError(msg)
+        self.tiles = tiles
+        # Strides are whole pixels and tiles are what is left, so images of this size are cut as they are; whatever the
+        # mode, none is padded with black pixels, which would be anomalous.
+        super().__init__(size, stride, mode=ImageUpscaleMode.INTERPOLATION)
+
+    def untile(self, tiles: torch.Tensor) -> torch.Tensor:
+        """Join the maps of tiles.
+
+        Args:
+            tiles (torch.Tensor): Maps in the order of :meth:`tile`, of the size of a tile: ``(B * n * n, C, h, w)``.
+
+        Returns:
+            torch.Tensor: Maps of whole images, ``(B, C, H, W)``.
+        """
+        grid = tiles.unflatten(0, (-1, self.tiles, self.tiles))
+        rows = self._kept(self.tile_size_h, self.stride_h)
+        columns = self._kept(self.tile_size_w, self.stride_w)
+        strips = [
+            torch.cat([grid[:, i, j, :, kept][..., across] for j, across in enumerate(columns)], dim=-1)
+            for i, kept in enumerate(rows)
+        ]
+        return torch.cat(strips, dim=-2)
+
+    def _kept(self, size: int, stride: int) -> list[slice]:
+        """Choose what is kept of each tile along one side: all up to the middle of what it shares with the next one."""
+        border = (size - stride) // 2
+        inner = [slice(border, border + stride)] * (self.tiles - 2)
+        return [slice(border + stride), *inner, slice(border, size)]
+
+
+def cut(images: torch.Tensor, tiler: Tiler, size: Sequence[int]) -> torch.Tensor:
+    """Bring images to the size that is expected, and cut them into tiles.
+
+    Args:
+        images (torch.Tensor): Images of shape ``(B, C, H, W)``. Those of another size than ``size`` are legal too, but
+            cannot be traced for an export.
+        tiler (Tiler): The tiler, which then knows how to join the tiles' maps.
+        size (Sequence[int]): Height and width that are expected, in pixels.
+
+    Returns:
+        torch.Tensor: Tiles of shape ``(B * number of tiles, C, h, w)``: those of an image one after the other.
+    """
+    if images.shape[-2:] != tuple(size):
+        images = F.interpolate(images, tuple(size), mode="bicubic", antialias=True)
+    tiles: torch.Tensor = tiler.tile(images)
+    return tiles
