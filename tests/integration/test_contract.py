@@ -4,12 +4,14 @@
 """What every model of anomalib is put through, with default arguments; and that it finds planted defects."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import openvino
 import pytest
 import torch
+from anomalib.callbacks import TilerConfigurationCallback
 from anomalib.data import Folder, MVTecAD
 from anomalib.deploy import OpenVINOInferencer, TorchInferencer
 from anomalib.engine import Engine
@@ -18,6 +20,8 @@ from PIL import Image
 
 from anomalib_htdgm import FewShot, Htdgm
 
+PRECISE = {"INFERENCE_PRECISION_HINT": "f32"}
+"""Left to itself OpenVINO computes in bfloat16 where the processor can."""
 METRICS = {"image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score", "pixel_AUPRO"}
 
 
@@ -80,7 +84,7 @@ def test_a_checkpoint_from_before_there_was_a_memory_scores_as_it_did(wall: MVTe
     model = Htdgm(1, iterations=1, transformations="rotations", image_size=32, **before)
     engine.fit(model, datamodule=wall)
     checkpoint = torch.load(engine.best_model_path, weights_only=False)
-    for name in before:
+    for name in (*before, "tiles"):
         del checkpoint["hyper_parameters"][name]
     torch.save(checkpoint, engine.best_model_path)
     image = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))
@@ -121,12 +125,10 @@ def test_exports_score_as_the_checkpoint_does(
         exported["openvino"] = engine.export(model, "openvino", export_root=tmp_path, ckpt_path=checkpoint)
     monkeypatch.chdir(tmp_path)  # OpenVINOInferencer writes its cache into the working directory
     monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
-    # Left to itself OpenVINO computes in bfloat16 where the processor can.
-    precise = {"INFERENCE_PRECISION_HINT": "f32"}
     torch_inferencer = TorchInferencer(exported["torch"], device="cpu")
-    openvino_inferencer = OpenVINOInferencer(exported["openvino"], device="CPU", config=precise)
+    openvino_inferencer = OpenVINOInferencer(exported["openvino"], device="CPU", config=PRECISE)
     onnx_session = onnxruntime.InferenceSession(exported["onnx"])
-    openvino_model = openvino.compile_model(exported["openvino"], "CPU", precise)
+    openvino_model = openvino.compile_model(exported["openvino"], "CPU", PRECISE)
 
     for height, width in ((256, 256), (300, 200), (700, 900), (40, 60)):
         image = np.random.default_rng(height).integers(0, 255, (height, width, 3), np.uint8)
@@ -167,6 +169,59 @@ def test_canvases_of_several_sizes_export(wall: MVTecAD, engine: Engine, tmp_pat
     score, anomaly_map = session.run(["pred_score", "anomaly_map"], {"input": images.numpy()})
     np.testing.assert_allclose(score, expected.pred_score.numpy(), atol=1e-4, rtol=0)
     np.testing.assert_allclose(anomaly_map, expected.anomaly_map.numpy(), atol=1e-4, rtol=0)
+
+
+TINY: dict[str, Any] = {"k_shot": 1, "iterations": 1, "image_size": 25, "votes_from": 20, "memory_patches": 50}
+
+
+def test_tiles_are_trained_stored_and_exported(wall: MVTecAD, engine: Engine, tmp_path: Path) -> None:
+    model = Htdgm(**TINY, tiles=2, precision="float32")
+    engine.fit(model, datamodule=wall)
+    loaded = Htdgm.load_from_checkpoint(engine.best_model_path).eval()
+    assert loaded.input_size == loaded.model.input_size == (448, 448)
+    images = torch.rand(3, 3, 500, 300, generator=torch.Generator().manual_seed(0))
+    expected = model.eval()(images)
+    assert expected.anomaly_map.shape == (3, 1, 448, 448)
+    assert all(torch.equal(*pair) for pair in zip(loaded(images), expected, strict=True) if pair[0] is not None)
+
+    path = loaded.to_onnx(tmp_path)
+    session, compiled = onnxruntime.InferenceSession(path), openvino.compile_model(path, "CPU", PRECISE)
+    for batch in (images, images[1:2]):
+        exported = dict(
+            zip(
+                ["pred_score", "anomaly_map"],
+                session.run(["pred_score", "anomaly_map"], {"input": batch.numpy()}),
+                strict=True,
+            )
+        )
+        outputs = compiled(batch.numpy())
+        for name, output in exported.items():
+            wanted = getattr(loaded(batch), name).numpy()
+            np.testing.assert_allclose(output, wanted, atol=1e-4, rtol=0)
+            np.testing.assert_allclose(outputs[name], wanted, atol=1e-4, rtol=0)
+    torch_path = loaded.to_torch(tmp_path)  # after the other export, which leaves nothing behind
+    pickled = torch.load(torch_path, weights_only=False)["model"]
+    assert torch.equal(pickled(images).anomaly_map, expected.anomaly_map)
+
+
+def test_anomalibs_tiler_callback_cuts_tiles(wall: MVTecAD, engine: Engine, mvtec_root: Path, tmp_path: Path) -> None:
+    def tiled_engine() -> Engine:
+        callback = TilerConfigurationCallback(enable=True, tile_size=128, stride=64, remove_border_count=16)
+        return Engine(
+            callbacks=[callback], logger=False, default_root_dir=tmp_path, accelerator="cpu", enable_progress_bar=False
+        )
+
+    model, trainer = Htdgm(**TINY), tiled_engine()
+    trainer.fit(model, datamodule=wall)
+    image = mvtec_root / "wall" / "test" / "gravel" / "000.png"
+    (predicted,) = trainer.predict(model, data_path=image)
+    (again,) = tiled_engine().predict(Htdgm(), data_path=image, ckpt_path=trainer.best_model_path)
+    (whole,) = engine.predict(Htdgm(), data_path=image, ckpt_path=trainer.best_model_path)
+    assert predicted.anomaly_map.shape[-2:] == (256, 256)
+    assert predicted.anomaly_map[..., :16, :].eq(0).all()  # the border that is to be removed
+    assert torch.equal(again.anomaly_map, predicted.anomaly_map)
+    assert torch.equal(again.pred_score, predicted.pred_score)
+    assert not torch.equal(whole.pred_score, predicted.pred_score)
 
 
 def test_equalised_test_images_cannot_be_exported(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from anomalib_htdgm.models.htdgm import memory as memory_module
 from anomalib_htdgm.models.htdgm.memory import COMPONENTS, RIDGE, PatchMemory
 
 from .textures import shingles
@@ -88,6 +89,19 @@ def test_of_too_many_patches_a_random_choice_is_kept(make_images: MakeImages) ->
     assert (some(tests) > full(tests) - 1e-4).all()
     assert torch.equal(some(tests), again(tests))
     assert not torch.equal(some(tests), other(tests))
+
+
+def test_of_many_images_some_patches_of_each_are_chosen_from(
+    make_images: MakeImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_module, "UNFOLDED_PATCHES", 4 * 6 * 10)  # ten of each of six images at each turn
+    images = make_images(6, SIZE)
+    memory = remember(images, k_shot=6)
+    assert memory.half_squares.isfinite().sum() == 4 * 6 * 10
+    distances = memory(images)
+    upright = (distances < 0.01).sum(dim=(1, 2, 3))  # of the ten at no turn; patches of noise are like no others
+    assert upright.tolist() == [10] * 6
+    assert distances.median() > 0.1
 
 
 def test_fewer_shots_than_places_leave_the_rest_empty(make_images: MakeImages) -> None:

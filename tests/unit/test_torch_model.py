@@ -307,6 +307,7 @@ class TestArguments:
             *(("members", value) for value in (0, 1.5, None)),
             *(("memory_patches", value) for value in (-1, 0.5, None)),
             *(("votes_from", value) for value in (-1, 20.5, None)),
+            *(("tiles", value) for value in (0, 1.5, True, None)),
             *(("vote", value) for value in ("x", "", None)),
             *(("localization", value) for value in ("x", "", None)),
             *(("equalization", value) for value in ("x", "", True)),
@@ -328,7 +329,8 @@ class TestArguments:
         assert repr(given) in str(caught.value)
 
     @pytest.mark.parametrize(
-        ("name", "value"), [("members", 2), ("standardize", True), ("transformations", ["rotations", "sharpness"])]
+        ("name", "value"),
+        [("members", 2), ("standardize", True), ("transformations", ["rotations", "sharpness"]), ("tiles", 2)],
     )
     def test_that_do_not_go_with_generators(self, name: str, value: object) -> None:
         with pytest.raises(ValueError, match=rf"^{name}: got {re.escape(repr(value))} for a model with generators"):

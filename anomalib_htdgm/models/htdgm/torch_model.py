@@ -214,7 +214,7 @@ class HtdgmModel(nn.Module):
         joined = tiler.untile(torch.cat(maps))
         if joined.shape[-2:] != size:
             joined = F.interpolate(joined, size, mode="bilinear")
-        return torch.cat(scores).view(len(images), -1).amax(dim=1), joined
+        return torch.cat(scores).view(images.shape[0], -1).amax(dim=1), joined
 
     def _score(self, images: torch.Tensor, size: torch.Size) -> tuple[torch.Tensor, torch.Tensor]:
         """Score prepared images, or tiles, and make their maps, of a given size."""

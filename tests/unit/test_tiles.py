@@ -1,0 +1,316 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Each tile of a large image is trained on, scored and localised as an image of its own."""
+
+import io
+from collections.abc import Callable
+
+import pytest
+import torch
+from anomalib.data.utils.tiler import ImageUpscaleMode, Tiler
+from torch.nn import functional as F  # noqa: N812
+
+from anomalib_htdgm import Htdgm
+from anomalib_htdgm.models.htdgm.pyramid import standardize_images
+from anomalib_htdgm.models.htdgm.tiles import OverlappingTiler
+from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
+from anomalib_htdgm.models.htdgm.training import Training
+
+from .textures import shingles
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+TILE, STRIDE = 32, 24
+MakeImages = Callable[..., torch.Tensor]
+
+
+def side_of(tiles: int) -> int:
+    """Compute the side of an image whose tiles have 32 pixels."""
+    return TILE + (tiles - 1) * STRIDE
+
+
+def tiny_model(tiles: int = 2, **arguments: object) -> HtdgmModel:
+    """Make a model of tiles of 32 pixels, reduced to two scales of 13 and 16 pixels; the coarse one remembers."""
+    sizes = {"input_size": (side_of(tiles),) * 2, "image_size": 16, "coarsest_size": 13, "width": 4}
+    others = {"votes_from": 14, "memory_patches": 200, "precision": "float32", "tiles": tiles}
+    return HtdgmModel(**sizes | others | arguments)
+
+
+def train(model: HtdgmModel, images: torch.Tensor, iterations: int = 2, **arguments: object) -> HtdgmModel:
+    for _ in Training(iterations=iterations, **arguments).run(model, images):
+        pass
+    return model
+
+
+def cut_out(images: torch.Tensor, tiles: int) -> list[torch.Tensor]:
+    """Cut the tiles of 32 pixels out of an image, row by row."""
+    corners = [(row * STRIDE, column * STRIDE) for row in range(tiles) for column in range(tiles)]
+    return [images[..., top : top + TILE, left : left + TILE] for top, left in corners]
+
+
+def assert_identical(actual: object, expected: object) -> None:
+    torch.testing.assert_close(actual, expected, atol=0, rtol=0)
+
+
+class TestTiler:
+    """Tiles overlap by a quarter, and their maps adjoin."""
+
+    @pytest.mark.parametrize("tiles", [2, 3, 4, 7])
+    @pytest.mark.parametrize("size", [(448, 448), (832, 640), (101, 200), (97, 97)], ids=str)
+    def test_each_pixel_of_a_map_is_that_of_the_tile_it_lies_deepest_in(
+        self, size: tuple[int, int], tiles: int
+    ) -> None:
+        tiler = OverlappingTiler(size, tiles)
+        heights = [_depth(tiler.tile_size_h, tiles, index) for index in range(tiles)]
+        widths = [_depth(tiler.tile_size_w, tiles, index) for index in range(tiles)]
+        depths = [torch.minimum(height[:, None], width) for height in heights for width in widths]
+        deepest = torch.full(size, -1.0)
+        for index, depth in enumerate(depths):
+            top, left = index // tiles * tiler.stride_h, index % tiles * tiler.stride_w
+            place = deepest[top : top + tiler.tile_size_h, left : left + tiler.tile_size_w]
+            assert place.shape == depth.shape
+            place.copy_(torch.maximum(place, depth))
+        assert_identical(tiler.untile(torch.stack(depths)[:, None])[0, 0], deepest)
+        least = deepest[tiler.tile_size_h // 8 : -tiler.tile_size_h // 8].min()
+        assert least >= min(tiler.tile_size_h, tiler.tile_size_w) // 8 - 1
+
+    @pytest.mark.parametrize("tiles", [2, 3, 5])
+    @pytest.mark.parametrize("size", [(448, 448), (101, 200)], ids=str)
+    def test_tiles_of_images_give_the_images(self, size: tuple[int, int], tiles: int, make_images: MakeImages) -> None:
+        images = F.interpolate(make_images(3, 50), size)
+        tiler = OverlappingTiler(size, tiles)
+        cut = tiler.tile(images)
+        assert len(cut) == 3 * tiles**2
+        assert_identical(tiler.untile(cut), images)
+
+    def test_too_many_tiles(self) -> None:
+        OverlappingTiler((44, 50), 4)  # of 17 and 19 pixels
+        for size, tiles in (((44, 50), 9), ((25, 400), 4), ((25, 25), 100)):
+            with pytest.raises(ValueError, match=f"^tiles: got {tiles} for images of {size[0]}x{size[1]} pixels"):
+                OverlappingTiler(size, tiles)
+
+
+def _depth(size: int, tiles: int, index: int) -> torch.Tensor:
+    """Count, along a side of a tile, the pixels to the nearer of those of its ends that are not the image's border."""
+    positions = torch.arange(float(size))
+    start = positions if index else torch.full_like(positions, torch.inf)
+    end = size - 1 - positions if index < tiles - 1 else torch.full_like(positions, torch.inf)
+    return torch.minimum(start, end)
+
+
+class TestScores:
+    """What is said of an image follows from what is said of its tiles as images."""
+
+    @pytest.fixture(scope="class")
+    def model(self) -> HtdgmModel:
+        """A model of nine tiles."""
+        return train(tiny_model(tiles=3, standardize=True), shingles(size=side_of(3)), iterations=5, learning_rate=5e-3)
+
+    @pytest.fixture(scope="class")
+    def alone(self, model: HtdgmModel) -> HtdgmModel:
+        """The same model of images as large as the tiles, which it takes as they are."""
+        alone = tiny_model(tiles=1, standardize=False).eval()
+        alone.load_state_dict(model.state_dict())
+        return alone
+
+    @pytest.fixture(scope="class")
+    def images(self) -> torch.Tensor:
+        """Images of other brightness in each corner, so that each tile's own would be another."""
+        images = torch.cat([shingles(angle=angle, seed=3, size=side_of(3)) for angle in (0.3, 0.7, 2.0)])
+        return images * torch.linspace(0.2, 1, side_of(3)) + 0.1
+
+    def test_votes_and_distances_are_those_of_the_tiles_as_images(
+        self, model: HtdgmModel, alone: HtdgmModel, images: torch.Tensor
+    ) -> None:
+        tiles = [tile for image in standardize_images(images).split(1) for tile in cut_out(image, 3)]
+        for index, votes in enumerate(model.votes(images)):
+            expected = [alone.votes(tile)[index] for tile in tiles]
+            torch.testing.assert_close(votes, [torch.cat(scale) for scale in zip(*expected, strict=True)])
+        expected = torch.cat([alone.distances(tile)[0] for tile in tiles])
+        torch.testing.assert_close(model.distances(images), [expected])
+
+    def test_the_most_anomalous_tile_scores(self, model: HtdgmModel, alone: HtdgmModel, images: torch.Tensor) -> None:
+        tiles = [cut_out(image, 3) for image in standardize_images(images).split(1)]
+        scores = torch.stack([torch.cat([alone(tile).pred_score for tile in each]) for each in tiles])
+        torch.testing.assert_close(model(images).pred_score, scores.amax(dim=1))
+        assert (scores.amax(dim=1) > 1.01 * scores.amin(dim=1)).all()
+
+    def test_maps_are_those_of_the_tiles(self, model: HtdgmModel, alone: HtdgmModel, images: torch.Tensor) -> None:
+        maps, border = model(images).anomaly_map, (TILE - STRIDE) // 2
+        assert maps.shape == (3, 1, side_of(3), side_of(3))
+        for image, whole in zip(standardize_images(images).split(1), maps, strict=True):
+            shown = [alone(tile).anomaly_map[0] for tile in cut_out(image, 3)]
+            for each, of_tile in zip(cut_out(whole, 3), shown, strict=True):
+                inner = (slice(None), slice(border, -border), slice(border, -border))
+                torch.testing.assert_close(each[inner], of_tile[inner])
+            corner = (slice(None), slice(TILE // 2), slice(TILE // 2))
+            torch.testing.assert_close(whole[corner], shown[0][corner])
+
+    @pytest.mark.parametrize("size", [side_of(3), 91, 53])
+    def test_do_not_depend_on_the_batch(self, model: HtdgmModel, size: int, images: torch.Tensor) -> None:
+        images = F.interpolate(images, (size, size + 6), mode="bilinear")
+        expected = model(images)
+        assert expected.anomaly_map.shape == (3, 1, size, size + 6)
+        for part in (1, 2):
+            outputs = [model(each) for each in images.split(part)]
+            assert_identical(torch.cat([each.pred_score for each in outputs]), expected.pred_score)
+            assert_identical(torch.cat([each.anomaly_map for each in outputs]), expected.anomaly_map)
+
+    def test_images_of_another_size_are_resized_as_a_whole(self, model: HtdgmModel, images: torch.Tensor) -> None:
+        larger = F.interpolate(images, (160, 240), mode="bicubic")
+        resized = F.interpolate(standardize_images(larger), (side_of(3),) * 2, mode="bicubic", antialias=True)
+        bare = tiny_model(tiles=3, standardize=False).eval()
+        bare.load_state_dict(model.state_dict())
+        output, expected = model(larger), bare(resized)
+        torch.testing.assert_close(output.pred_score, expected.pred_score)
+        enlarged = F.interpolate(expected.anomaly_map, (160, 240), mode="bilinear")
+        torch.testing.assert_close(output.anomaly_map, enlarged)
+
+    def test_state_dict_holds_the_whole_model(self, model: HtdgmModel, images: torch.Tensor) -> None:
+        file = io.BytesIO()
+        torch.save(model.state_dict(), file)
+        file.seek(0)
+        fresh = tiny_model(tiles=3, standardize=True).eval()
+        fresh.load_state_dict(torch.load(file, weights_only=True))
+        assert_identical(tuple(fresh(images)), tuple(model(images)))
+
+    def test_one_tile_is_the_image(self, images: torch.Tensor) -> None:
+        model = train(tiny_model(tiles=1, input_size=(80, 80)), images[:1])
+        votes = model.votes(images)
+        model.tiler = Tiler(80, 80, mode=ImageUpscaleMode.INTERPOLATION)
+        torch.testing.assert_close(model.votes(images), votes)
+
+
+class TestDefects:
+    """Small defects are lost in the whole image and found in its tiles."""
+
+    SIDE = 13 * 16
+    DEFECT = 12
+
+    @pytest.fixture(scope="class")
+    def models(self) -> list[HtdgmModel]:
+        """A model of the whole image, and one of 16 tiles of 64 pixels."""
+        sizes = {"input_size": (self.SIDE,) * 2, "image_size": 32, "coarsest_size": 20, "width": 8}
+        others = {"transformations": "rotations", "votes_from": 0, "memory_patches": 0}
+        models = [HtdgmModel(**sizes, **others, tiles=tiles) for tiles in (1, 4)]
+        return [train(each, shingles(size=self.SIDE), iterations=30, learning_rate=5e-3) for each in models]
+
+    @pytest.mark.parametrize("position", [(80, 80), (50, 80), (98, 146), (50, 50), (12, 100), (185, 185)], ids=str)
+    def test_found_in_its_place(self, models: list[HtdgmModel], position: tuple[int, int]) -> None:
+        """Find it inside of a tile, on a seam (at 56, 104 and 152), where seams cross, and near the border."""
+        clean, other = (shingles(angle=angle, seed=1, size=self.SIDE) for angle in (0.3, 2.3))
+        rows, columns = (slice(start, start + self.DEFECT) for start in position)
+        damaged = clean.clone()
+        damaged[..., rows, columns] = other[..., rows, columns]
+        whole, tiled = (model(torch.cat([clean, damaged])) for model in models)
+        assert whole.pred_score[1] < 1.2 * whole.pred_score[0]
+        assert tiled.pred_score[1] > 10 * tiled.pred_score[0]
+        row, column = divmod(tiled.anomaly_map[1, 0].flatten().argmax().item(), self.SIDE)
+        assert rows.start - 2 <= row < rows.stop + 2
+        assert columns.start - 2 <= column < columns.stop + 2
+
+
+class TestTraining:
+    """The tiles of the training images are what is trained on."""
+
+    def test_few_tiles_train_as_images_do(self, make_images: MakeImages) -> None:
+        image = shingles(size=side_of(2))
+        arguments = {"transformations": "rotations", "standardize": False, "memory_patches": 10**6}
+        of_tiles = train(tiny_model(**arguments), image)
+        of_images = train(tiny_model(1, k_shot=4, **arguments), torch.cat(cut_out(image, 2)))
+        test = make_images(1, side_of(2))
+        tiles = torch.cat(cut_out(test, 2))
+        torch.testing.assert_close(of_tiles.votes(test), of_images.votes(tiles), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(of_tiles.distances(test), of_images.distances(tiles), rtol=1e-3, atol=1e-3)
+
+    @pytest.mark.parametrize(("iterations", "expected"), [(1, 10), (2, 16)])
+    def test_of_many_tiles_ten_take_their_turn_in_each_iteration(self, iterations: int, expected: int) -> None:
+        image = shingles(size=side_of(4))
+        usual = self._weights_after(image, iterations)
+        used = 0
+        for row in range(0, side_of(4) - TILE + 1, STRIDE):
+            for column in range(0, side_of(4) - TILE + 1, STRIDE):
+                changed = image.clone()
+                changed[..., row + 12 : row + 20, column + 12 : column + 20] = 1  # which is in no other tile
+                used += not torch.equal(self._weights_after(changed, iterations), usual)
+        assert used == expected
+
+    def _weights_after(self, image: torch.Tensor, iterations: int) -> torch.Tensor:
+        model = tiny_model(4, standardize=False, transformations="rotations")
+        steps = Training(iterations=5).run(model, image)
+        for _ in range(iterations):
+            next(steps)
+        return model.discriminators[0].convolutions[0].weight.detach().clone()
+
+    def test_members_share_images_not_tiles(self) -> None:
+        first, second, other = (shingles(seed=seed, size=side_of(2)) for seed in range(3))
+        models = [train(tiny_model(k_shot=2, members=2), torch.cat(pair)) for pair in ((first, second), (first, other))]
+        of_first, of_second = zip(*(model.discriminators_of(1) for model in models), strict=True)
+        assert_identical(*(list(each.parameters()) for each in of_first))
+        weights = [each.convolutions[0].weight for each in of_second]
+        assert not torch.equal(*weights)
+
+    def test_numbers_of_shots_are_those_of_images(self) -> None:
+        model = train(tiny_model(3, k_shot=2), shingles(size=side_of(3)))
+        assert model.num_shots == 1
+        with pytest.raises(ValueError, match="images: got 3; allowed are 1 to 2"):
+            train(model, torch.zeros(3, 3, 80, 80))
+
+    @pytest.mark.parametrize("members", [1, 2])
+    def test_resumed_at_every_step(self, members: int) -> None:
+        images = torch.cat([shingles(size=side_of(3)), shingles(angle=2.0, seed=1, size=side_of(3))])
+        training = Training(iterations=2)
+        model = tiny_model(3, k_shot=2, members=members)
+        broken_off = [
+            (step.progress, {name: tensor.clone() for name, tensor in model.state_dict().items()})
+            for step in training.run(model, images, seed=5)
+        ]
+        assert len(broken_off) == 2 * len(model.discriminators)
+        for progress, state in broken_off:
+            resumed = tiny_model(3, k_shot=2, members=members)
+            resumed.load_state_dict(state)
+            list(training.run(resumed, images, seed=6, progress=progress))
+            assert_identical(resumed.state_dict(), model.state_dict())
+
+    def test_the_seed_orders_the_tiles(self) -> None:
+        image = shingles(size=side_of(4))
+        first, again, other = (tiny_model(4) for _ in range(3))
+        for model, seed in ((first, 0), (again, 0), (other, 1)):
+            list(Training(iterations=1).run(model, image, seed=seed))
+        assert_identical(again.state_dict(), first.state_dict())
+        assert not torch.equal(other.memories[0].patches, first.memories[0].patches)
+
+
+class TestArguments:
+    """Sizes, and what does not go together."""
+
+    @pytest.mark.parametrize(("tiles", "side"), [(1, 256), (2, 448), (4, 832), (8, 1600)])
+    def test_default_sizes_make_tiles_of_256_pixels(self, tiles: int, side: int) -> None:
+        for pre_processor in (True, False):
+            model = Htdgm(tiles=tiles, pre_processor=pre_processor, image_size=16, coarsest_size=16, width=1).model
+            assert model.input_size == (side, side)
+            assert model.pyramid.input_size == (256, 256)
+
+    def test_tiles_of_another_size_follow_from_that_of_the_image(self) -> None:
+        model = Htdgm(tiles=3, pre_processor=Htdgm.configure_pre_processor((80, 160)), image_size=16, width=1).model
+        assert model.input_size == (80, 160)
+        assert model.pyramid.input_size == (32, 64)
+
+    def test_memories_have_room_for_the_patches_of_all_tiles(self) -> None:
+        model = tiny_model(3, k_shot=2, memory_patches=10**6)
+        assert len(model.memories[0].patches) == 4 * 2 * 9 * (13 - 4) ** 2
+
+    @pytest.mark.parametrize("tiles", [0, -1, 1.5, "2", True, None])
+    def test_that_are_no_number_of_tiles(self, tiles: object) -> None:
+        for model in (Htdgm, HtdgmModel):
+            with pytest.raises(ValueError, match=f"^tiles: got {tiles!r}; allowed are integers of at least 1"):
+                model(tiles=tiles)
+
+    def test_generators_make_no_tiles(self) -> None:
+        arguments = {"transformations": "rotations", "standardize": False, "image_size": 16, "coarsest_size": 13}
+        with pytest.raises(ValueError, match=r"^tiles: got 2 for a model with generators \(fake_weight above 0\)"):
+            Htdgm(tiles=2, fake_weight=1.0, **arguments)
+        model = Htdgm(fake_weight=1.0, **arguments).model
+        with pytest.raises(ValueError, match=r"^tiler: got one for a model with generators"):
+            model.tiler = Tiler(128, 64)
