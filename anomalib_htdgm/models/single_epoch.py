@@ -184,12 +184,14 @@ class SingleEpochMixin:
         Args:
             export_root (Path | str): Path of the folder.
             *args: As anomalib's.
-            **kwargs: As anomalib's; ``opset_version`` is :data:`OPSET` by default.
+            **kwargs: As anomalib's; ``opset_version`` is :data:`OPSET` by default, and ``external_data`` is false, as
+                weights in a file of their own would stay behind when the model is copied.
 
         Returns:
             Path: Path of the exported model.
         """
-        path: Path = super().to_onnx(export_root, *args, **{"opset_version": OPSET, **kwargs})  # type: ignore[misc]
+        defaults = {"opset_version": OPSET, "external_data": False}
+        path: Path = super().to_onnx(export_root, *args, **(defaults | kwargs))  # type: ignore[misc]
         return path
 
     @property

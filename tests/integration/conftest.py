@@ -80,6 +80,11 @@ def run_anomalib(tmp_path: Path) -> RunAnomalib:
 @pytest.fixture
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forbid connections to other machines, and asking for their addresses."""
+    forbid_network(monkeypatch)
+
+
+def forbid_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do so in any process."""
 
     def forbid(name: str) -> None:
         original = getattr(socket.socket, name)

@@ -1,0 +1,298 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What happens behind the page: photographs in, model, scores and files out, by anomalib's own calls."""
+
+import csv
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Any, cast
+
+from anomalib.data import Folder, ImageBatch
+from anomalib.engine import Engine
+from anomalib.visualization.image.functional import create_image_grid, overlay_image, visualize_anomaly_map
+from lightning.pytorch import Callback, LightningModule, Trainer
+from PIL import Image
+
+from anomalib_htdgm import Htdgm, QuickstartTextures
+from anomalib_htdgm.data.reading import UnreadableImageError
+
+from .photographs import FAST, Photograph, take_in
+
+if TYPE_CHECKING:
+    import torch
+    from anomalib.post_processing import PostProcessor
+
+MOST_SHOTS = 10
+"""Good photographs that are trained on at most: what the model's settings are made for, in a minute."""
+SHOTS_OF_EXAMPLE = 3
+"""Good photographs of bricks: few, so that they are learnt in seconds."""
+LONGEST_SIDE_SHOWN = 640
+"""Pixels of a photograph, and of its heat map, on the page."""
+
+
+class StoppedError(Exception):
+    """A training was stopped by the user."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a model says of a photograph.
+
+    Args:
+        photograph (Photograph): The photograph.
+        score (float): Anomaly score in [0, 1].
+        picture (Path): Path of a picture of the photograph, and of the heat map over it.
+    """
+
+    photograph: Photograph
+    score: float
+    picture: Path
+
+    def is_anomalous(self, threshold: float) -> bool:
+        """Tell whether the photograph is anomalous at a threshold, as anomalib does."""
+        return self.score > threshold
+
+    def verdict(self, threshold: float) -> str:
+        """Give the verdict at a threshold in a word."""
+        return "anomalous" if self.is_anomalous(threshold) else "good"
+
+
+class Session:
+    """The photographs of one user, and what was learnt from them.
+
+    Args:
+        folder (Path): Folder for photographs and results, for this session alone.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.good: list[Photograph] = []
+        self.new: list[Photograph] = []
+        self.findings: list[Finding] = []
+        self.is_example = False
+        self._learnt: tuple[Engine, Htdgm] | None = None
+        self._stopped = Event()
+        self._numbers = count()
+
+    @property
+    def has_learnt(self) -> bool:
+        """Whether there is a model."""
+        return self._learnt is not None
+
+    def open_example(self) -> None:
+        """Begin with the quick start's bricks, which the first photograph of the user's replaces."""
+        bricks = QuickstartTextures("brick", root=self.folder / "quickstart")
+        bricks.prepare_data()
+        root = Path(bricks.root or "")
+        images = {kind: sorted(root.glob(f"{kind}/*.png")) for kind in ("good", "test_good", "defect")}
+        self.add_good(images["good"][::5][:SHOTS_OF_EXAMPLE])
+        for kind in ("test_good", "defect"):
+            taken = [self._take_in(path) for path in images[kind][::7]]
+            self.new += [replace(each, name=f"{kind} {each.name}") for each in taken]
+        self.is_example = True
+
+    def add_good(self, files: Iterable[Path]) -> list[str]:
+        """Add good photographs to train on. A model is trained on one size, so they get that of the first.
+
+        Args:
+            files (Iterable[Path]): Any files.
+
+        Returns:
+            list[str]: A sentence for each that was left out.
+        """
+        good = [] if self.is_example else self.good
+        added, refused = self._take_in_all(files, good, MOST_SHOTS)
+        if added:
+            self._leave_example()
+            self.good += added
+        return refused
+
+    def remove_good(self, index: int) -> None:
+        """Remove one of the good photographs."""
+        del self.good[index]
+
+    def add_new(self, files: Iterable[Path]) -> list[str]:
+        """Add photographs to check.
+
+        Args:
+            files (Iterable[Path]): Any files.
+
+        Returns:
+            list[str]: A sentence for each that was left out.
+        """
+        added, refused = self._take_in_all(files)
+        if added:
+            self._leave_example()
+            self.new += added
+        return refused
+
+    def accept(self, index: int) -> None:
+        """Count a photograph that was checked among the good ones.
+
+        Args:
+            index (int): Index of the finding.
+
+        Raises:
+            ValueError: If there are as many good photographs as may be.
+        """
+        photograph = self.findings[index].photograph
+        added, refused = self._take_in_all([photograph.path], self.good, MOST_SHOTS)
+        if refused:
+            raise ValueError(refused[0].replace(photograph.path.name, photograph.name))
+        self.good += [replace(each, name=photograph.name) for each in added]
+        del self.findings[index]
+        self.new.remove(photograph)
+
+    def learn(self, tiles: int, report: Callable[[float], None]) -> None:
+        """Train on the good photographs; a training that does not end leaves the model before as it is.
+
+        Args:
+            tiles (int): Tiles along each side of a photograph.
+            report (Callable[[float], None]): Is told after every step which share of the training is done.
+
+        Raises:
+            ValueError: If there is no good photograph.
+            StoppedError: If :meth:`stop` was called meanwhile.
+        """
+        if not self.good:
+            msg = f"There is no good photograph to learn from: add one to {MOST_SHOTS}."
+            raise ValueError(msg)
+        self._stopped.clear()
+        shots = self.folder / "shots"
+        shutil.rmtree(shots, ignore_errors=True)
+        shots.mkdir()
+        for photograph in self.good:
+            shutil.copy(photograph.path, shots)
+        datamodule = Folder(
+            name="photographs",
+            root=self.folder,
+            normal_dir=shots.name,
+            test_split_mode="none",
+            val_split_mode="same_as_test",
+            num_workers=0,
+        )
+        engine = Engine(
+            default_root_dir=self.folder / "results",
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[_Watch(report, self._stopped)],
+        )
+        model = Htdgm(k_shot=len(self.good), tiles=tiles, visualizer=False)
+        engine.fit(model, datamodule=datamodule)
+        self._learnt = engine, model
+        self.findings = []
+
+    def stop(self) -> None:
+        """Stop the training that is going on, if any."""
+        self._stopped.set()
+
+    def check(self) -> None:
+        """Score and localise the photographs that have not been checked by the present model."""
+        if self._learnt is None:
+            return
+        engine, model = self._learnt
+        checked = {finding.photograph for finding in self.findings}
+        for photograph in self.new:
+            if photograph not in checked:
+                (batch,) = cast("list[ImageBatch]", engine.predict(model, data_path=photograph.path))
+                self.findings.append(_note(photograph, batch))
+
+    def save(self, threshold: float) -> list[Path]:
+        """Write the checkpoint, the ONNX file and the table of scores.
+
+        Args:
+            threshold (float): Score in [0, 1] above which photographs are anomalous, for checkpoint and ONNX file, too.
+
+        Returns:
+            list[Path]: Paths of the files.
+
+        Raises:
+            ValueError: If nothing has been learnt yet.
+        """
+        if self._learnt is None:
+            msg = "Nothing has been learnt yet that could be saved."
+            raise ValueError(msg)
+        engine, model = self._learnt
+        files = self.folder / "files"
+        shutil.rmtree(files, ignore_errors=True)
+        cast("PostProcessor", model.post_processor).image_sensitivity = 1 - threshold
+        engine.trainer.save_checkpoint(files / "model.ckpt")
+        exported = engine.export(model, "onnx", export_root=self.folder / "exported")
+        shutil.copy(cast("Path", exported), files)
+        with (files / "scores.csv").open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file)
+            table.writerow(["photograph", "score", "threshold", "verdict"])
+            for finding in self.findings:
+                table.writerow([finding.photograph.name, finding.score, threshold, finding.verdict(threshold)])
+        return sorted(files.iterdir())
+
+    def close(self) -> None:
+        """Stop what is going on, and delete the photographs and results."""
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _leave_example(self) -> None:
+        if self.is_example:
+            self.good, self.new, self.findings = [], [], []
+            self._learnt = None
+            self.is_example = False
+
+    def _take_in(self, source: Path, size: tuple[int, int] | None = None) -> Photograph:
+        return take_in(source, self.folder / "photographs" / f"{next(self._numbers):03}.png", size)
+
+    def _take_in_all(
+        self,
+        files: Iterable[Path],
+        alike: Iterable[Photograph] = (),
+        most: int | None = None,
+    ) -> tuple[list[Photograph], list[str]]:
+        """Take in files, to be alike to others and to one another if there is a limit to their number."""
+        photographs, refused = list(alike), []
+        num_before = len(photographs)
+        for path in files:
+            if most is not None and len(photographs) >= most:
+                refused.append(f"{path.name} was left out: {most} good photographs are there already.")
+                continue
+            try:
+                photographs.append(self._take_in(path, photographs[0].size if most and photographs else None))
+            except UnreadableImageError as error:
+                refused.append(f"{error}.")
+        return photographs[num_before:], refused
+
+
+def _note(photograph: Photograph, batch: ImageBatch) -> Finding:
+    """Note what was predicted, and draw the heat map: beside the photograph, and over it."""
+    scores, maps = cast("torch.Tensor", batch.pred_score), cast("torch.Tensor", batch.anomaly_map)
+    picture = photograph.path.with_name(f"{photograph.path.stem}_heat_map.png")
+    with Image.open(photograph.path) as image:
+        image.thumbnail((LONGEST_SIDE_SHOWN, LONGEST_SIDE_SHOWN))
+        overlay = overlay_image(image, visualize_anomaly_map(maps[0]))
+        create_image_grid([image, overlay], nrow=2).save(picture, compress_level=FAST)
+    return Finding(photograph, float(scores[0]), picture)
+
+
+class _Watch(Callback):
+    """Reports how far a training is, and ends it when it is to stop."""
+
+    def __init__(self, report: Callable[[float], None], stopped: Event) -> None:
+        self.report = report
+        self.stopped = stopped
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,  # noqa: ANN401
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+    ) -> None:
+        del pl_module, outputs, batch
+        if self.stopped.is_set():
+            raise StoppedError
+        self.report((batch_idx + 1) / trainer.num_training_batches)

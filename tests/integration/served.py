@@ -1,0 +1,19 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Serves the page with short trainings, and no way out of this machine; a process of its own for ``test_demo.py``."""
+
+from functools import partial
+
+import pytest
+
+from anomalib_htdgm import Htdgm
+from anomalib_htdgm.demo import session
+from anomalib_htdgm.demo.__main__ import main
+from tests.integration.conftest import forbid_network
+
+if __name__ == "__main__":
+    with pytest.MonkeyPatch.context() as patch:
+        forbid_network(patch)
+        patch.setattr(session, "Htdgm", partial(Htdgm, iterations=5, image_size=48, memory_patches=500))
+        main()

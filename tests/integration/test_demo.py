@@ -1,0 +1,221 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The page in a real browser, as a user has it: train, check, move the threshold, add a shot, stop, download."""
+
+import csv
+import json
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from io import BytesIO, StringIO
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+from anomalib.engine import Engine
+from PIL import Image
+from skimage import data as pictures
+
+pytest.importorskip("gradio", reason="pip install '.[demo]'")
+pytest.importorskip("selenium", reason="pip install '.[test]'")
+
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.wait import WebDriverWait
+
+from anomalib_htdgm import Htdgm
+
+PROJECT = Path(__file__).parents[2]
+sys.path.insert(0, str(PROJECT / "benchmarks" / "figures"))
+
+from demo import browse, find, has_browser, serve, set_threshold, wait_for  # noqa: E402
+
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.skipif(not has_browser(), reason="chromium and chromedriver are not installed"),
+]
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(PROJECT)
+        with serve([sys.executable, "-W", "ignore", "-m", "tests.integration.served"]) as url:
+            yield url
+
+
+@pytest.fixture
+def browser(address: str) -> Iterator[Chrome]:
+    """Open the page, and see that it asks nobody else for anything."""
+    with browse(address) as opened:
+        wait_for(opened, "message", "Learnt in")
+        yield opened
+        entries = (json.loads(entry["message"])["message"] for entry in opened.get_log("performance"))
+        urls = [each["params"]["request"]["url"] for each in entries if each["method"] == "Network.requestWillBeSent"]
+        own = ("data:", "blob:", "chrome:", "chrome-untrusted:")
+        assert any(url.startswith(address) for url in urls)
+        assert [url for url in urls if not url.startswith((address, *own))] == []
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> dict[str, Path]:
+    """Write photographs of grass, one with a scratch, and what is no photograph."""
+    grass = pictures.grass()
+    bad = grass[300:428, 300:428].copy()
+    bad[60:70, 20:110] = 255
+    images = {"first.png": grass[:128, :128], "second.png": grass[:128, 200:328], "third.png": grass[200:328, :128]}
+    for name, pixels in (images | {"bad.png": bad}).items():
+        Image.fromarray(pixels).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no photograph")
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "huge.png")
+    return {path.name: path for path in tmp_path.iterdir()}
+
+
+def drop(browser: Chrome, name: str, *paths: Path) -> None:
+    find(browser, f"#{name} input[type=file]").send_keys("\n".join(map(str, paths)))
+
+
+def click(browser: Chrome, selector: str) -> None:
+    browser.execute_script("arguments[0].click()", find(browser, selector))
+
+
+def download(address: str) -> bytes:
+    with urlopen(address) as answer:  # noqa: S310
+        return answer.read()
+
+
+def wait_until(browser: Chrome, condition: Callable[[], bool]) -> None:
+    """Wait for what is drawn a moment after the message beside it."""
+    WebDriverWait(browser, 10).until(lambda _: condition())
+
+
+def captions(browser: Chrome, name: str) -> list[str]:
+    return [
+        each.get_attribute("textContent") for each in browser.find_elements(By.CSS_SELECTOR, f"#{name} .caption-label")
+    ]
+
+
+def test_it_begins_with_the_quick_starts_bricks(browser: Chrome) -> None:
+    assert wait_for(browser, "message", "3 good photographs")
+    wait_until(browser, lambda: (len(captions(browser, "good")), len(captions(browser, "results"))) == (3, 6))
+    scores = [float(each.split()[0]) for each in captions(browser, "results")]
+    assert max(scores[:3]) < min(scores[3:])  # the last three have a patch of another material
+    source = find(browser, "#results img").get_attribute("src")
+    with Image.open(BytesIO(download(source))) as picture:
+        assert picture.size == (256, 128)  # photograph and heat map
+
+
+def test_from_photographs_to_files(browser: Chrome, photographs: dict[str, Path], tmp_path: Path) -> None:
+    drop(browser, "good-files", photographs["first.png"], photographs["second.png"])
+    wait_for(browser, "message", "2 good photographs. Press Learn.")
+    wait_until(browser, lambda: captions(browser, "results") == [])
+    click(browser, "#learn")
+    wait_for(browser, "message", "Learnt in")
+    drop(browser, "new-files", photographs["third.png"], photographs["bad.png"])
+    wait_for(browser, "message", "2 checked.")
+
+    assert "third.png" in wait_for(browser, "table", "bad.png")
+    wait_until(browser, lambda: len(captions(browser, "results")) == 2)
+    good, bad = (float(each.split()[0]) for each in captions(browser, "results"))
+    assert good < bad
+    set_threshold(browser, 0)
+    wait_for(browser, "verdicts", "2 of 2 anomalous.")
+    wait_until(browser, lambda: {each.split()[1] for each in captions(browser, "results")} == {"anomalous"})
+    set_threshold(browser, 1)
+    turned = wait_for(browser, "verdicts", "0 of 2 anomalous.")
+    assert f"Good now, but not at 0.5: third.png ({good:.2f}), bad.png ({bad:.2f})" in turned
+    set_threshold(browser, 0.99)
+
+    click(browser, "#save")
+    wait_for(browser, "message", "Checkpoint and ONNX file, too, call anomalous what is above 0.99.")
+    wait_for(browser, "files", "scores")
+    links = [each.get_attribute("href") for each in browser.find_elements(By.CSS_SELECTOR, "#files a[href]")]
+    files = {link.rpartition("/")[2]: link for link in links}
+    assert set(files) == {"model.ckpt", "model.onnx", "scores.csv"}
+    table = csv.DictReader(StringIO(download(files["scores.csv"]).decode()))
+    rows = {row["photograph"]: row for row in table}
+    assert rows["bad.png"]["threshold"] == "0.99"
+    for name in ("model.ckpt", "model.onnx"):
+        (tmp_path / name).write_bytes(download(files[name]))
+    model = Htdgm.load_from_checkpoint(tmp_path / "model.ckpt")
+    engine = Engine(logger=False, default_root_dir=tmp_path, enable_progress_bar=False)
+    (batch,) = engine.predict(model, data_path=photographs["bad.png"])
+    assert float(batch.pred_score) == float(rows["bad.png"]["score"])
+    assert bool(batch.pred_label) == (rows["bad.png"]["verdict"] == "anomalous")
+    assert (tmp_path / "model.onnx").stat().st_size > 100_000
+
+
+def test_bad_input_gets_a_sentence_and_costs_nothing(browser: Chrome, photographs: dict[str, Path]) -> None:
+    before = captions(browser, "results")
+    drop(browser, "good-files", photographs["notes.txt"])
+    message = wait_for(browser, "message", "image notes.txt cannot be read: cannot identify image file")
+    assert "3 good photographs" in message
+    drop(browser, "new-files", photographs["huge.png"])
+    assert "6 checked" in wait_for(
+        browser, "message", "image huge.png cannot be read: Image size (400000000 pixels) exceeds"
+    )
+    assert captions(browser, "results") == before
+    click(browser, "#accept")
+    wait_for(browser, "message", "Click on one of the photographs that were checked first.")
+    click(browser, "#remove")
+    wait_for(browser, "message", "Click on one of the good photographs first.")
+    for left in (2, 1, 0):
+        click(browser, "#good button.thumbnail-item")
+        click(browser, "#remove")
+        wait_for(browser, "message", f"{left} good photograph")
+    click(browser, "#learn")
+    wait_for(browser, "message", "There is no good photograph to learn from: add one to 10")
+    assert captions(browser, "results") == before
+
+
+def test_a_photograph_that_is_good_after_all_is_learnt(browser: Chrome) -> None:
+    click(browser, "#results button.thumbnail-item")
+    click(browser, "#accept")
+    wait_for(browser, "message", "Learning")
+    message = wait_for(browser, "message", "Learnt in")
+    assert "4 good photographs" in message
+    wait_until(browser, lambda: len(captions(browser, "good")) == 4)
+    wait_for(browser, "verdicts", "of 5")
+
+
+def test_a_training_can_be_stopped(browser: Chrome) -> None:
+    before = captions(browser, "results")
+    click(browser, "#learn")
+    progress = wait_for(browser, "message", "Learning")
+    assert re.search(r"\d+\.\d%", progress)
+    click(browser, "#stop")
+    wait_for(browser, "message", "Stopped. What had been learnt before is still there.")
+    assert captions(browser, "results") == before
+
+
+def test_the_camera_takes_photographs(browser: Chrome) -> None:
+    browser.execute_script(
+        "for (const tab of document.querySelectorAll('button[role=tab]'))"
+        "  if (tab.innerText.includes('camera')) {tab.click(); break}"
+    )
+    click(browser, "#good-camera button:not(.upload-container)")
+    click(browser, "#good-camera button[aria-label='capture photo']")
+    wait_for(browser, "message", "1 good photograph. Press Learn.")
+    wait_until(browser, lambda: len(captions(browser, "good")) == 1)
+
+
+def test_only_this_machine_is_served(address: str) -> None:
+    port = int(address.rstrip("/").rpartition(":")[2])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # sends nothing, but tells which address of this machine others see
+        outer = probe.getsockname()[0]
+    assert not outer.startswith("127.")
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((outer, port), timeout=1)
+
+
+def test_without_gradio_it_says_what_to_install(tmp_path: Path) -> None:
+    code = (
+        "import runpy, sys; sys.modules['gradio'] = None; runpy.run_module('anomalib_htdgm.demo', run_name='__main__')"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith("The page needs Gradio: pip install")

@@ -1,0 +1,244 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What is behind the page: which files are taken in, and what is kept of them, of a model and of its scores."""
+
+import csv
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from anomalib.engine import Engine
+from PIL import Image
+
+from anomalib_htdgm import Htdgm
+from anomalib_htdgm.data.reading import UnreadableImageError
+from anomalib_htdgm.demo import session as session_module
+from anomalib_htdgm.demo.photographs import LONGEST_SIDE, take_in
+from anomalib_htdgm.demo.session import MOST_SHOTS, Session, StoppedError
+from tests.unit.textures import shingles
+
+onnxruntime = pytest.importorskip("onnxruntime", reason="pip install '.[test]'")
+
+
+@pytest.fixture
+def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
+    """Make a session whose model trains in a second."""
+    small = partial(Htdgm, iterations=2, image_size=25, votes_from=25, memory_patches=50, precision="float32")
+    monkeypatch.setattr(session_module, "Htdgm", small)
+    (tmp_path / "session").mkdir()
+    return Session(tmp_path / "session")
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> list[Path]:
+    """Write photographs of one texture."""
+    paths = [tmp_path / f"part {index}.png" for index in range(4)]
+    for index, path in enumerate(paths):
+        pixels = (shingles(seed=index)[0] * 0.5 + 0.5) * 255
+        Image.fromarray(pixels.round().byte().permute(1, 2, 0).numpy()).save(path)
+    return paths
+
+
+def ignore(share: float) -> None:
+    """Be told how far a training is."""
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photographs_are_turned_upright(tmp_path: Path, orientation: int) -> None:
+    upright = np.zeros((40, 60, 3), np.uint8)
+    upright[:20, :30] = (255, 0, 0)  # the upper left is red, the upper right is blue
+    upright[:20, 30:] = (0, 0, 255)
+    turns = {  # how a sensor sees it, for each orientation in the standard of EXIF
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright, 1),
+        7: upright[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(upright, -1),
+    }
+    image = Image.fromarray(np.ascontiguousarray(turns[orientation]))
+    image.getexif()[0x0112] = orientation
+    image.save(tmp_path / "stored.png", exif=image.getexif())
+    taken = take_in(tmp_path / "stored.png", tmp_path / "taken.png")
+    with Image.open(taken.path) as result:
+        assert np.array_equal(np.asarray(result), upright)
+        assert result.getexif().get(0x0112, 1) == 1
+    assert (taken.name, taken.size) == ("stored.png", (60, 40))
+
+
+def test_pixels_stay_as_they_are(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (37, 53, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "any.png")
+    with Image.open(take_in(tmp_path / "any.png", tmp_path / "taken.png").path) as result:
+        assert np.array_equal(np.asarray(result), pixels)
+
+
+def test_sixteen_bits_keep_their_brightness(tmp_path: Path) -> None:
+    Image.fromarray(np.full((20, 20), 32768, np.uint16)).save(tmp_path / "deep.png")
+    with Image.open(take_in(tmp_path / "deep.png", tmp_path / "taken.png").path) as result:
+        assert set(np.asarray(result).flat) == {128}
+
+
+def test_large_photographs_are_reduced(tmp_path: Path) -> None:
+    Image.new("RGB", (4000, 1000)).save(tmp_path / "wide.jpg")
+    assert take_in(tmp_path / "wide.jpg", tmp_path / "taken.png").size == (LONGEST_SIDE, LONGEST_SIDE // 4)
+
+
+def test_what_is_no_photograph_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "empty.png").touch()
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "huge.png")
+    Image.new("RGB", (200, 10)).save(tmp_path / "thin.png")
+    for name, reason in {
+        "notes.txt": "cannot identify image file",
+        "empty.png": "it is empty",
+        "huge.png": r"400000000 pixels\) exceeds limit",
+        "thin.png": "has 200x10 pixels; allowed are at least 11x11",
+    }.items():
+        with pytest.raises(UnreadableImageError, match=reason) as error:
+            take_in(tmp_path / name, tmp_path / "taken.png")
+        assert str(error.value).startswith(f"image {name} ")
+        assert str(tmp_path) not in str(error.value)
+        assert not (tmp_path / "taken.png").exists()
+
+
+def test_good_files_are_taken_in_beside_bad_ones(session: Session, photographs: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no image")
+    (refused,) = session.add_good([photographs[0], tmp_path / "notes.txt", photographs[1]])
+    assert refused.startswith("image notes.txt cannot be read")
+    assert [each.name for each in session.good] == ["part 0.png", "part 1.png"]
+
+
+def test_no_more_good_photographs_than_are_trained_on(session: Session, photographs: list[Path]) -> None:
+    refused = session.add_good(photographs[:1] * (MOST_SHOTS + 2))
+    assert refused == [f"part 0.png was left out: {MOST_SHOTS} good photographs are there already."] * 2
+    assert len(session.good) == MOST_SHOTS
+
+
+def test_good_photographs_get_the_size_of_the_first(session: Session, photographs: list[Path], tmp_path: Path) -> None:
+    Image.new("RGB", (200, 100)).save(tmp_path / "wide.png")
+    session.add_good([photographs[0], tmp_path / "wide.png"])
+    session.add_new([tmp_path / "wide.png"])
+    assert [each.size for each in session.good + session.new] == [(64, 64), (64, 64), (200, 100)]
+
+
+def test_the_example_goes_when_a_photograph_comes(session: Session, photographs: list[Path], tmp_path: Path) -> None:
+    session.open_example()
+    session.learn(1, ignore)
+    session.check()
+    bricks = [each.name for each in session.good]
+    assert (len(bricks), len(session.findings), session.is_example) == (3, 6, True)
+    (tmp_path / "notes.txt").write_text("no image")
+    session.add_good([tmp_path / "notes.txt"])
+    session.add_new([tmp_path / "notes.txt"])
+    assert [each.name for each in session.good] == bricks
+    assert len(session.findings) == 6
+    session.add_good(photographs[:1])
+    assert [each.name for each in session.good] == ["part 0.png"]
+    assert (session.new, session.findings, session.is_example, session.has_learnt) == ([], [], False, False)
+
+
+@pytest.mark.parametrize("tiles", [1, 2])
+def test_scores_are_those_of_the_checkpoint_and_of_the_exported_model(
+    session: Session, photographs: list[Path], tmp_path: Path, tiles: int
+) -> None:
+    session.add_good(photographs[:2])
+    shares: list[float] = []
+    session.learn(tiles, shares.append)
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    session.add_new(photographs[2:])
+    session.check()
+    scores = [finding.score for finding in session.findings]
+    threshold = (scores[0] + scores[1]) / 2
+    assert scores[0] != scores[1]
+    checkpoint, exported, table = session.save(threshold)
+
+    model = Htdgm.load_from_checkpoint(checkpoint)
+    assert model.hparams["tiles"] == tiles
+    engine = Engine(logger=False, default_root_dir=tmp_path / "elsewhere", enable_progress_bar=False)
+    for finding, path in zip(session.findings, photographs[2:], strict=True):
+        (batch,) = engine.predict(model, data_path=path)
+        assert float(batch.pred_score) == finding.score
+        assert bool(batch.pred_label) == finding.is_anomalous(threshold) == (finding.score > threshold)
+
+    run = onnxruntime.InferenceSession(exported)
+    for finding in session.findings:
+        pixels = np.asarray(Image.open(finding.photograph.path)).transpose(2, 0, 1)[None].astype(np.float32) / 255
+        outputs = dict(zip((each.name for each in run.get_outputs()), run.run(None, {"input": pixels}), strict=True))
+        assert outputs["pred_score"].item() == pytest.approx(finding.score, abs=1e-4)
+        assert outputs["pred_label"].item() == finding.is_anomalous(threshold)
+
+    with table.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["photograph"] for row in rows] == ["part 2.png", "part 3.png"]
+    assert [float(row["score"]) for row in rows] == scores
+    assert sorted(row["verdict"] for row in rows) == ["anomalous", "good"]
+
+
+def test_a_stopped_training_leaves_the_model_before(session: Session, photographs: list[Path]) -> None:
+    session.add_good(photographs[:1])
+    session.learn(1, ignore)
+    session.add_new(photographs[1:2])
+    session.check()
+    before = session.findings
+    steps = []
+
+    def stop_soon(share: float) -> None:
+        steps.append(share)
+        session.stop()
+
+    with pytest.raises(StoppedError):
+        session.learn(1, stop_soon)
+    assert len(steps) == 1
+    assert session.findings == before
+    session.add_new(photographs[1:2])
+    session.check()
+    assert session.findings[1].score == before[0].score
+    session.learn(1, ignore)  # and the next is not stopped
+
+
+def test_an_accepted_photograph_is_learnt(session: Session, photographs: list[Path]) -> None:
+    session.add_good(photographs[:1])
+    session.learn(1, ignore)
+    session.add_new(photographs[1:3])
+    session.check()
+    session.accept(0)
+    session.learn(1, ignore)
+    session.check()
+    assert [each.name for each in session.good] == ["part 0.png", "part 1.png"]
+    assert [each.photograph.name for each in session.findings] == ["part 2.png"]
+    session.add_good(photographs[:1] * (MOST_SHOTS - 2))
+    with pytest.raises(ValueError, match=f"part 2.png was left out: {MOST_SHOTS} good photographs are there already"):
+        session.accept(0)
+    assert len(session.findings) == 1
+
+
+def test_nothing_can_be_learnt_or_saved_of_nothing(session: Session) -> None:
+    with pytest.raises(ValueError, match="There is no good photograph to learn from: add one to 10"):
+        session.learn(1, ignore)
+    with pytest.raises(ValueError, match="Nothing has been learnt yet that could be saved"):
+        session.save(0.5)
+
+
+def test_pictures_show_the_photograph_and_its_heat_map(session: Session, photographs: list[Path]) -> None:
+    session.add_good(photographs[:1])
+    session.learn(1, ignore)
+    session.add_new(photographs[1:2])
+    session.check()
+    with Image.open(session.findings[0].picture) as picture, Image.open(photographs[1]) as photograph:
+        assert picture.size == (128, 64)
+        assert np.array_equal(picture.crop((0, 0, 64, 64)), photograph)
+        over = np.asarray(picture.crop((64, 0, 128, 64))).astype(float)
+        assert np.abs(over - np.asarray(photograph)).mean() > 20
+
+
+def test_closing_deletes_the_photographs(session: Session, photographs: list[Path]) -> None:
+    session.add_good(photographs[:1])
+    session.close()
+    assert not session.folder.exists()
+    assert photographs[0].exists()
