@@ -40,11 +40,16 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Serve the page, and see that nothing of it stays behind."""
+    temporary = tmp_path_factory.mktemp("temporary")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(PROJECT)
+        patch.setenv("TMPDIR", str(temporary))
         with serve([sys.executable, "-W", "ignore", "-m", "tests.integration.served"]) as url:
+            assert list(temporary.glob("htdgm_*"))
             yield url
+    assert not list(temporary.glob("htdgm_*"))
 
 
 @pytest.fixture
@@ -210,6 +215,16 @@ def test_only_this_machine_is_served(address: str) -> None:
     assert not outer.startswith("127.")
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((outer, port), timeout=1)
+
+
+def test_a_place_where_nothing_can_be_served_is_named(address: str, tmp_path: Path) -> None:
+    port = address.rstrip("/").rpartition(":")[2]
+    command = [sys.executable, "-m", "anomalib_htdgm.demo", "--no-browser", "--port", port]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1] == (
+        f"--host, --port: got 127.0.0.1 and {port}; allowed are an address of this machine and a port that is free"
+    )
 
 
 def test_without_gradio_it_says_what_to_install(tmp_path: Path) -> None:

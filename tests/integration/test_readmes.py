@@ -57,6 +57,7 @@ CHECKED_ONLY = {
     "python3": "makes an environment of 6 GB: CI runs the README's test command itself, and so do those below",
     "pip": "as above; that the extras exist is checked",
     "pytest": "would run this test",
+    "python -m anomalib_htdgm.demo": "test_demo.py serves the page: options are parsed",
     "mkdocs": "test_documentation.py builds the pages",
     "python": "the benchmarks take hours: options are parsed, configurations of Hydra composed, every value of a sweep",
     "anomalib benchmark": "30 trainings: the configuration files are parsed, and test_command.py makes what they name",
@@ -95,7 +96,13 @@ def read_commands_in_the_text(page: Path) -> list[str]:
     text = page.read_text(encoding="utf-8")
     variables = set(re.findall(r"^([A-Z]\w*)=", "\n".join(block.text for block in read_blocks(page)), re.MULTILINE))
     spans = (" ".join(span.split()) for span in SPAN.findall(FENCE.sub("", text)))
-    starts = ("python benchmarks/", "anomalib benchmark -", "pip install '", *(f"${name} " for name in variables))
+    starts = (
+        "python benchmarks/",
+        "python -m ",
+        "anomalib benchmark -",
+        "pip install '",
+        *(f"${name} " for name in variables),
+    )
     return [span for span in spans if span.startswith(starts)]
 
 
@@ -198,7 +205,7 @@ def follow(command: list[str]) -> None:
     elif name == "pip":
         check_installation(arguments)
     elif name == "python":
-        check_benchmark(arguments)
+        check_program(arguments)
     else:
         assert name in CHECKED_ONLY, line
 
@@ -213,7 +220,13 @@ def check_installation(arguments: list[str]) -> None:
     assert set(filter(None, asked.split(","))) <= extras
 
 
-def check_benchmark(arguments: list[str]) -> None:
+def check_program(arguments: list[str]) -> None:
+    if arguments[0] == "-m":
+        _, module, *options = arguments
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", [module, *options])
+            run_only_parsing(lambda: runpy.run_module(module, run_name="__main__"))
+        return
     script, *options = arguments
     path = PROJECT / script
     assert path.is_file(), f"{script} does not exist"
@@ -339,6 +352,8 @@ def test_links_and_named_files_exist(page: Path) -> None:
         "anomalib train --model Htdgm --model.no_such 1 --data MVTecAD",
         "anomalib fit --model NoSuch --data MVTecAD",
         "python benchmarks/no_such.py",
+        "python -m anomalib_htdgm.no_such",
+        "python -m anomalib_htdgm.demo --no-such",
         "python benchmarks/quality/report.py a.csv --no-such",
         "python benchmarks/quality/run.py -m +sweep=no_such",
         "python benchmarks/quality/run.py -m +sweep=defects model=htdgm_defects,no_such",
