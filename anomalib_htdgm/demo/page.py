@@ -67,7 +67,7 @@ class Page:
         gr.Markdown(
             "## 1. Good photographs\nTaken alike: the part lies alike, in the same light, and fills the picture."
         )
-        self.good = gr.Gallery(label="Good", columns=5, height=200, elem_id="good", **SHOWN)
+        self.good = gr.Gallery(label="Good", columns=5, height=170, elem_id="good", **SHOWN)
         self.chosen_good = gr.State(NONE)
         self.good_files, self.good_camera = _lay_out_sources("good")
         self.tiles = gr.Dropdown(
@@ -80,7 +80,7 @@ class Page:
         with gr.Row():
             self.learn = gr.Button("Learn", variant="primary", elem_id="learn")
             self.stop = gr.Button("Stop", variant="stop", elem_id="stop")
-            self.remove = gr.Button("Remove the one clicked on", elem_id="remove")
+            self.remove = gr.Button("Remove clicked", elem_id="remove")
         self.message = gr.Markdown(elem_id="message", min_height=90)
         gr.Markdown("## 3. Take it with you")
         self.save = gr.Button("Make checkpoint, ONNX file and table of scores", elem_id="save")
@@ -92,7 +92,7 @@ class Page:
         self.chosen_result = gr.State(NONE)
         self.threshold = gr.Slider(0, 1, THRESHOLD, step=0.01, label="Anomalous above", elem_id="threshold")
         self.verdicts = gr.Markdown(EMPTY, elem_id="verdicts")
-        self.accept = gr.Button("The one clicked on is good after all: learn it, too", elem_id="accept")
+        self.accept = gr.Button("The clicked one is good after all: learn it, too", elem_id="accept")
         self.new_files, self.new_camera = _lay_out_sources("new")
         self.table = gr.Dataframe(interactive=False, elem_id="table")
 
@@ -191,7 +191,8 @@ class Page:
         if not 0 <= chosen < len(session.good):
             return NONE, *_show(session, threshold, "Click on one of the good photographs first.")
         session.remove_good(chosen)
-        return NONE, *_show(session, threshold, f"{_count(session)}. Press *Learn*.")
+        message, good, *findings = _show(session, threshold, f"{_count(session)}. Press *Learn*.")
+        return NONE, message, gr.Gallery(good, selected_index=None), *findings
 
     def _accept(
         self,
@@ -208,7 +209,8 @@ class Page:
             session.accept(chosen)
         except ValueError as error:
             return chosen, *_show(session, threshold, f"{error}")
-        return NONE, *self._learn(tiles, threshold, request, progress)
+        message, good, results, *others = self._learn(tiles, threshold, request, progress)
+        return NONE, message, good, gr.Gallery(results, selected_index=None), *others
 
     def _judge(self, threshold: float, request: gr.Request) -> Sequence[Any]:
         return _show_findings(self._session(request).findings, threshold)

@@ -6,8 +6,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
+import torch
 from PIL import Image, ImageOps
+from torchvision.transforms.v2.functional import to_dtype, to_pil_image
 
 from anomalib_htdgm.data.reading import UnreadableImageError, read_image
 from anomalib_htdgm.data.shots import ORIENTATION
@@ -57,10 +58,10 @@ def take_in(source: Path, target: Path, size: tuple[int, int] | None = None) -> 
             has the file's name, not its path.
     """
     try:
-        pixels = read_image(source)
+        pixels = read_image(source, as_tensor=True)
     except UnreadableImageError as error:
         raise UnreadableImageError(str(error).replace(str(source), source.name)) from error
-    image = Image.fromarray(np.rint(np.asarray(pixels) * 255).astype(np.uint8))
+    image = to_pil_image(to_dtype(torch.as_tensor(pixels), torch.uint8, scale=True))
     with Image.open(source) as original:
         image.getexif()[ORIENTATION] = original.getexif().get(ORIENTATION, 1)
     image = ImageOps.exif_transpose(image)

@@ -184,6 +184,9 @@ def test_a_photograph_that_is_good_after_all_is_learnt(browser: Chrome) -> None:
     assert "4 good photographs" in message
     wait_until(browser, lambda: len(captions(browser, "good")) == 4)
     wait_for(browser, "verdicts", "of 5")
+    click(browser, "#accept")  # once more, by mistake
+    wait_for(browser, "message", "Click on one of the photographs that were checked first.")
+    wait_until(browser, lambda: not browser.find_elements(By.CSS_SELECTOR, "#results .preview"))
 
 
 def test_a_training_can_be_stopped(browser: Chrome) -> None:
