@@ -1,0 +1,130 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""A tray of parts in one picture, of which one is defective: what do tiles find that is lost in the whole?
+
+    python benchmarks/quality/compared/trays.py MVTEC_AD/bottle MPDD/metal_plate --results trays.csv
+
+Parts and defects are real: images of a data set in MVTec's layout, laid side by side in a square. In each trial one
+tray of good training images is trained on; test images make up the others, which have no or one defective part. A row
+for each trial and number of tiles is appended to the results; those that are there are not measured again.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from skimage.io import imread
+from sklearn.metrics import roc_auc_score
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from compared.tiles import score, train
+
+PERCENT = ("image_AUROC", "pixel_AUROC", "found")
+
+
+def lay(parts: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Lay images of one size side by side in a square, row by row."""
+    side = round(len(parts) ** 0.5)
+    return np.concatenate([np.concatenate(parts[row * side :][:side], axis=1) for row in range(side)])
+
+
+def draw(paths: Sequence[Path], number: int, generator: np.random.Generator) -> list[NDArray[np.uint8]]:
+    """Read a random choice of images, none twice unless there are too few."""
+    chosen = generator.choice(len(paths), number, replace=len(paths) < number)
+    return [imread(paths[index])[..., :3] for index in chosen]
+
+
+def measure(category: Path, trial: int, tiles: int, side: int, num_good: int, num_defective: int) -> dict[str, float]:
+    """Train on a tray, and measure on others, which are the same for every number of tiles.
+
+    Args:
+        category (Path): Folder in MVTec's layout.
+        trial (int): Seed of trays and training.
+        tiles (int): Number of tiles along each side.
+        side (int): Number of parts along each side.
+        num_good (int): Number of test trays without a defect.
+        num_defective (int): Number of test trays with one defective part, kinds of defects taking turns.
+
+    Returns:
+        dict[str, float]: Shares, the one of trays whose map is highest in the defective part among them, and seconds.
+    """
+    generator = np.random.default_rng(trial)
+    good = sorted(category.glob("test/good/*"))
+    kinds = sorted(path for path in category.glob("test/*") if path.name != "good")
+    shot = lay(draw(sorted(category.glob("train/good/*")), side**2, generator))
+    trays = [lay(draw(good, side**2, generator)) for _ in range(num_good)]
+    masks = [np.zeros(shot.shape[:2], np.bool_) for _ in trays]
+    places = []
+    for index in range(num_defective):
+        parts, place = draw(good, side**2, generator), int(generator.integers(side**2))
+        image = generator.choice(sorted(kinds[index % len(kinds)].glob("*")))
+        mask = imread(category / "ground_truth" / image.parent.name / f"{image.stem}_mask.png") > 0
+        blank = [np.zeros(part.shape[:2], np.uint8) for part in parts]
+        parts[place], blank[place] = imread(image)[..., :3], mask.astype(np.uint8)
+        trays.append(lay(parts))
+        masks.append(lay(blank) > 0)
+        places.append(divmod(place, side))
+
+    model, fit_seconds = train(tiles, shot, seed=trial)
+    start = time.perf_counter()
+    scores, maps = zip(*(score(model, tray) for tray in trays), strict=True)
+    seconds = (time.perf_counter() - start) / len(trays)
+    highest = [np.unravel_index(each.argmax(), each.shape) for each in maps[num_good:]]
+    cells = [tuple(int(each) * side // len(shot) for each in place) for place in highest]
+    return {
+        "image_AUROC": float(roc_auc_score([mask.any() for mask in masks], scores)),
+        "pixel_AUROC": float(roc_auc_score(np.concatenate(masks).ravel(), np.concatenate(maps).ravel())),
+        "found": float(np.mean([cell == place for cell, place in zip(cells, places, strict=True)])),
+        "fit_seconds": fit_seconds,
+        "seconds_per_image": seconds,
+    }
+
+
+def tabulate(rows: pd.DataFrame) -> str:
+    """Write rows as a table in Markdown: mean and standard deviation over the trials."""
+    names = ("tray", "pixels", "tiles", "trials", "image AUROC", "pixel AUROC", "found", "fit [s]", "image [s]")
+    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+    for (tray, pixels, tiles), group in rows.groupby(["tray", "pixels", "tiles"]):
+        percent = [f"{100 * group[name].mean():.1f} ± {100 * group[name].std():.1f}" for name in PERCENT]
+        times = [f"{group['fit_seconds'].mean():.0f}", f"{group['seconds_per_image'].mean():.2f}"]
+        lines.append(f"| {' | '.join(map(str, [tray, pixels, tiles, len(group), *percent, *times]))} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure what is missing, and show all."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("categories", type=Path, nargs="+", help="folders in MVTec's layout")
+    parser.add_argument("--parts", type=int, default=4, help="along each side of a tray")
+    parser.add_argument("--tiles", type=int, nargs="+", default=(1, 2, 4, 8))
+    parser.add_argument("--good", type=int, default=8, help="test trays without a defect")
+    parser.add_argument("--defective", type=int, default=16, help="test trays with one")
+    parser.add_argument("--trials", type=int, default=3)
+    parser.add_argument("--results", type=Path, default=Path("trays.csv"))
+    options = parser.parse_args()
+    for trial in range(options.trials):
+        for category in options.categories:
+            for tiles in options.tiles:
+                done = pd.read_csv(options.results) if options.results.exists() else None
+                name = f"{options.parts}x{options.parts} {category.name}"
+                if done is not None and len(done.query("tray == @name and trial == @trial and tiles == @tiles")):
+                    continue
+                shares = measure(category, trial, tiles, options.parts, options.good, options.defective)
+                first = imread(next(iter(category.glob("train/good/*"))))
+                row = pd.DataFrame(
+                    [{"tray": name, "pixels": options.parts * len(first), "trial": trial, "tiles": tiles, **shares}]
+                )
+                row.to_csv(options.results, mode="a", header=done is None, index=False)
+                print(row.to_string(index=False), flush=True)
+    print(tabulate(pd.read_csv(options.results)))
+
+
+if __name__ == "__main__":
+    main()
