@@ -65,7 +65,7 @@ class Page:
 
     def _lay_out_learning(self) -> None:
         gr.Markdown(
-            "## 1. Good photographs\nTaken alike: the part lies alike, in the same light, and fills the picture."
+            "## 1. Good photographs\nThe part lies alike in all of them, in the same light, and fills the picture."
         )
         self.good = gr.Gallery(label="Good", columns=5, height=170, elem_id="good", **SHOWN)
         self.chosen_good = gr.State(NONE)
@@ -87,7 +87,7 @@ class Page:
         self.files = gr.File(label="Files", file_count="multiple", interactive=False, visible=False, elem_id="files")
 
     def _lay_out_checking(self) -> None:
-        gr.Markdown("## 2. Photographs to check\nThe heat map shows where a photograph is not like the good ones")
+        gr.Markdown("## 2. Photographs to check\nThe heat map shows where a photograph is not like the good ones.")
         self.results = gr.Gallery(label="Checked", columns=2, height=450, elem_id="results", **SHOWN)
         self.chosen_result = gr.State(NONE)
         self.threshold = gr.Slider(0, 1, THRESHOLD, step=0.01, label="Anomalous above", elem_id="threshold")

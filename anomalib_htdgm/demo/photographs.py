@@ -65,11 +65,11 @@ def take_in(source: Path, target: Path, size: tuple[int, int] | None = None) -> 
     with Image.open(source) as original:
         image.getexif()[ORIENTATION] = original.getexif().get(ORIENTATION, 1)
     image = ImageOps.exif_transpose(image)
+    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     if min(image.size) < RECEPTIVE_FIELD:
         least = f"at least {RECEPTIVE_FIELD}x{RECEPTIVE_FIELD}"
         msg = f"image {source.name} has {image.width}x{image.height} pixels; allowed are {least}"
         raise UnreadableImageError(msg)
-    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     target.parent.mkdir(parents=True, exist_ok=True)
     (image if size is None else image.resize(size)).save(target, compress_level=FAST)
     return Photograph(source.name, target)
