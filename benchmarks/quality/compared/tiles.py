@@ -213,7 +213,7 @@ def draw(parts: Sequence[NDArray[np.uint8]], trial: int, diameter: int, path: Pa
         row, column = (400 * each / len(defect.image) for each in defect.centre)
         axis.add_patch(Circle((column, row), 16, fill=False, color="cyan", linewidth=1))
         axis.set_axis_off()
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=95)
 
 
 def main() -> None:
@@ -226,14 +226,14 @@ def main() -> None:
     parser.add_argument("--spots", type=int, default=2, help="of each diameter in each test part")
     parser.add_argument("--trials", type=int, default=4)
     parser.add_argument("--results", type=Path, default=Path("tiles.csv"))
-    parser.add_argument("--figure", type=Path, help="draw the spot of trial 0, of the second diameter, to this file")
+    parser.add_argument("--figure", type=Path, help="draw a spot of the first diameter, and its maps, to this file")
     options = parser.parse_args()
     if options.photograph is None:
         print(tabulate(pd.read_csv(options.results)))
         return
     parts = cut_parts(imread(options.photograph), *options.parts)
     if options.figure is not None:
-        draw(parts, 0, options.diameters[1], options.figure)
+        draw(parts, 0, options.diameters[0], options.figure)
         return
     name = options.photograph.stem
     print(f"{len(parts)} parts of {len(parts[0])} pixels a side")
