@@ -14,6 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from .networks import convolve_alike
+
 PATCH_SIZE = 5
 PATCH_MARGIN = PATCH_SIZE // 2
 """Pixels between the border of an image and the centre of its outermost patch."""
@@ -88,9 +90,9 @@ class PatchMemory(nn.Module):
         return torch.cat([self._distances(piece) for piece in pieces])
 
     def _distances(self, images: torch.Tensor) -> torch.Tensor:
-        whitened = F.conv2d(images, self.whitening, self.offset)
+        whitened = convolve_alike(images, self.whitening, self.offset)
         # Half the squared distance, less half the patch's own square: |a - b|^2 / 2 = |a|^2 / 2 + (|b|^2 / 2 - a b).
-        nearest = F.conv2d(whitened, -self.patches, self.half_squares).amin(dim=1, keepdim=True)
+        nearest = convolve_alike(whitened, -self.patches, self.half_squares).amin(dim=1, keepdim=True)
         return (whitened.square().sum(dim=1, keepdim=True) + 2 * nearest).clamp(min=0).sqrt()
 
 

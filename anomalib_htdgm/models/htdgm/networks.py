@@ -76,10 +76,30 @@ def _add_outputs(last: nn.Conv2d) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.cat([last.weight, weight]), torch.cat([last.bias, bias])
 
 
+def convolve_alike(images: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Convolve so that the result for an image does not depend on the number of images beside it, to the last bit.
+
+    In one thread PyTorch gives small inputs in float32, as a single image is, to another library than larger ones. On
+    some processors (AMD's) the last bits of these two differ.
+
+    Args:
+        images (torch.Tensor): Images of shape ``(N, C, H, W)``.
+        weight (torch.Tensor): Weight of shape ``(D, C, h, w)``.
+        bias (torch.Tensor): Bias of shape ``(D,)``.
+
+    Returns:
+        torch.Tensor: Images of shape ``(N, D, H - h + 1, W - w + 1)``.
+    """
+    differs = images.device.type == "cpu" and images.dtype == torch.float32
+    if torch.compiler.is_compiling() or not (differs and torch.backends.mkldnn.is_available()):
+        return F.conv2d(images, weight, bias)
+    return torch.mkldnn_convolution(images, weight, bias, padding=[0, 0], stride=[1, 1], dilation=[1, 1], groups=1)
+
+
 def _vote(tensor: torch.Tensor, layers: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
     for weight, bias in layers[:-1]:
-        tensor = F.leaky_relu_(F.conv2d(tensor, weight, bias), NEGATIVE_SLOPE)
-    return F.conv2d(tensor, *layers[-1])
+        tensor = F.leaky_relu_(convolve_alike(tensor, weight, bias), NEGATIVE_SLOPE)
+    return convolve_alike(tensor, *layers[-1])
 
 
 def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
