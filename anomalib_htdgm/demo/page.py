@@ -171,8 +171,12 @@ class Page:
     ) -> Sequence[Any]:
         session = self._session(request)
         begin = monotonic()
+
+        def report(share: float) -> None:
+            progress(share, desc=f"Learning. {_count(session)}" if share < 1 else "Choosing the threshold")
+
         try:
-            session.learn(tiles, lambda share: progress(share, desc=f"Learning. {_count(session)}"))
+            session.learn(tiles, report)
         except StoppedError:
             kept = "What had been learnt before is still there." if session.has_learnt else "Nothing has been learnt."
             return _show(session, threshold, f"Stopped. {kept}")
