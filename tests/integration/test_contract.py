@@ -127,6 +127,7 @@ def test_exports_score_as_the_checkpoint_does(
     monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
     torch_inferencer = TorchInferencer(exported["torch"], device="cpu")
     openvino_inferencer = OpenVINOInferencer(exported["openvino"], device="CPU", config=PRECISE)
+    assert list(exported["onnx"].parent.iterdir()) == [exported["onnx"]]  # nothing that could stay behind
     onnx_session = onnxruntime.InferenceSession(exported["onnx"])
     openvino_model = openvino.compile_model(exported["openvino"], "CPU", PRECISE)
 
