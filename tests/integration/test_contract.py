@@ -175,6 +175,7 @@ def test_canvases_of_several_sizes_export(wall: MVTecAD, engine: Engine, tmp_pat
 TINY: dict[str, Any] = {"k_shot": 1, "iterations": 1, "image_size": 25, "votes_from": 20, "memory_patches": 50}
 
 
+@pytest.mark.thorough
 def test_tiles_are_trained_stored_and_exported(wall: MVTecAD, engine: Engine, tmp_path: Path) -> None:
     model = Htdgm(**TINY, tiles=2, precision="float32")
     engine.fit(model, datamodule=wall)

@@ -142,7 +142,8 @@ def test_the_example_goes_when_a_photograph_comes(session: Session, photographs:
     assert (session.new, session.findings, session.is_example, session.has_learnt) == ([], [], False, False)
 
 
-@pytest.mark.parametrize("tiles", [1, pytest.param(2, marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("tiles", [1, 2])
 def test_scores_are_those_of_the_checkpoint_and_of_the_exported_model(
     session: Session, photographs: list[Path], tmp_path: Path, tiles: int
 ) -> None:
