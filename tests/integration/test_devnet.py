@@ -109,6 +109,7 @@ def test_checkpoint_scores_bit_identically(labelled: FewLabelledAnomalies, engin
     assert again == tested
 
 
+@pytest.mark.thorough
 def test_exports_score_as_the_checkpoint_does(
     checkpoint: Path, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -111,6 +111,7 @@ def test_without_maps_images_are_scored_alike(
     assert "pixel_AUROC" not in metrics
 
 
+@pytest.mark.thorough
 def test_exports_score_as_the_checkpoint_does(
     wall: MVTecAD, engine: Engine, mvtec_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
