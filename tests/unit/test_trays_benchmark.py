@@ -21,7 +21,7 @@ def test_parts_lie_row_by_row() -> None:
     assert tray.shape == (6, 6, 3)
 
 
-def test_a_perfect_model_finds_every_defect_and_a_blind_one_none(
+def test_a_perfect_model_finds_every_defect_and_a_blind_one_tells_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for kind, value in (("train/good", 100), ("test/good", 100), ("test/hole", 0)):
