@@ -15,8 +15,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 from torch.optim import Adam
 
-from anomalib_htdgm.models.htdgm.blocks import NEGATIVE_SLOPE
-from anomalib_htdgm.models.htdgm.networks import MARGIN, Discriminator, Generator
+from anomalib_htdgm.models.htdgm.networks import MARGIN, NEGATIVE_SLOPE, Discriminator, Generator
 from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
 from anomalib_htdgm.models.htdgm.training import BETAS, Training
 from anomalib_htdgm.models.htdgm.transformations import shift_length

@@ -12,7 +12,7 @@ import torch
 from anomalib.data import ImageBatch
 from torch.nn import functional as F  # noqa: N812
 
-from anomalib_htdgm.models.htdgm.loss import TransformationLoss
+from anomalib_htdgm.models.htdgm.loss import transformation_loss
 from anomalib_htdgm.models.htdgm.training import Training
 
 from .textures import shingles
@@ -65,10 +65,12 @@ def test_the_losses_are_those_of_two_classes(trained: RealOrFake) -> None:
     model = trained.model
     canvases, (discriminator,) = model.canvases_of(0), model.discriminators_of(0)
     reduced = model.reduce(shingles(angle=0.3, seed=1))[0]
-    loss = TransformationLoss(canvases, fake_class=True)
+    targets = [each[None] for each in canvases.targets()]
     logits = discriminator(canvases.draw(reduced))
     plain = untied(trained, 0, reduced)
-    for ours, label in ((loss(logits) - math.log(canvases.num_transformations), 0), (loss.fake(logits), 1)):
+    shared = math.log(canvases.num_transformations)
+    for label, offset in enumerate((shared, 0.0)):
+        ours = transformation_loss(logits, targets, fake=label == 1) - offset
         target = torch.full_like(plain[0][:, 0], label, dtype=torch.long)
         expected = torch.stack([F.cross_entropy(each, target) for each in plain]).mean()
         torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0)

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from anomalib_htdgm.models.htdgm.canvases import Canvases
-from anomalib_htdgm.models.htdgm.loss import TransformationLoss
+from anomalib_htdgm.models.htdgm.loss import transformation_loss
 from anomalib_htdgm.models.htdgm.networks import MARGIN, Discriminator
 from anomalib_htdgm.models.htdgm.transformations import (
     Transformation,
@@ -40,15 +40,20 @@ MakeImages = Callable[..., torch.Tensor]
 def naive_logits(
     discriminator: Discriminator, transformations: list[Transformation], images: torch.Tensor
 ) -> list[torch.Tensor]:
-    """Show the discriminator every transformed image; of votes on an enlarged one take those nearest to its own."""
-    logits, size = [], images.shape[-1]
-    for each in transformations:
-        votes = discriminator([each.apply(images)])[0]
-        if each.detail == "enlarge":
-            nearest = locate_enlarged_votes(size)
-            votes = votes[..., nearest, :][..., nearest]
-        logits.append(votes)
-    return logits
+    """Show the discriminator every transformed image."""
+    return [discriminator([each.apply(images)])[0] for each in transformations]
+
+
+def naive_votes(
+    discriminator: Discriminator, transformations: list[Transformation], images: torch.Tensor
+) -> torch.Tensor:
+    """Let the discriminator vote on every transformed image; on an enlarged one those votes nearest to its own."""
+    votes, nearest = [], locate_enlarged_votes(images.shape[-1])
+    for index, logits in enumerate(naive_logits(discriminator, transformations, images)):
+        right = logits[:, : len(transformations)].log_softmax(dim=1)[:, index]
+        is_enlarged = transformations[index].detail == "enlarge"
+        votes.append(right[..., nearest, :][..., nearest] if is_enlarged else right)
+    return torch.stack(votes, dim=1)
 
 
 @SETS
@@ -61,10 +66,9 @@ def test_votes_equal_those_on_transformed_images(
     discriminator, images, canvases = make_discriminator(num_classes + 1), make_images(2, size), Canvases(chosen, size)
     votes = canvases.log_probabilities(discriminator(canvases.draw(images)))
 
-    logits = naive_logits(discriminator, chosen, images)
-    expected = [part[:, :num_classes].log_softmax(1)[:, index] for index, part in enumerate(logits)]
-    assert torch.stack(expected).std() > 0.1  # the votes do differ from patch to patch
-    torch.testing.assert_close(votes, torch.stack(expected, dim=1), atol=1e-5, rtol=0)
+    expected = naive_votes(discriminator, chosen, images)
+    assert expected.std() > 0.1  # the votes do differ from patch to patch
+    torch.testing.assert_close(votes, expected, atol=1e-5, rtol=0)
 
 
 @SETS
@@ -75,11 +79,11 @@ def test_losses_and_gradients_equal_those_on_transformed_images(
     chosen = get_transformations(transformations)
     fake = len(chosen)
     discriminator, images, canvases = make_discriminator(fake + 1), make_images(2, size), Canvases(chosen, size)
-    loss = TransformationLoss(canvases, fake_class=True)
     weights = list(discriminator.parameters())
 
     logits = discriminator(canvases.draw(images))
-    losses = [loss(logits), loss.fake(logits)]
+    targets = [each[None] for each in canvases.targets()]
+    losses = [transformation_loss(logits, targets, fake=is_fake) for is_fake in (False, True)]
     gradients = [torch.autograd.grad(each, weights, retain_graph=True) for each in losses]
 
     parts = naive_logits(discriminator, chosen, images)
@@ -103,9 +107,9 @@ def test_images_in_pieces_are_as_good_as_all_at_once(
         canvases = Canvases(chosen, 25)
         canvases.images_per_piece = images_per_piece
         discriminator = make_discriminator(len(chosen) + 1).train()
-        loss = TransformationLoss(canvases, fake_class=True)
         drawn = canvases.draw(images)
-        total = loss(discriminator(drawn)) + loss.fake(discriminator(drawn))
+        targets = [each[None] for each in canvases.targets()] * (len(drawn) // len(canvases.groups))
+        total = sum(transformation_loss(discriminator(drawn), targets, fake=is_fake) for is_fake in (False, True))
         gradients = torch.autograd.grad(total, list(discriminator.parameters()))
         votes = canvases.log_probabilities(discriminator.eval()(drawn))
         results.append((total, gradients, votes))

@@ -66,10 +66,11 @@ class TestResuming:
             ({"memory_patches": 20, "votes_from": 16}, 0.0),
             ({"members": 2, "transformations": ["rotations", "sharpness"]}, 0.0),
             ({"double_width_every": 1}, 0.0),
+            ({"image_size": 48, "coarsest_size": 40}, 0.0),
             ({"adversarial": True}, 1.0),
             ({"adversarial": True, "double_width_every": 1}, 1.0),
         ],
-        ids=["votes", "memory", "members and sets", "widths", "generators", "generators and widths"],
+        ids=["votes", "memory", "members and sets", "widths", "windows", "generators", "generators and widths"],
     )
     def test_at_every_step(self, two_images: torch.Tensor, kind: dict[str, object], fake_weight: float) -> None:
         training = Training(iterations=2, fake_weight=fake_weight)
@@ -84,6 +85,34 @@ class TestResuming:
             steps = list(training.run(resumed, two_images, seed=6, progress=progress))
             assert len(steps) == training.count_steps(model, progress) == 2 * (2 * stride - progress.finished)
             assert_identical(resumed.state_dict(), model.state_dict())
+
+
+class TestWindows:
+    """An iteration sees windows of a few images, or all images as they are."""
+
+    def test_windows_of_all_pixels_train_as_all_images_do(self, two_images: torch.Tensor) -> None:
+        losses = []
+        for pixels in (None, 2 * 16**2):  # two images at the finer scale, and no more at the coarser one
+            training, model = Training(pixels_per_iteration=pixels), tiny_model(k_shot=2, precision="float32")
+            losses.append([step.losses["discriminator_loss"].item() for step in training.run(model, two_images)])
+        assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+    def test_an_iteration_costs_the_same_whatever_the_number_of_shots(self) -> None:
+        """What a discriminator is shown has one size for one image and for nine, at a coarse and at a fine scale."""
+        shown = []
+        for k_shot in (1, 9):
+            model = HtdgmModel((80, 80), k_shot, image_size=72, coarsest_size=36, width=4, memory_patches=0)
+            for discriminator in model.discriminators:
+                discriminator.register_forward_pre_hook(lambda _, inputs: shown.append(sum(map(torch.numel, *inputs))))
+            images = torch.cat([shingles(size=80, seed=seed) for seed in range(k_shot)])
+            train(model, images, iterations=1, reestimate_statistics=False)
+        assert shown[: len(shown) // 2] == shown[len(shown) // 2 :]
+        assert len(set(shown[::2])) == len(set(shown[1::2])) == 1
+
+    @pytest.mark.parametrize("pixels", [0, -1, 0.5])
+    def test_number_of_pixels_is_checked(self, pixels: float) -> None:
+        with pytest.raises(ValueError, match=f"^pixels_per_iteration: got {pixels}"):
+            Training(pixels_per_iteration=pixels)
 
 
 class TestMembers:

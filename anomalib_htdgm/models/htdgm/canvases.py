@@ -107,28 +107,45 @@ class Canvas:
         positions = reflect(positions.fliplr() if self.flip else positions, self.rows, self.columns)
         return torch.rot90(positions, self.quarter_turns)
 
+    @property
+    def num_patches(self) -> tuple[int, int]:
+        """Number of patches that lie wholly inside, along its height and width."""
+        height, width = self.size
+        return height - 2 * MARGIN, width - 2 * MARGIN
+
+    def locate_patches(self, transformation: Transformation) -> torch.Tensor:
+        """Find the patches of a transformed image among those of the canvas.
+
+        Args:
+            transformation (Transformation): A transformation that is a crop of this canvas.
+
+        Returns:
+            torch.Tensor: Flat position among the canvas' patches of each patch of the transformed image; integers of
+            shape ``(source_size - 10, source_size - 10)``.
+        """
+        height, width = self.num_patches
+        num_votes, shift = self.source_size - 2 * MARGIN, shift_length(self.source_size)
+        upright = torch.rot90(torch.arange(height * width).view(height, width), -self.quarter_turns)
+        top = -self.rows.start - transformation.down * shift
+        left = -self.columns.start - transformation.right * shift
+        return torch.rot90(upright[top : top + num_votes, left : left + num_votes], self.quarter_turns)
+
     def locate_votes(self, transformation: Transformation, size: int) -> torch.Tensor:
-        """Find the votes on a transformed image among the votes on the canvas.
+        """Find the votes on a transformed image among those on the canvas.
 
         Args:
             transformation (Transformation): A transformation that is a crop of this canvas.
             size (int): Side of the image in pixels.
 
         Returns:
-            torch.Tensor: Flat position in the canvas' map of votes for each vote on the transformed image; integers of
-            shape ``(size - 10, size - 10)``. Of an enlarged image, which has more votes, it is the nearest ones.
+            torch.Tensor: As :meth:`locate_patches`, of shape ``(size - 10, size - 10)``: of an enlarged image, which
+            has more patches, the nearest ones.
         """
-        height, width = self.size
-        num_votes, shift = self.source_size - 2 * MARGIN, shift_length(self.source_size)
-        positions = torch.arange((height - 2 * MARGIN) * (width - 2 * MARGIN)).view(height - 2 * MARGIN, -1)
-        upright = torch.rot90(positions, -self.quarter_turns)
-        top = -self.rows.start - transformation.down * shift
-        left = -self.columns.start - transformation.right * shift
-        votes = torch.rot90(upright[top : top + num_votes, left : left + num_votes], self.quarter_turns)
+        patches = self.locate_patches(transformation)
         if transformation.detail != "enlarge":
-            return votes
+            return patches
         nearest = locate_enlarged_votes(size)
-        return votes[nearest][:, nearest]
+        return patches[nearest][:, nearest]
 
 
 class CanvasGroup(nn.Module):
@@ -136,8 +153,9 @@ class CanvasGroup(nn.Module):
 
     Args:
         canvases (Sequence[Canvas]): The canvases.
-        crops (Sequence[tuple[int, int, torch.Tensor]]): The transformations that are crops of them: index of the
-            canvas, index of the transformation, and positions of its votes as :meth:`Canvas.locate_votes` gives them.
+        crops (Sequence[tuple[int, int, Transformation]]): The transformations that are crops of them: index of the
+            canvas, index of the transformation, and the transformation.
+        size (int): Side of the images in pixels.
     """
 
     pixels: torch.Tensor
@@ -145,13 +163,15 @@ class CanvasGroup(nn.Module):
     transformation_indices: torch.Tensor
     positions: torch.Tensor
 
-    def __init__(self, canvases: Sequence[Canvas], crops: Sequence[tuple[int, int, torch.Tensor]]) -> None:
+    def __init__(self, canvases: Sequence[Canvas], crops: Sequence[tuple[int, int, Transformation]], size: int) -> None:
         super().__init__()
-        self.canvases = list(canvases)
+        self.canvases, self.crops = list(canvases), list(crops)
         pixels = torch.stack([canvas.locate_pixels() for canvas in canvases])
         # Half the size of PyTorch's own integers, since exported models hold them.
         self.register_buffer("pixels", pixels.flatten().int(), persistent=False)
-        canvas_indices, transformation_indices, positions = zip(*crops, strict=True)
+        canvas_indices, transformation_indices, transformations = zip(*crops, strict=True)
+        pairs = zip(canvas_indices, transformations, strict=True)
+        positions = [canvases[index].locate_votes(transformation, size) for index, transformation in pairs]
         self.register_buffer("canvas_indices", torch.tensor(canvas_indices).int()[:, None], persistent=False)
         classes = torch.tensor(transformation_indices).int()[:, None]
         self.register_buffer("transformation_indices", classes, persistent=False)
@@ -190,18 +210,12 @@ class CanvasGroup(nn.Module):
         return right.unflatten(1, self.positions.shape)
 
     def targets(self, num_classes: int) -> torch.Tensor:
-        """Mark the transformations that each patch of the canvases votes on.
-
-        Args:
-            num_classes (int): Number of classes wanted, at least the number of transformations.
-
-        Returns:
-            torch.Tensor: Zeros and ones of shape ``(num_canvases * number of patches, num_classes)``.
-        """
-        height, width = (length - 2 * MARGIN for length in self.canvases[0].size)
-        targets = torch.zeros(len(self.canvases), height * width, num_classes, device=self.positions.device)
-        targets[self.canvas_indices, self.positions, self.transformation_indices] = 1.0
-        return targets.flatten(0, 1)
+        """Mark the transformed images that each patch lies in, as :meth:`Canvases.targets` says."""
+        height, width = self.canvases[0].num_patches
+        targets = torch.zeros(len(self.canvases), height * width, num_classes)
+        for canvas, transformation_index, transformation in self.crops:
+            targets[canvas, self.canvases[canvas].locate_patches(transformation).flatten(), transformation_index] = 1.0
+        return targets.unflatten(1, (height, width)).to(self.positions.device)
 
 
 class Canvases(nn.Module):
@@ -251,15 +265,35 @@ class Canvases(nn.Module):
             list[torch.Tensor]: Canvases of shape ``(b * num_canvases, 3, height, width)``: one tensor for each size of
             canvas of the first ``b`` images, then those of the next ones.
         """
-        pixels = (
-            torch.cat([source(images, enlarged).flatten(2) for source in self.sources], dim=2)
-            .to(dtype)
-            .transpose(1, 2)
-            .contiguous()
-        )
+        pixels = self.lay_out(images, dtype, enlarged)
         # An exported graph takes batches of any size, so it cannot be cut into pieces.
         pieces = [pixels] if torch.compiler.is_compiling() else pixels.split(self.images_per_piece)
         return [group.draw(piece) for piece in pieces for group in self.groups]
+
+    def lay_out(
+        self, images: torch.Tensor, dtype: torch.dtype = torch.float32, enlarged: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """List the pixels that canvases are drawn from: those of all sources.
+
+        Args:
+            images (torch.Tensor): As :meth:`draw`'s.
+            dtype (torch.dtype): As :meth:`draw`'s.
+            enlarged (torch.Tensor | None): As :meth:`draw`'s.
+
+        Returns:
+            torch.Tensor: Pixels of shape ``(B, number of pixels, 3)``.
+        """
+        pixels = torch.cat([source(images, enlarged).flatten(2) for source in self.sources], dim=2)
+        return pixels.to(dtype).transpose(1, 2).contiguous()
+
+    def targets(self) -> list[torch.Tensor]:
+        """Mark the transformations whose image each patch of the canvases lies in.
+
+        Returns:
+            list[torch.Tensor]: For each size of canvas, zeros and ones of shape
+            ``(num_canvases, height - 10, width - 10, num_transformations)``.
+        """
+        return [group.targets(self.num_transformations) for group in self.groups]
 
     def log_probabilities(self, logits: Sequence[torch.Tensor]) -> torch.Tensor:
         """Read the votes on every transformed image from those on the canvases.
@@ -309,10 +343,10 @@ def _group(
     for index, each in enumerate(transformations):
         source = (each.detail, each.grayscale)
         members.setdefault((each.flip, each.quarter_turns, source), []).append(index)
-    groups: dict[tuple[int, int], tuple[list[Canvas], list[tuple[int, int, torch.Tensor]]]] = {}
+    groups: dict[tuple[int, int], tuple[list[Canvas], list[tuple[int, int, Transformation]]]] = {}
     for (_, _, source), indices in members.items():
         canvas = Canvas.spanning([transformations[index] for index in indices], sources[source].size, starts[source])
         canvases, crops = groups.setdefault(canvas.size, ([], []))
-        crops += [(len(canvases), index, canvas.locate_votes(transformations[index], size)) for index in indices]
+        crops += [(len(canvases), index, transformations[index]) for index in indices]
         canvases.append(canvas)
-    return [CanvasGroup(canvases, crops) for canvases, crops in groups.values()]
+    return [CanvasGroup(canvases, crops, size) for canvases, crops in groups.values()]

@@ -14,9 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from .blocks import NEGATIVE_SLOPE, convolve, normalize_activate_convolve
-
 NUM_BLOCKS = 5
+NEGATIVE_SLOPE = 0.2
 MARGIN = NUM_BLOCKS
 """Pixels between the border of an image and the centre of its outermost patch."""
 RECEPTIVE_FIELD = 2 * MARGIN + 1
@@ -74,6 +73,25 @@ def _add_outputs(last: nn.Conv2d) -> tuple[torch.Tensor, torch.Tensor]:
         return last.weight, last.bias
     weight, bias = last.weight.new_zeros(extra, *last.weight.shape[1:]), last.bias.new_full((extra,), NEGLIGIBLE_LOGIT)
     return torch.cat([last.weight, weight]), torch.cat([last.bias, bias])
+
+
+def _convolve(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """Convolve without padding, in the type of the inputs."""
+    dtype = inputs.dtype
+    cast = weight.to(dtype, memory_format=torch.channels_last)
+    return F.conv2d(inputs, cast, None if bias is None else bias.to(dtype))
+
+
+def _normalize_activate(tensors: Sequence[torch.Tensor], norm: nn.BatchNorm2d) -> list[torch.Tensor]:
+    """Apply batch norm, for which tensors of several sizes are one batch, and LeakyReLU."""
+    if len(tensors) == 1:
+        return [F.leaky_relu_(norm(tensors[0]), NEGATIVE_SLOPE)]
+    pixels = [tensor.permute(0, 2, 3, 1) for tensor in tensors]
+    # One image of one column: batch norm looks at the channels of pixels, wherever these are.
+    column = torch.cat([each.reshape(-1, each.shape[-1]) for each in pixels]).T[None, :, :, None]
+    activated = F.leaky_relu_(norm(column), NEGATIVE_SLOPE)[0, :, :, 0].T
+    parts = activated.split([each[..., 0].numel() for each in pixels])
+    return [part.view_as(each).permute(0, 3, 1, 2) for part, each in zip(parts, pixels, strict=True)]
 
 
 def convolve_alike(images: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
@@ -136,11 +154,10 @@ class Discriminator(nn.Module):
         """
         *hidden, last = self.convolutions
         if self.training:
-            layers = [*((each.weight, None) for each in hidden), _add_outputs(last)]
-            tensors = [convolve(tensor, *layers[0]) for tensor in canvases]
-            for norm, (weight, bias) in zip(self.norms, layers[1:], strict=True):
-                tensors = normalize_activate_convolve(tensors, norm, weight, bias)
-            return tensors
+            tensors = list(canvases)
+            for convolution, norm in zip(hidden, self.norms, strict=True):
+                tensors = _normalize_activate([_convolve(tensor, convolution.weight) for tensor in tensors], norm)
+            return [_convolve(tensor, *_add_outputs(last)) for tensor in tensors]
         folded = [*(_fold(*layer) for layer in zip(hidden, self.norms, strict=True)), _add_outputs(last)]
         dtype = canvases[0].dtype
         cast = [(weight.to(dtype, memory_format=torch.channels_last), bias.to(dtype)) for weight, bias in folded]
@@ -199,7 +216,7 @@ class Generator(nn.Module):
         index = shots.to(padded.dtype)[:, None, None, None].expand(-1, 1, *padded.shape[-2:])
         inputs = torch.cat([padded, index], dim=1).to(dtype, memory_format=torch.channels_last)
         first, *others = self.convolutions
-        details = convolve(inputs, first.weight, None)
+        details = _convolve(inputs, first.weight)
         for convolution, norm in zip(others, self.norms, strict=True):
-            details = convolve(F.leaky_relu_(norm(details), NEGATIVE_SLOPE), convolution.weight, convolution.bias)
+            details = _convolve(F.leaky_relu_(norm(details), NEGATIVE_SLOPE), convolution.weight, convolution.bias)
         return torch.tanh(details.to(noise.dtype)) + previous

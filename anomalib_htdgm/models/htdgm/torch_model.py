@@ -142,7 +142,8 @@ class HtdgmModel(nn.Module):
         widths = [width * 2 ** (scale // (double_width_every or len(sizes))) for scale in range(len(sizes))]
         self.pyramid = Pyramid(sizes, self.input_size)
         self.enlarges = any(each.detail == "enlarge" for one_set in self.transformation_sets for each in one_set)
-        self.enlarged_pyramid = Pyramid([enlarged_size(size) for size in sizes], self.input_size)
+        enlarged = {enlarged_size(size) for size in sizes} if self.enlarges else set()
+        self.enlarged_pyramid = Pyramid(sorted(enlarged - set(sizes)), self.input_size)
         self.voting_scales = [scale for scale, size in enumerate(sizes) if size >= min(votes_from, image_size)]
         canvases = (Canvases(each, size) for size in sizes for each in self.transformation_sets)
         self.canvases: Sequence[Canvases] = nn.ModuleList(canvases)  # type: ignore[assignment]
@@ -250,8 +251,8 @@ class HtdgmModel(nn.Module):
             training (bool): Whether they are the training images.
 
         Returns:
-            list[tuple[torch.Tensor, torch.Tensor]]: For each scale, coarse to fine, what :meth:`reduce` gives, without
-            and with ``enlarged``; the former twice where no transformation enlarges.
+            list[tuple[torch.Tensor, torch.Tensor]]: For each scale, coarse to fine, what :meth:`reduce` gives, and the
+            same images in the size that enlarging them gives; the former twice where no transformation enlarges.
         """
         if self.tiler is None:
             return self._reduce_and_enlarge(self.prepare(images, training=training))
@@ -262,7 +263,11 @@ class HtdgmModel(nn.Module):
 
     def _reduce_and_enlarge(self, images: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
         scales = self.pyramid(images)
-        return list(zip(scales, self.enlarged_pyramid(images) if self.enlarges else scales, strict=True))
+        if not self.enlarges:
+            return list(zip(scales, scales, strict=True))
+        # Many an enlarged image is that of a finer scale: all of them but the finest one's, by the default sizes.
+        by_size = {each.shape[-1]: each for each in (*scales, *self.enlarged_pyramid(images))}
+        return [(each, by_size[enlarged_size(size)]) for size, each in zip(self.pyramid.sizes, scales, strict=True)]
 
     def _votes(self, pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> list[list[torch.Tensor]]:
         sets = range(len(self.transformation_sets))
@@ -313,20 +318,18 @@ class HtdgmModel(nn.Module):
         """Type that the networks compute in."""
         return choose_dtype(self.precision, self.num_shots.device)
 
-    def reduce(self, images: torch.Tensor, *, training: bool = False, enlarged: bool = False) -> list[torch.Tensor]:
+    def reduce(self, images: torch.Tensor, *, training: bool = False) -> list[torch.Tensor]:
         """Prepare images, cut them into tiles, if they are to be, and reduce these to every scale.
 
         Args:
             images (torch.Tensor): Images in [-1, 1] of shape ``(B, 3, H, W)``.
             training (bool): Whether they are the training images.
-            enlarged (bool): Whether they are wanted in the size that enlarging those of each scale gives.
 
         Returns:
             list[torch.Tensor]: For each scale, coarse to fine, images of shape ``(B, 3, size, size)``. With tiles ``B``
             is their number: the tiles of an image one after the other.
         """
-        tiles = self.cut(self.prepare(images, training=training))
-        scales: list[torch.Tensor] = self.enlarged_pyramid(tiles) if enlarged else self.pyramid(tiles)
+        scales: list[torch.Tensor] = self.pyramid(self.cut(self.prepare(images, training=training)))
         return scales
 
     def cut(self, images: torch.Tensor) -> torch.Tensor:

@@ -11,9 +11,10 @@ from torch.optim import Adam, Optimizer
 
 from anomalib_htdgm.validation import check_integer, check_number
 
-from .loss import TransformationLoss, reconstruction_loss
+from .loss import reconstruction_loss, transformation_loss
 from .networks import RECEPTIVE_FIELD, Discriminator, Generator, initialize
 from .torch_model import HtdgmModel
+from .windows import Windows
 
 BETAS = (0.5, 0.999)
 DECAY = 0.1
@@ -23,10 +24,8 @@ generator's turn comes after 1000 iterations, which is where the published train
 GENERATOR_DECAY_ITERATION = 1000
 NOISE_SHARE = 0.1
 """Amplitude of a scale's noise over the mean absolute error of the enlarged reconstruction (authors' code)."""
-TILES_PER_ITERATION = 10
-"""Most tiles that an iteration trains on: as many as the images that the other settings were chosen with."""
-TILES_FOR_STATISTICS = 40
-"""Most tiles that a finished scale's batch-norm statistics are re-estimated on: of 40 tiles' pixels, some 10^6."""
+WINDOWS_FOR_STATISTICS = 10
+"""Windows that a finished scale's batch-norm statistics are re-estimated on, as a multiple of those of an iteration."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +89,7 @@ class Training:
     reconstruction_weight: float = 100.0
     fake_weight: float = 0.0
     reestimate_statistics: bool = True
+    pixels_per_iteration: int | None = 4096
 
     def __post_init__(self) -> None:
         check_integer("iterations", self.iterations, at_least=1)
@@ -98,6 +98,8 @@ class Training:
         check_number("learning_rate", self.learning_rate, above=0)
         check_number("reconstruction_weight", self.reconstruction_weight, at_least=0)
         check_number("fake_weight", self.fake_weight, at_least=0)
+        if self.pixels_per_iteration is not None:
+            check_integer("pixels_per_iteration", self.pixels_per_iteration, at_least=1)
 
     def configure_optimizers(self, model: HtdgmModel) -> list[Optimizer]:
         """Make the optimisers of all networks: of the discriminators, coarse to fine, then of the generators.
@@ -252,15 +254,17 @@ class _ScaleTrainer:
         self.training, self.model, self.scale, self.source = training, model, scale, source
         self.real = _share_of_images(member, model, real)
         self.canvases = model.canvases_of(scale, set_index)
-        self.loss = TransformationLoss(self.canvases, fake_class=model.adversarial)
         index = (scale * len(model.transformation_sets) + set_index) * model.members + member
         self.discriminator = model.discriminators[index].train()
         self.discriminator_optimizer = optimizers[index]
-        self.enlarged = _share_of_images(member, model, enlarged)
-        if model.tiler is None:
-            self.real_canvases = self.canvases.draw(self.real, model.dtype, self.enlarged)
+        enlarged = _share_of_images(member, model, enlarged)
+        self.windows: Windows | None = None
+        if training.pixels_per_iteration and not model.adversarial:
+            pixels = training.pixels_per_iteration
+            self.windows = Windows(self.canvases, self.real, enlarged, model.dtype, pixels)
         else:
-            self.turns = torch.randperm(len(self.real), generator=source)
+            self.real_canvases = self.canvases.draw(self.real, model.dtype, enlarged)
+            self.targets = [each[None] for each in self.canvases.targets()]
         if model.adversarial:
             self.shots = torch.arange(len(real), device=real.device)
             self.generator = model.generators[scale].train()
@@ -274,8 +278,6 @@ class _ScaleTrainer:
     def step(self, iteration: int) -> dict[str, torch.Tensor]:
         """Do one iteration: steps of the discriminator, then steps of the generator."""
         self._decay_rates(iteration)
-        if self.model.tiler is not None:
-            self.real_canvases = self._draw_tiles(iteration * TILES_PER_ITERATION, TILES_PER_ITERATION)
         losses: dict[str, torch.Tensor] = {}
         if not self.model.adversarial:
             for _ in range(self.training.discriminator_steps):
@@ -294,9 +296,7 @@ class _ScaleTrainer:
     def finish(self) -> None:
         """End the training of this scale."""
         if self.training.reestimate_statistics:
-            if self.model.tiler is not None:
-                self.real_canvases = self._draw_tiles(0, TILES_FOR_STATISTICS)
-            self.discriminator.reestimate_statistics(self.real_canvases)
+            self.discriminator.reestimate_statistics(self._draw_real(WINDOWS_FOR_STATISTICS)[0])
         self.discriminator.eval()
         if self.model.adversarial:
             self.generator.eval()
@@ -304,13 +304,14 @@ class _ScaleTrainer:
     def _step_discriminator(self, *inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         """Learn to tell the transformations of real patches, and real from patches generated of inputs (Eqs. 4-6)."""
         self.discriminator_optimizer.zero_grad()
-        loss = self.loss(_drain(self.discriminator(self.real_canvases)))
+        canvases, targets = self._draw_real()
+        loss = transformation_loss(self.discriminator(canvases), targets)
         loss.backward()
         losses = {"discriminator_loss": loss.detach()}
         if inputs:
             with torch.no_grad():
                 fake = self._generate(*inputs)
-            fake_loss = self.loss.fake(_drain(self.discriminator(self._draw(fake))))
+            fake_loss = transformation_loss(*self._look(fake), fake=True)
             (self.training.fake_weight * fake_loss).backward()
             losses["fake_loss"] = fake_loss.detach()
         self.discriminator_optimizer.step()
@@ -319,7 +320,7 @@ class _ScaleTrainer:
     def _step_generator(self, noise: torch.Tensor, previous: torch.Tensor) -> dict[str, torch.Tensor]:
         """Learn to generate patches whose transformation is told, and to reconstruct (Eqs. 7-11)."""
         self.discriminator.requires_grad_(False)  # noqa: FBT003  # only its input's gradient is needed
-        loss = self.loss(_drain(self.discriminator(self._draw(self._generate(noise, previous)))))
+        loss = transformation_loss(*self._look(self._generate(noise, previous)))
         reconstruction = reconstruction_loss(self._generate(self.fixed_noise, self.enlarged_reconstructions), self.real)
         self.generator_optimizer.zero_grad()
         (loss + self.training.reconstruction_weight * reconstruction).backward()
@@ -334,14 +335,20 @@ class _ScaleTrainer:
         if iteration == GENERATOR_DECAY_ITERATION and self.model.adversarial:
             _decay(self.generator_optimizer)
 
-    def _draw_tiles(self, first: int, number: int) -> list[torch.Tensor]:
-        """Draw the canvases of some tiles, or of all if there are fewer, from the ``first`` turn on."""
-        turns = torch.arange(first, first + min(number, len(self.turns))) % len(self.turns)
-        chosen = self.turns[turns].to(self.real.device)
-        return self.canvases.draw(self.real[chosen], self.model.dtype, self.enlarged[chosen])
+    def _draw_real(self, times: int = 1) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Draw canvases of the real images, or ``times`` an iteration's windows of them, and their targets."""
+        if self.windows is None:
+            return self.real_canvases, self._repeat_targets(self.real_canvases)
+        windows, targets = self.windows.draw(self.source, times)
+        return [windows], [targets]
 
-    def _draw(self, images: torch.Tensor) -> list[torch.Tensor]:
-        return self.canvases.draw(images, self.model.dtype)
+    def _look(self, images: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Let the discriminator look at generated images: its output, and the targets."""
+        canvases = self.canvases.draw(images, self.model.dtype)
+        return self.discriminator(canvases), self._repeat_targets(canvases)
+
+    def _repeat_targets(self, canvases: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        return self.targets * (len(canvases) // len(self.targets))
 
     def _generate(self, noise: torch.Tensor, previous: torch.Tensor) -> torch.Tensor:
         return self.model.generate_scale(self.scale, noise, previous, self.shots)
@@ -361,12 +368,6 @@ class _ScaleTrainer:
         if self.scale == 0:
             return torch.ones(len(self.real), device=self.real.device)
         return NOISE_SHARE * (self.enlarged_reconstructions - self.real).abs().mean(dim=(1, 2, 3))
-
-
-def _drain(tensors: list[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """Hand tensors over one by one: the logits of many images are not to be in memory together with their gradients."""
-    while tensors:
-        yield tensors.pop(0)
 
 
 def _decay(optimizer: Optimizer) -> None:

@@ -1,0 +1,78 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Windows: what an iteration of the training sees of the canvases of all training images.
+
+A discriminator votes on patches of 11x11 pixels, so it can learn from a part of a canvas as well as from a whole one:
+a window's votes are those of the canvas, at the same patches. Windows of one size, from few images, make an iteration
+cost the same at every scale and for any number of shots.
+"""
+
+import torch
+
+from .canvases import Canvases, CanvasGroup
+from .networks import MARGIN
+
+WINDOW_SIZE = 32
+"""Side of a window in pixels; half of its pixels are centres of patches."""
+
+
+class Windows:
+    """Draws windows of the canvases of some images at random.
+
+    Args:
+        canvases (Canvases): The canvases.
+        images (torch.Tensor): The images, of shape ``(k, 3, size, size)``.
+        enlarged (torch.Tensor): Them enlarged, see :meth:`Canvases.lay_out`.
+        dtype (torch.dtype): Type of the windows.
+        pixels (int): Most pixels that are drawn of each canvas at a time, but for the last window.
+    """
+
+    def __init__(
+        self, canvases: Canvases, images: torch.Tensor, enlarged: torch.Tensor, dtype: torch.dtype, pixels: int
+    ) -> None:
+        self.pixels = canvases.lay_out(images, dtype, enlarged)
+        self.groups, self.targets = canvases.groups, canvases.targets()
+        self.turns = torch.empty(0, dtype=torch.long)
+        smallest = min(min(canvas.size) for group in self.groups for canvas in group.canvases)
+        self.size = min(WINDOW_SIZE, smallest)
+        self.number = max(1, pixels // self.size**2)
+        if self.size == smallest:  # no window but the whole
+            self.number = min(self.number, len(images))
+
+    def draw(self, source: torch.Generator, times: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw windows. All images take their turn before one has another; each canvas has a place of its own.
+
+        Args:
+            source (torch.Generator): Source of randomness, on the CPU.
+            times (int): Factor of their number.
+
+        Returns:
+            tuple[torch.Tensor, torch.Tensor]: Windows of shape ``(N * num_canvases, 3, size, size)``, and which
+            transformations their patches tell, as :meth:`Canvases.targets` marks it, of shape
+            ``(N, num_canvases, size - 10, size - 10, num_transformations)``.
+        """
+        number = times * self.number
+        while len(self.turns) < number:
+            self.turns = torch.cat([self.turns, torch.randperm(len(self.pixels), generator=source)])
+        turns, self.turns = self.turns[:number], self.turns[number:]
+        parts = [self._draw(*pair, turns, source) for pair in zip(self.groups, self.targets, strict=True)]
+        windows, targets = zip(*parts, strict=True)
+        joined = torch.cat(windows, dim=1).flatten(0, 1)
+        return joined.permute(0, 3, 1, 2), torch.cat(targets, dim=1)
+
+    def _draw(
+        self, group: CanvasGroup, targets: torch.Tensor, turns: torch.Tensor, source: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw windows of the canvases of one size: ``(N, n, size, size, 3)``, and their targets."""
+        number, (height, width) = len(group.canvases), group.canvases[0].size
+        shape, device = (len(turns), number, 1, 1), self.pixels.device
+        canvas = torch.arange(number)[:, None, None]
+        row, column = (torch.randint(side - self.size + 1, shape, generator=source) for side in (height, width))
+        pixel, patch = torch.arange(self.size), torch.arange(self.size - 2 * MARGIN)
+        places = (canvas * height + row + pixel[:, None]) * width + column + pixel
+        positions = group.pixels[places.flatten().to(device)].view(places.shape)
+        offset = (turns * self.pixels.shape[1]).to(device)[:, None, None, None]
+        windows = self.pixels.flatten(0, 1)[(positions + offset).flatten()].view(*places.shape, 3)
+        votes = canvas, row + patch[:, None], column + patch
+        return windows, targets[tuple(each.to(device) for each in votes)]
