@@ -248,7 +248,8 @@ class Canvases(nn.Module):
 
     def __reduce__(self) -> tuple[Callable[..., nn.Module], tuple[Any, ...]]:
         """Be pickled, with a whole model, as what it is made of: the positions are more than all weights."""
-        return _remake, (type(self), self.order.device, self.transformations, self.size)
+        place = torch.empty(0, device=self.order.device)  # a tensor, which a machine without that device can load
+        return _remake, (type(self), place, self.transformations, self.size)
 
     def draw(
         self, images: torch.Tensor, dtype: torch.dtype = torch.float32, enlarged: torch.Tensor | None = None
@@ -328,9 +329,9 @@ class Canvases(nn.Module):
 
 
 def _remake(
-    kind: type[Canvases], device: torch.device, transformations: Sequence[Transformation], size: int
+    kind: type[Canvases], place: torch.Tensor, transformations: Sequence[Transformation], size: int
 ) -> Canvases:
-    return kind(transformations, size).to(device)
+    return kind(transformations, size).to(place.device)
 
 
 def _group(

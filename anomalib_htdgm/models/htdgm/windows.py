@@ -66,13 +66,17 @@ class Windows:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Draw windows of the canvases of one size: ``(N, n, size, size, 3)``, and their targets."""
         number, (height, width) = len(group.canvases), group.canvases[0].size
-        shape, device = (len(turns), number, 1, 1), self.pixels.device
-        canvas = torch.arange(number)[:, None, None]
-        row, column = (torch.randint(side - self.size + 1, shape, generator=source) for side in (height, width))
-        pixel, patch = torch.arange(self.size), torch.arange(self.size - 2 * MARGIN)
+        rows, columns = (
+            torch.randint(side - self.size + 1, (len(turns), number), generator=source) for side in (height, width)
+        )
+        chosen = torch.stack([turns[:, None].expand_as(rows), rows, columns])
+        # One transfer for all; what follows is computed on the device.
+        image, row, column = chosen.to(self.pixels.device, non_blocking=True)[..., None, None]
+        canvas, pixel, patch = (
+            torch.arange(end, device=row.device) for end in (number, self.size, self.size - 2 * MARGIN)
+        )
+        canvas = canvas[:, None, None]
         places = (canvas * height + row + pixel[:, None]) * width + column + pixel
-        positions = group.pixels[places.flatten().to(device)].view(places.shape)
-        offset = (turns * self.pixels.shape[1]).to(device)[:, None, None, None]
-        windows = self.pixels.flatten(0, 1)[(positions + offset).flatten()].view(*places.shape, 3)
-        votes = canvas, row + patch[:, None], column + patch
-        return windows, targets[tuple(each.to(device) for each in votes)]
+        positions = group.pixels[places.flatten()].view(places.shape) + image * self.pixels.shape[1]
+        windows = self.pixels.flatten(0, 1)[positions.flatten()].unflatten(0, places.shape)
+        return windows, targets[canvas, row + patch[:, None], column + patch]
