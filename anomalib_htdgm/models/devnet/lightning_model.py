@@ -230,7 +230,8 @@ class Devnet(SingleEpochMixin, AnomalibModule):
             STEP_OUTPUT: The loss.
         """
         del batch_idx
-        scores, labels = self.model.score(cast("torch.Tensor", batch.image)), cast("torch.Tensor", batch.gt_label)
+        scores = self.model.score(cast("torch.Tensor", batch.image), learning=True)
+        labels = cast("torch.Tensor", batch.gt_label)
         if self.hparams["loss"] == "focal":
             loss = focal_loss(scores, labels)
         else:

@@ -169,8 +169,6 @@ class Training:
             for scale in range(len(model.generators)):
                 model.fixed_noise(scale).zero_()
             model.noise_amplitudes.zero_()
-        for network in [*model.discriminators[: progress.finished], *model.generators[: progress.finished]]:
-            network.eval()
         pairs = model.reduce_and_enlarge(images, training=True)
         for index in range(progress.finished, len(model.discriminators)):
             scale, offset = divmod(index, stride)
@@ -187,7 +185,7 @@ class Training:
                 yield TrainingStep(scale, set_index, member, iteration, losses, progress)
         model.remember([reduced for reduced, _ in pairs], source)
         model.is_trained.fill_(True)  # noqa: FBT003
-        model.eval().requires_grad_(False)  # noqa: FBT003
+        model.requires_grad_(False)  # noqa: FBT003
 
 
 def _check(images: torch.Tensor, most_images: int) -> None:
@@ -254,7 +252,7 @@ class _ScaleTrainer:
         self.canvases = model.canvases_of(scale, set_index)
         self.loss = TransformationLoss(self.canvases, fake_class=model.adversarial)
         index = (scale * len(model.transformation_sets) + set_index) * model.members + member
-        self.discriminator = model.discriminators[index].train()
+        self.discriminator = model.discriminators[index]
         self.discriminator_optimizer = optimizers[index]
         self.enlarged = _share_of_images(member, model, enlarged)
         if model.tiler is None:
@@ -263,7 +261,7 @@ class _ScaleTrainer:
             self.turns = torch.randperm(len(self.real), generator=source)
         if model.adversarial:
             self.shots = torch.arange(len(real), device=real.device)
-            self.generator = model.generators[scale].train()
+            self.generator = model.generators[scale]
             self.generator_optimizer = optimizers[len(model.discriminators) + scale]
             # As in the authors' code, one channel for all channels of all images: their index tells these apart.
             self.fixed_noise = model.draw_noise(scale, len(real), source)[:1, :1].expand_as(real)
@@ -297,20 +295,17 @@ class _ScaleTrainer:
             if self.model.tiler is not None:
                 self.real_canvases = self._draw_tiles(0, TILES_FOR_STATISTICS)
             self.discriminator.reestimate_statistics(self.real_canvases)
-        self.discriminator.eval()
-        if self.model.adversarial:
-            self.generator.eval()
 
     def _step_discriminator(self, *inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         """Learn to tell the transformations of real patches, and real from patches generated of inputs (Eqs. 4-6)."""
         self.discriminator_optimizer.zero_grad()
-        loss = self.loss(_drain(self.discriminator(self.real_canvases)))
+        loss = self.loss(_drain(self.discriminator(self.real_canvases, learning=True)))
         loss.backward()
         losses = {"discriminator_loss": loss.detach()}
         if inputs:
             with torch.no_grad():
                 fake = self._generate(*inputs)
-            fake_loss = self.loss.fake(_drain(self.discriminator(self._draw(fake))))
+            fake_loss = self.loss.fake(_drain(self.discriminator(self._draw(fake), learning=True)))
             (self.training.fake_weight * fake_loss).backward()
             losses["fake_loss"] = fake_loss.detach()
         self.discriminator_optimizer.step()
@@ -319,7 +314,8 @@ class _ScaleTrainer:
     def _step_generator(self, noise: torch.Tensor, previous: torch.Tensor) -> dict[str, torch.Tensor]:
         """Learn to generate patches whose transformation is told, and to reconstruct (Eqs. 7-11)."""
         self.discriminator.requires_grad_(False)  # noqa: FBT003  # only its input's gradient is needed
-        loss = self.loss(_drain(self.discriminator(self._draw(self._generate(noise, previous)))))
+        votes = self.discriminator(self._draw(self._generate(noise, previous)), learning=True)
+        loss = self.loss(_drain(votes))
         reconstruction = reconstruction_loss(self._generate(self.fixed_noise, self.enlarged_reconstructions), self.real)
         self.generator_optimizer.zero_grad()
         (loss + self.training.reconstruction_weight * reconstruction).backward()
@@ -344,7 +340,7 @@ class _ScaleTrainer:
         return self.canvases.draw(images, self.model.dtype)
 
     def _generate(self, noise: torch.Tensor, previous: torch.Tensor) -> torch.Tensor:
-        return self.model.generate_scale(self.scale, noise, previous, self.shots)
+        return self.model.generate_scale(self.scale, noise, previous, self.shots, learning=True)
 
     @torch.no_grad()
     def _enlarge_previous(self, noise: torch.Tensor, source: torch.Generator | None) -> torch.Tensor:
