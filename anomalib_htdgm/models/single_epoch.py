@@ -3,6 +3,8 @@
 
 """What the models of this package have in common towards anomalib."""
 
+import inspect
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,11 @@ from .checkpoint import (
     mark,
     named,
 )
+from .components import check_held, describe_lost, restore_components
 from .interruption import check_writable
+from .pre_processor import adopt_pre_processor, check_exported
+
+logger = logging.getLogger(__name__)
 
 OPSET = 18
 """ONNX's operator set: the oldest that PyTorch's exporter writes. From anomalib's default, 14, it returns to this one
@@ -40,9 +46,21 @@ class SingleEpochMixin:
     """
 
     model: nn.Module
+    pre_processor: nn.Module | None
     trainer: Trainer
     skip_unreadable: bool = True
     """Whether files that cannot be read are left out of a prediction. Checkpoints do not hold it."""
+    given: frozenset[str] = frozenset()
+    """Names of the components that the caller has given; a checkpoint takes the place of the others only."""
+
+    def note_given(self, **components: Any) -> None:  # noqa: ANN401
+        """Note which components the caller has given, be it ``False``, and let anomalib's pre-processor export well.
+
+        Args:
+            **components (Any): What the constructor was given: pre-processor and so on.
+        """
+        self.given = frozenset(name for name, component in components.items() if component is not True)
+        self.pre_processor = adopt_pre_processor(self.pre_processor)
 
     def setup(self, stage: str) -> None:
         """Let no image file cost a finished training or the other files' results, and look at checkpoints first.
@@ -82,7 +100,43 @@ class SingleEpochMixin:
             checkpoint (dict[str, Any]): Lightning's checkpoint.
         """
         super().on_save_checkpoint(checkpoint)  # type: ignore[misc]
-        mark(checkpoint, self.checkpoint_name())
+        mark(checkpoint, self.checkpoint_name(), describe_lost(self))
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take over the components that were saved, but for those that the caller has given.
+
+        Args:
+            checkpoint (dict[str, Any]): Lightning's checkpoint.
+
+        Raises:
+            CheckpointError: If one of them is lost, for a checkpoint cannot hold it, and the caller has given none.
+        """
+        try:
+            check_held(checkpoint, self.given, type(self).__name__)
+        except CheckpointError as error:
+            raise self._name_checkpoint(error) from error
+        with restore_components(self, checkpoint, self.given) as others:  # type: ignore[arg-type]
+            super().on_load_checkpoint(others)  # type: ignore[misc]
+
+    def arguments_of(self, saved: Mapping[str, Any]) -> dict[str, Any]:
+        """Choose arguments: a checkpoint's, with a warning where the caller has given others.
+
+        Args:
+            saved (Mapping[str, Any]): Arguments of the checkpoint.
+
+        Returns:
+            dict[str, Any]: All arguments that checkpoints hold.
+        """
+        own: dict[str, Any] = dict(self.hparams)  # type: ignore[attr-defined]
+        known = inspect.signature(type(self)).parameters
+        lost = [
+            f"{name} {value!r} ({saved[name]!r} there)"
+            for name, value in own.items()
+            if value != saved.get(name, value) and (name not in known or value != known[name].default)
+        ]
+        if lost:
+            logger.warning("The model has the checkpoint's arguments; not what was given for %s", ", ".join(lost))
+        return {name: saved.get(name, value) for name, value in own.items()}
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
@@ -190,6 +244,7 @@ class SingleEpochMixin:
         Returns:
             Path: Path of the exported model.
         """
+        check_exported(self.pre_processor)
         defaults = {"opset_version": OPSET, "external_data": False}
         path: Path = super().to_onnx(export_root, *args, **(defaults | kwargs))  # type: ignore[misc]
         return path

@@ -141,13 +141,16 @@ class Devnet(SingleEpochMixin, AnomalibModule):
         check_number("rotation", rotation, at_least=0, at_most=180)
         check_integer("seed", seed, at_least=0)
         model = DevnetModel(backbone, image_sizes, top_fraction, ranking, explanation)
-        if pre_processor is True:
-            pre_processor = self.configure_pre_processor((max(image_sizes), max(image_sizes)))
         super().__init__(
             pre_processor=pre_processor,
             post_processor=post_processor,
             evaluator=evaluator,
             visualizer=visualizer,
+        )
+        if pre_processor is True:
+            self.pre_processor = self.configure_pre_processor((max(image_sizes), max(image_sizes)))
+        self.note_given(
+            pre_processor=pre_processor, post_processor=post_processor, evaluator=evaluator, visualizer=visualizer
         )
         self.skip_unreadable = skip_unreadable
         self.hparams.pop("skip_unreadable", None)
@@ -162,8 +165,7 @@ class Devnet(SingleEpochMixin, AnomalibModule):
             checkpoint (dict[str, Any]): Lightning's checkpoint.
         """
         super().on_load_checkpoint(checkpoint)
-        saved = checkpoint.get("hyper_parameters", {})
-        arguments = {name: saved.get(name, value) for name, value in self.hparams.items()}
+        arguments = self.arguments_of(checkpoint.get("hyper_parameters", {}))
         if arguments != dict(self.hparams):
             self.model = self.rebuild(arguments).model.to(self.device)
             self.hparams.update(arguments)

@@ -134,6 +134,9 @@ class Differnet(SingleEpochMixin, AnomalibModule):
             evaluator=evaluator,
             visualizer=visualizer,
         )
+        self.note_given(
+            pre_processor=pre_processor, post_processor=post_processor, evaluator=evaluator, visualizer=visualizer
+        )
         self.skip_unreadable = skip_unreadable
         self.hparams.pop("skip_unreadable", None)
         self.seed = seed
@@ -174,8 +177,7 @@ class Differnet(SingleEpochMixin, AnomalibModule):
             checkpoint (dict[str, Any]): Lightning's checkpoint.
         """
         super().on_load_checkpoint(checkpoint)
-        saved = checkpoint.get("hyper_parameters", {})
-        arguments = {name: saved.get(name, value) for name, value in self.hparams.items()}
+        arguments = self.arguments_of(checkpoint.get("hyper_parameters", {}))
         if arguments != dict(self.hparams):
             model = self.rebuild(arguments, pre_processor=False, post_processor=False)
             for name in vars(self).keys() & arguments.keys():

@@ -168,13 +168,16 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         visualizer: Visualizer | bool = True,
     ) -> None:
         default_size = whole_size(tiles)
-        if pre_processor is True and tiles > 1:
-            pre_processor = self.configure_pre_processor(default_size)
         super().__init__(
             pre_processor=pre_processor,
             post_processor=post_processor,
             evaluator=evaluator,
             visualizer=visualizer,
+        )
+        if pre_processor is True and tiles > 1:
+            self.pre_processor = self.configure_pre_processor(default_size)
+        self.note_given(
+            pre_processor=pre_processor, post_processor=post_processor, evaluator=evaluator, visualizer=visualizer
         )
         self.skip_unreadable = skip_unreadable
         self.hparams.pop("skip_unreadable", None)
@@ -244,7 +247,7 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         super().on_load_checkpoint(checkpoint)
         saved = checkpoint.get("hyper_parameters", {})
         saved = EARLIER | saved if saved else saved
-        arguments = {name: saved.get(name, value) for name, value in self.hparams.items()}
+        arguments = self.arguments_of(saved)
         if arguments != dict(self.hparams) or self.input_size not in {None, self.model.input_size}:
             components: dict[str, Any] = {"pre_processor": self.pre_processor or False, "post_processor": False}
             model = self.rebuild(arguments, **components)
