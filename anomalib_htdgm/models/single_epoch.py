@@ -5,6 +5,7 @@
 
 import inspect
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,14 @@ from typing import Any
 from anomalib import LearningType
 from anomalib.data import ImageBatch, ImageItem
 from anomalib.metrics import AUPRO, AUROC, Evaluator, F1Score
+from anomalib.post_processing import PostProcessor
 from lightning.pytorch import Trainer
+from lightning.pytorch.plugins import Precision
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import nn
 from torch.utils.data import DataLoader
+from torchmetrics import Metric
 
 from anomalib_htdgm.data.reading import read_as_seen
 
@@ -47,9 +52,11 @@ class SingleEpochMixin:
 
     model: nn.Module
     pre_processor: nn.Module | None
+    post_processor: nn.Module | None
     trainer: Trainer
     skip_unreadable: bool = True
     """Whether files that cannot be read are left out of a prediction. Checkpoints do not hold it."""
+    _trainer_precision: Precision | None = None
     given: frozenset[str] = frozenset()
     """Names of the components that the caller has given; a checkpoint takes the place of the others only."""
 
@@ -85,8 +92,31 @@ class SingleEpochMixin:
         if source.is_defined() and not (stage == "fit" and self.trainer.limit_val_batches == 0):
             source.instance = read_as_seen(source.dataloader(), skip_unreadable=skip_unreadable)
         check_checkpoints_of(self.trainer, self.checkpoint_safe_globals())  # type: ignore[attr-defined]
+        self._compute_in_own_types()
         if stage == "fit":
             check_writable(self.trainer)
+            _forget_thresholds(self.post_processor)
+
+    def teardown(self, stage: str) -> None:
+        """Give the trainer back its precision.
+
+        Args:
+            stage (str): Stage of the trainer.
+        """
+        del stage
+        if self._trainer_precision is not None:
+            self.trainer.strategy.precision_plugin = self._trainer_precision
+            self._trainer_precision = None
+
+    def _compute_in_own_types(self) -> None:
+        """Take the trainer's precision away: scores and statistics need float32, and the networks choose their own."""
+        plugin = self.trainer.strategy.precision_plugin
+        if type(plugin) is not Precision:
+            logger.info(
+                "The model computes in types of its own, whatever the trainer's precision, %s", plugin.precision
+            )
+            self.trainer.strategy.precision_plugin = Precision()
+            self._trainer_precision = plugin
 
     @classmethod
     def checkpoint_name(cls) -> str:
@@ -117,6 +147,23 @@ class SingleEpochMixin:
             raise self._name_checkpoint(error) from error
         with restore_components(self, checkpoint, self.given) as others:  # type: ignore[arg-type]
             super().on_load_checkpoint(others)  # type: ignore[misc]
+
+    def refuse_to_resume(self) -> None:
+        """Refuse to go on with the training of a checkpoint, for a model that cannot.
+
+        Raises:
+            ValueError: If a trainer is about to.
+        """
+        if self.is_resuming:
+            name = type(self).__name__
+            msg = f"ckpt_path: {name} does not resume trainings; fit without it, or validate, test and predict with it"
+            raise ValueError(msg)
+
+    @property
+    def is_resuming(self) -> bool:
+        """Whether a trainer is loading a checkpoint in order to train."""
+        trainer = getattr(self, "_trainer", None)
+        return trainer is not None and trainer.state.fn == TrainerFn.FITTING and not trainer.state.stopped
 
     def arguments_of(self, saved: Mapping[str, Any]) -> dict[str, Any]:
         """Choose arguments: a checkpoint's, with a warning where the caller has given others.
@@ -219,6 +266,16 @@ class SingleEpochMixin:
         source.instance = self
         return dataloader
 
+    def on_train_end(self) -> None:
+        """Warn of a model that cannot tell what is anomalous, as there was no validation, or it was cut off."""
+        thresholds = self.post_processor
+        if (
+            isinstance(thresholds, PostProcessor)
+            and thresholds.enable_thresholding
+            and thresholds.image_threshold.isnan()
+        ):
+            logger.warning("The model has no threshold, for nothing was validated: validate it before it predicts")
+
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> STEP_OUTPUT:
         """Score and localise a batch.
 
@@ -252,7 +309,8 @@ class SingleEpochMixin:
     @property
     def trainer_arguments(self) -> dict[str, Any]:
         """Trainer arguments that must hold: one epoch is one training, and validation comes after it."""
-        return {"max_epochs": 1, "val_check_interval": 1.0, "num_sanity_val_steps": 0, "devices": 1}
+        validation = {"check_val_every_n_epoch": 1, "val_check_interval": 1.0, "num_sanity_val_steps": 0}
+        return {"max_epochs": 1, "devices": 1, **validation}
 
     @property
     def learning_type(self) -> LearningType:
@@ -272,3 +330,14 @@ class SingleEpochMixin:
                 AUPRO(fields=pixel, prefix="pixel_", strict=False),
             ],
         )
+
+
+def _forget_thresholds(post_processor: nn.Module | None) -> None:
+    """Let a model that is trained again be as a new one: a validation without masks finds no threshold for pixels."""
+    if not isinstance(post_processor, PostProcessor):
+        return
+    for buffer in post_processor.buffers(recurse=False):
+        buffer.fill_(math.nan)
+    for metric in post_processor.children():
+        if isinstance(metric, Metric):
+            metric.reset()

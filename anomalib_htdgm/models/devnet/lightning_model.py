@@ -163,7 +163,11 @@ class Devnet(SingleEpochMixin, AnomalibModule):
 
         Args:
             checkpoint (dict[str, Any]): Lightning's checkpoint.
+
+        Raises:
+            ValueError: If a training was to be resumed.
         """
+        self.refuse_to_resume()
         super().on_load_checkpoint(checkpoint)
         arguments = self.arguments_of(checkpoint.get("hyper_parameters", {}))
         if arguments != dict(self.hparams):
@@ -248,7 +252,7 @@ class Devnet(SingleEpochMixin, AnomalibModule):
         Args:
             stage (str): Stage of the trainer.
         """
-        del stage
+        super().teardown(stage)
         self._batches = None
 
     def to_onnx(  # type: ignore[override]  # anomalib's signature, not Lightning's

@@ -39,6 +39,7 @@ from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
 from lightning.pytorch import Callback
+from lightning.pytorch.strategies import ParallelStrategy
 from torch.nn.functional import pad
 from torch.optim import Optimizer
 from torchvision.transforms.v2 import InterpolationMode
@@ -258,6 +259,11 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
             self.hparams.update(arguments)
             logger.info("Arguments of the model are those of the checkpoint.")
         unfinished = dict(checkpoint.get(UNFINISHED, {}))
+        if self.is_resuming and not unfinished:
+            logger.warning(
+                "ckpt_path: that model is trained to the end, so nothing is trained now, and the training set is not "
+                "looked at. To learn from it, fit without ckpt_path"
+            )
         self._digests = unfinished.pop("images", {})
         self._progress = Progress(**unfinished) if unfinished else None
 
@@ -266,7 +272,14 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
 
         Args:
             stage (str): Stage of the trainer; only ``fit`` trains.
+
+        Raises:
+            ValueError: If the trainer's strategy is one of several devices.
         """
+        if stage == "fit" and isinstance(self.trainer.strategy, ParallelStrategy):
+            given = type(self.trainer.strategy).__name__
+            msg = f"strategy: got {given}; allowed are 'auto' and others of one device, which is what Htdgm trains on"
+            raise ValueError(msg)
         super().setup(stage)
         if stage == "fit":
             self._training_data = self.take_over_training_data()
@@ -329,9 +342,10 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         self._progress = None
 
     def on_train_epoch_end(self) -> None:
-        """Finish the training, and calibrate the scores, where there is no validation."""
+        """Finish the training, and calibrate the scores, where no validation did: there is none, or it was cut off."""
         self._finish_training()
-        if not any(self.trainer.num_val_batches) and isinstance(self.post_processor, PostProcessor):
+        is_validated = self._progress is None
+        if not is_validated and isinstance(self.post_processor, PostProcessor):
             self._calibrate(self.post_processor)
         self._progress = None
 
@@ -341,7 +355,7 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         Args:
             stage (str): Stage of the trainer.
         """
-        del stage
+        super().teardown(stage)
         self._steps = self._training_data = self._shots = self._known_defects = None
 
     def configure_callbacks(self) -> list[Callback]:
