@@ -42,6 +42,7 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import StepLR
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
+from anomalib_htdgm.data.augmentation import augmentation_of
 from anomalib_htdgm.data.shots import read_anomalies, read_shots
 from anomalib_htdgm.models.backbone import IMAGENET_MEAN, IMAGENET_STD, load_pretrained
 from anomalib_htdgm.models.pre_processor import AntialiasedPreProcessor
@@ -203,6 +204,7 @@ class Devnet(SingleEpochMixin, AnomalibModule):
             steps=self.hparams["epochs"] * self.hparams["steps_per_epoch"],
             rotation=self.hparams["rotation"],
             seed=self.hparams["seed"],
+            augmentation=augmentation_of(dataloader, self.hparams["seed"]),
         )
         logger.info("Training on %d normal and %d anomalous images", normal.batch_size, anomalous.batch_size)
         self.model.initialize(self.hparams["seed"])

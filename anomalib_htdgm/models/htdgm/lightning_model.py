@@ -45,6 +45,7 @@ from torch.optim import Optimizer
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import affine, center_crop
 
+from anomalib_htdgm.data.augmentation import Augmentation, augmentation_of
 from anomalib_htdgm.data.shots import RepeatedBatch, check_same_images, digest_images, read_anomalies, read_shots
 from anomalib_htdgm.models.pre_processor import configure_pre_processor
 from anomalib_htdgm.models.precision import Precision
@@ -221,6 +222,7 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         self._digests: dict[str, str] = {}
         self._training_data: DataLoader[ImageItem] | None = None
         self._shots: ImageBatch | None = None
+        self._augmentation: Augmentation | None = None
         self._known_defects: ImageBatch | None = None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -296,6 +298,7 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         assert self._training_data is not None  # noqa: S101  # for the type checker: `setup` comes first
         self._shots = read_shots(self._training_data, self.k_shot, self.seed, RECEPTIVE_FIELD)
         self._known_defects = read_anomalies(self._training_data, RECEPTIVE_FIELD)
+        self._augmentation = augmentation_of(self._training_data, self.seed)
         digests = digest_images(self._shots)
         if self._progress is not None:
             check_same_images(self._digests, digests)
@@ -326,12 +329,20 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
             optimizers = self.optimizers()
             every = cast("list[Optimizer]", optimizers if isinstance(optimizers, list) else [optimizers])
             images = cast("torch.Tensor", batch.image)
-            self._steps = self.training_schedule.run(self.model, images, self.seed, every, self._progress)
+            augment = None if self._augmentation is None else self._augment
+            self._steps = self.training_schedule.run(self.model, images, self.seed, every, self._progress, augment)
         step = next(self._steps)
         self._progress = step.progress
         # Without a batch size Lightning would search the batch for one in each iteration.
         place = {"scale": step.scale, "set": step.set_index, "member": step.member, "iteration": step.iteration}
         self.log_dict({**place, **step.losses}, prog_bar=True, batch_size=1)
+
+    def _augment(self, number: int) -> torch.Tensor:
+        """Augment the training images for an iteration, and pre-process them."""
+        assert self._augmentation is not None and self._shots is not None  # noqa: S101, PT018  # for the type checker
+        images = self._augmentation(cast("torch.Tensor", self._shots.image), number).to(self.device)
+        transform = getattr(self.pre_processor, "transform", None)
+        return transform(images) if transform else images
 
     def on_validation_start(self) -> None:
         """Finish the training before the first validation."""
@@ -356,7 +367,7 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
             stage (str): Stage of the trainer.
         """
         super().teardown(stage)
-        self._steps = self._training_data = self._shots = self._known_defects = None
+        self._steps = self._training_data = self._shots = self._known_defects = self._augmentation = None
 
     def configure_callbacks(self) -> list[Callback]:
         """Add advice on how to go on after a training that is broken off."""

@@ -3,7 +3,7 @@
 
 """Training: scale after scale, discriminator against generator (Eqs. 4-11, 13-18, Sec. 3.4)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -119,6 +119,7 @@ class Training:
         seed: int = 0,
         optimizers: Sequence[Optimizer] | None = None,
         progress: Progress | None = None,
+        augment: Callable[[int], torch.Tensor] | None = None,
     ) -> Iterator[TrainingStep]:
         """Train a model on a few images, from scratch or from where a training was broken off.
 
@@ -132,6 +133,9 @@ class Training:
             optimizers (Sequence[Optimizer] | None): As :meth:`configure_optimizers` makes them, the default.
             progress (Progress | None): That of the last step of a training of the same images, whose weights the model
                 has; the training goes on to the same result as if it had not been broken off. ``None`` starts anew.
+            augment (Callable[[int], torch.Tensor] | None): Gives, for the number of an iteration of the whole training,
+                what the discriminators see in it in place of the images, of their shape; ``None`` shows the images.
+                Statistics and memory are of the images in any case.
 
         Returns:
             Iterator[TrainingStep]: ``iterations`` steps for each member of each set of each scale, coarse to fine;
@@ -145,9 +149,13 @@ class Training:
             which = "with" if model.adversarial else "without"
             msg = f"fake_weight: got {self.fake_weight!r} for a model {which} generators; only 0 goes without them"
             raise ValueError(msg)
+        if augment is not None and model.adversarial:
+            with_generators = "a model with generators (fake_weight above 0)"
+            msg = f"augment (train_augmentations): got some for {with_generators}; only None goes with them"
+            raise ValueError(msg)
         optimizers = self.configure_optimizers(model) if optimizers is None else optimizers
         source = torch.Generator().manual_seed(seed)
-        return self._iterate(model, images, source, optimizers, progress or Progress(0, source.get_state()))
+        return self._iterate(model, images, source, optimizers, progress or Progress(0, source.get_state()), augment)
 
     def count_steps(self, model: HtdgmModel, progress: Progress | None = None) -> int:
         """Count the steps that :meth:`run` takes."""
@@ -160,6 +168,7 @@ class Training:
         source: torch.Generator,
         optimizers: Sequence[Optimizer],
         progress: Progress,
+        augment: Callable[[int], torch.Tensor] | None,
     ) -> Iterator[TrainingStep]:
         source.set_state(progress.source.cpu())
         model.is_trained.fill_(False)  # noqa: FBT003
@@ -177,8 +186,12 @@ class Training:
             _start(model.generators, scale, source)
             trainer = _ScaleTrainer(self, model, scale, set_index, member, *pairs[scale], source, optimizers)
             for iteration in range(self.iterations):
+                if augment is not None:
+                    trainer.see(augment(index * self.iterations + iteration))
                 losses = trainer.step(iteration)
                 if iteration == self.iterations - 1:
+                    if augment is not None:
+                        trainer.see(images)
                     trainer.finish()
                     if index < len(model.discriminators) - 1:
                         progress = Progress(index + 1, source.get_state())
@@ -248,6 +261,7 @@ class _ScaleTrainer:
         optimizers: Sequence[Optimizer],
     ) -> None:
         self.training, self.model, self.scale, self.source = training, model, scale, source
+        self.member = member
         self.real = _share_of_images(member, model, real)
         self.canvases = model.canvases_of(scale, set_index)
         self.loss = TransformationLoss(self.canvases, fake_class=model.adversarial)
@@ -268,6 +282,13 @@ class _ScaleTrainer:
             model.fixed_noise(scale)[: len(real)] = self.fixed_noise
             self.enlarged_reconstructions = self._enlarge_previous(self.fixed_noise, None)
             model.noise_amplitudes[scale, : len(real)] = self._noise_amplitudes()
+
+    def see(self, images: torch.Tensor) -> None:
+        """Let the discriminator see other images from now on."""
+        pair = self.model.reduce_and_enlarge(images, training=True)[self.scale]
+        self.real, self.enlarged = (_share_of_images(self.member, self.model, each) for each in pair)
+        if self.model.tiler is None:
+            self.real_canvases = self.canvases.draw(self.real, self.model.dtype, self.enlarged)
 
     def step(self, iteration: int) -> dict[str, torch.Tensor]:
         """Do one iteration: steps of the discriminator, then steps of the generator."""
