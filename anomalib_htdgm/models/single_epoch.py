@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from anomalib import LearningType
-from anomalib.data import ImageBatch, ImageItem
+from anomalib.data import ImageBatch, ImageItem, InferenceBatch
 from anomalib.metrics import AUPRO, AUROC, Evaluator, F1Score
 from anomalib.post_processing import PostProcessor
 from lightning.pytorch import Trainer
@@ -275,6 +276,23 @@ class SingleEpochMixin:
             and thresholds.image_threshold.isnan()
         ):
             logger.warning("The model has no threshold, for nothing was validated: validate it before it predicts")
+
+    def forward(self, batch: torch.Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:  # noqa: ANN401
+        """Score and localise, in the model's own types: in float32, and as ``precision`` says, whatever the caller's.
+
+        Args:
+            batch (torch.Tensor): Images in [0, 1] of shape ``(B, 3, H, W)``, of any floating-point type.
+            *args: As anomalib's.
+            **kwargs: As anomalib's.
+
+        Returns:
+            InferenceBatch: Scores and maps.
+        """
+        images = batch.float() if batch.is_floating_point() else batch
+        if not torch.is_autocast_enabled(batch.device.type):
+            return super().forward(images, *args, **kwargs)  # type: ignore[misc]
+        with torch.autocast(batch.device.type, enabled=False):
+            return super().forward(images, *args, **kwargs)  # type: ignore[misc]
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> STEP_OUTPUT:
         """Score and localise a batch.

@@ -11,6 +11,7 @@ import torch
 from anomalib.data import Folder, MVTecAD
 from anomalib.engine import Engine
 from anomalib.models.components import AnomalibModule
+from lightning.pytorch.callbacks import EMAWeightAveraging
 
 from anomalib_htdgm import Devnet, Differnet, FewLabelledAnomalies, Htdgm
 
@@ -93,6 +94,13 @@ def test_a_model_that_nothing_was_validated_for_says_so(
 def test_several_devices_are_refused(good: Folder, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"strategy: got DDPStrategy; allowed are 'auto'"):
         fit(tmp_path, good, make_small_model(), strategy="ddp")
+
+
+def test_averages_of_weights_are_refused(good: Folder, tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"callbacks: got EMAWeightAveraging; allowed are those that leave the weights"
+    ):
+        fit(tmp_path, good, make_small_model(), callbacks=[EMAWeightAveraging()])
 
 
 def test_a_finished_model_is_not_trained_in_silence(

@@ -38,7 +38,8 @@ from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import ParallelStrategy
 from torch.nn.functional import pad
 from torch.optim import Optimizer
@@ -276,12 +277,10 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
             stage (str): Stage of the trainer; only ``fit`` trains.
 
         Raises:
-            ValueError: If the trainer's strategy is one of several devices.
+            ValueError: If the trainer's strategy is one of several devices, or if it averages weights.
         """
-        if stage == "fit" and isinstance(self.trainer.strategy, ParallelStrategy):
-            given = type(self.trainer.strategy).__name__
-            msg = f"strategy: got {given}; allowed are 'auto' and others of one device, which is what Htdgm trains on"
-            raise ValueError(msg)
+        if stage == "fit":
+            _check_trainer(self.trainer)
         super().setup(stage)
         if stage == "fit":
             self._training_data = self.take_over_training_data()
@@ -446,6 +445,18 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
             PreProcessor: It resizes, and brings pixels to [-1, 1].
         """
         return configure_pre_processor(image_size)
+
+
+def _check_trainer(trainer: Trainer) -> None:
+    """Refuse what networks cannot be trained with that take turns, each in steps of its own."""
+    if isinstance(trainer.strategy, ParallelStrategy):
+        given = type(trainer.strategy).__name__
+        msg = f"strategy: got {given}; allowed are 'auto' and others of one device, which is what Htdgm trains on"
+        raise ValueError(msg)
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning sets it elsewhere
+        if isinstance(callback, WeightAveraging):
+            msg = f"callbacks: got {type(callback).__name__}; allowed are those that leave the weights as they are"
+            raise ValueError(msg)
 
 
 def _move(images: torch.Tensor, degrees: float, right: float, down: float) -> torch.Tensor:
