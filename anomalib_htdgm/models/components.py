@@ -16,6 +16,7 @@ from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.pre_processing.utils.spec import transform_to_spec
+from lightning.pytorch import Trainer
 from torch import nn
 from torchvision.transforms.v2 import Compose, Transform
 
@@ -79,6 +80,24 @@ def check_held(checkpoint: dict[str, Any], given: Collection[str], model_name: s
             raise CheckpointError(msg)
 
 
+def detach_components(model: AnomalibModule, trainer: Trainer) -> None:
+    """Take a model's components from a trainer, which would have them work for its next model, too.
+
+    Args:
+        model (AnomalibModule): The model.
+        trainer (Trainer): The trainer.
+    """
+    _detach(_components_of(model), trainer)
+
+
+def _components_of(model: AnomalibModule) -> list[Any]:
+    return [getattr(model, name) for name in COMPONENTS]
+
+
+def _detach(components: list[Any], trainer: Any) -> None:  # noqa: ANN401
+    trainer.callbacks = [each for each in trainer.callbacks if not any(each is one for one in components)]
+
+
 @contextmanager
 def restore_components(
     model: AnomalibModule, checkpoint: dict[str, Any], given: Collection[str]
@@ -93,7 +112,7 @@ def restore_components(
     Yields:
         dict[str, Any]: The checkpoint for anomalib to restore components from: without what is given.
     """
-    before = [getattr(model, name) for name in COMPONENTS]
+    before = _components_of(model)
     flags: dict[str, bool] = checkpoint.get(ENABLED) or {}
     for name in COMPONENTS:
         # An earlier checkpoint may have switched off what this one has.
@@ -104,9 +123,9 @@ def restore_components(
     yield others | {ENABLED: {name: enabled for name, enabled in flags.items() if name not in given}}
     _adapt_weights(model, checkpoint, flags)
     trainer = getattr(model, "_trainer", None)
-    after = [getattr(model, name) for name in COMPONENTS]
-    if trainer is not None and any(old is not new for old, new in zip(before, after, strict=True)):
-        trainer.callbacks = [each for each in trainer.callbacks if not any(each is old for old in before)]
+    changed = any(old is not new for old, new in zip(before, _components_of(model), strict=True))
+    if trainer is not None and changed:
+        _detach(before, trainer)
         trainer._callback_connector._attach_model_callbacks()  # noqa: SLF001  # Lightning has no public way to do this
 
 

@@ -34,7 +34,7 @@ from .checkpoint import (
     mark,
     named,
 )
-from .components import check_held, describe_lost, restore_components
+from .components import check_held, describe_lost, detach_components, restore_components
 from .interruption import check_writable
 from .pre_processor import adopt_pre_processor, check_exported
 
@@ -99,12 +99,13 @@ class SingleEpochMixin:
             _forget_thresholds(self.post_processor)
 
     def teardown(self, stage: str) -> None:
-        """Give the trainer back its precision.
+        """Give the trainer back its precision, and take the components from it, which are not for the next model.
 
         Args:
             stage (str): Stage of the trainer.
         """
         del stage
+        detach_components(self, self.trainer)  # type: ignore[arg-type]
         if self._trainer_precision is not None:
             self.trainer.strategy.precision_plugin = self._trainer_precision
             self._trainer_precision = None

@@ -10,6 +10,7 @@ from typing import Any
 import onnxruntime
 import pytest
 import torch
+from anomalib.cli.cli import AnomalibCLI
 from anomalib.metrics import AUROC, Evaluator
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
@@ -76,6 +77,32 @@ def test_a_given_post_processor_keeps_its_settings(load: Load, stored: Path) -> 
     assert model.post_processor.image_sensitivity == 0.9
     assert model.post_processor.image_threshold == expected.image_threshold
     assert expected.image_sensitivity == 0.5
+
+
+def test_the_command_takes_what_is_given(stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_good_images(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    given = ["--model.post_processor", "anomalib.post_processing.PostProcessor"]
+    given += ["--model.post_processor.image_sensitivity", "0.9"]
+    cli = AnomalibCLI(
+        ["predict", "--model", "Htdgm", *given, "--data", str(tmp_path / "good"), "--ckpt_path", str(stored)]
+    )
+    assert cli.model.post_processor.image_sensitivity == 0.9
+    assert cli.model.post_processor.image_threshold.isfinite()
+
+
+@pytest.mark.parametrize("components", [{"post_processor": False}, {"pre_processor": "own"}], ids=str)
+def test_the_model_before_leaves_nothing_in_an_engine(
+    components: dict[str, Any], train: Callable[..., tuple[Htdgm, Path]], tmp_path: Path
+) -> None:
+    if "pre_processor" in components:
+        components = {"pre_processor": OwnPreProcessor(Compose([Resize((64, 64)), Normalize([0.5] * 3, [0.5] * 3)]))}
+    model, _ = train(**components)
+    used, file = make_engine(tmp_path), tmp_path / "good" / "0.png"
+    used.predict(Htdgm(), data_path=file, ckpt_path=CHECKPOINT)
+    (batch,) = used.predict(model, data_path=file)
+    (expected,) = make_engine(tmp_path).predict(model, data_path=file)
+    assert torch.equal(batch.pred_score, expected.pred_score)
 
 
 @DOORS
