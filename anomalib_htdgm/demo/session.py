@@ -5,21 +5,22 @@
 
 import csv
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any, cast
 
-from anomalib.data import Folder, ImageBatch
+from anomalib.data import ImageBatch, ImageItem
 from anomalib.engine import Engine
 from anomalib.visualization.image.functional import create_image_grid, overlay_image, visualize_anomaly_map
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
+from torch.utils.data import DataLoader, Dataset
 
 from anomalib_htdgm import Htdgm, QuickstartTextures
-from anomalib_htdgm.data.reading import UnreadableImageError
+from anomalib_htdgm.data.reading import UnreadableImageError, read_image
 
 from .photographs import FAST, Photograph, take_in
 
@@ -71,7 +72,7 @@ class Session:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.good: list[Photograph] = []
+        self.good: list[Photograph] = []  # no two photographs of a session have the same name
         self.new: list[Photograph] = []
         self.findings: list[Finding] = []
         self.is_example = False
@@ -163,19 +164,6 @@ class Session:
             msg = f"There is no good photograph to learn from: add one to {MOST_SHOTS}."
             raise ValueError(msg)
         self._stopped.clear()
-        shots = self.folder / "shots"
-        shutil.rmtree(shots, ignore_errors=True)
-        shots.mkdir()
-        for photograph in self.good:
-            shutil.copy(photograph.path, shots)
-        datamodule = Folder(
-            name="photographs",
-            root=self.folder,
-            normal_dir=shots.name,
-            test_split_mode="none",
-            val_split_mode="same_as_test",
-            num_workers=0,
-        )
         engine = Engine(
             default_root_dir=self.folder / "results",
             logger=False,
@@ -184,7 +172,7 @@ class Session:
             callbacks=[_Watch(report, self._stopped)],
         )
         model = Htdgm(k_shot=len(self.good), tiles=tiles, visualizer=False)
-        engine.fit(model, datamodule=datamodule)
+        engine.fit(model, train_dataloaders=_load(sorted(photograph.path for photograph in self.good)))
         self._learnt = engine, model
         self.findings = []
 
@@ -200,7 +188,8 @@ class Session:
         checked = {finding.photograph for finding in self.findings}
         for photograph in self.new:
             if photograph not in checked:
-                (batch,) = cast("list[ImageBatch]", engine.predict(model, data_path=photograph.path))
+                predicted = engine.predict(model, dataloaders=_load([photograph.path]))
+                (batch,) = cast("list[ImageBatch]", predicted)
                 self.findings.append(_note(photograph, batch))
 
     def save(self, threshold: float) -> list[Path]:
@@ -254,16 +243,44 @@ class Session:
     ) -> tuple[list[Photograph], list[str]]:
         """Take in files, to be alike to others and to one another if there is a limit to their number."""
         photographs, refused = list(alike), []
+        names = {photograph.name for photograph in [*self.good, *self.new]}
         num_before = len(photographs)
         for path in files:
             if most is not None and len(photographs) >= most:
                 refused.append(f"{path.name} was left out: {most} good photographs are there already.")
                 continue
             try:
-                photographs.append(self._take_in(path, photographs[0].size if most and photographs else None))
+                taken = self._take_in(path, photographs[0].size if most and photographs else None)
             except UnreadableImageError as error:
                 refused.append(f"{error}.")
+                continue
+            photographs.append(replace(taken, name=_unlike(names, taken.name)))
+            names.add(photographs[-1].name)
         return photographs[num_before:], refused
+
+
+def _unlike(names: Collection[str], name: str) -> str:
+    """Number a name that another photograph has, as cameras and other folders give the same ones."""
+    numbered = (f"{Path(name).stem} ({number}){Path(name).suffix}" for number in count(2))
+    return name if name not in names else next(each for each in numbered if each not in names)
+
+
+class _Files(Dataset[ImageItem]):
+    """Image files; anomalib's own datasets refuse paths with letters beyond ASCII, as users' names may have."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> ImageItem:
+        path = self.paths[index]
+        return ImageItem(image=read_image(path, as_tensor=True), image_path=str(path))
+
+
+def _load(paths: Sequence[Path]) -> DataLoader[ImageItem]:
+    return DataLoader(_Files(paths), collate_fn=ImageBatch.collate)
 
 
 def _note(photograph: Photograph, batch: ImageBatch) -> Finding:

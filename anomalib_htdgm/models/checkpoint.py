@@ -33,14 +33,15 @@ class CheckpointError(ValueError):
     """A checkpoint that is refused; the message names the file, and what is wrong."""
 
 
-def mark(checkpoint: dict[str, Any], model_name: str) -> None:
+def mark(checkpoint: dict[str, Any], model_name: str, lost: dict[str, str]) -> None:
     """Write into a checkpoint what it is.
 
     Args:
         checkpoint (dict[str, Any]): Lightning's checkpoint.
         model_name (str): Name of the model.
+        lost (dict[str, str]): What it cannot hold of the model's components, by their names.
     """
-    checkpoint[MARK] = {"model": model_name, "format": FORMAT}
+    checkpoint[MARK] = {"model": model_name, "format": FORMAT, "lost": lost}
 
 
 def check_file(path: str | Path, model: type[LightningModule], model_name: str, safe: Sequence[Any] = ()) -> None:

@@ -7,12 +7,20 @@ anomalib switches antialiasing off in what it exports, so that an exported model
 scores, than the model that was tested. Here antialiased resizing is a multiplication by two matrices, which exports.
 """
 
+import logging
 from typing import Any
 
 import torch
 from anomalib.pre_processing import PreProcessor
 from torch import nn
 from torchvision.transforms.v2 import Compose, InterpolationMode, Normalize, Resize, Transform
+
+logger = logging.getLogger(__name__)
+
+PROBES = ((300, 500), (50, 40))
+"""Height and width, in pixels, of the images that an exported pre-processor is tried on."""
+NEGLIGIBLE = 1e-4
+"""Difference of pixels, of values from 0 to 1, that changes no score's fourth digit."""
 
 
 def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
@@ -41,6 +49,20 @@ class AntialiasedPreProcessor(PreProcessor):
         super().__init__(transform)
         self.export_transform = _make_exportable(transform, self.export_transform)
 
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        """Transform images as an engine does, and in an exported graph by what can be exported.
+
+        Args:
+            batch (torch.Tensor): Images of shape ``(B, 3, H, W)``.
+
+        Returns:
+            torch.Tensor: Transformed images.
+        """
+        if torch.compiler.is_compiling() or not self.transform:
+            return super().forward(batch)
+        # The last bits of a resized image depend on the layout of its pixels in memory.
+        return self.transform(batch.contiguous())
+
     def load_checkpoint_config(self, config: dict[str, Any]) -> None:
         """Restore the transform from a checkpoint.
 
@@ -49,6 +71,41 @@ class AntialiasedPreProcessor(PreProcessor):
         """
         super().load_checkpoint_config(config)
         self.export_transform = _make_exportable(self.transform, self.export_transform)
+
+
+def adopt_pre_processor(pre_processor: nn.Module | None) -> nn.Module | None:
+    """Let anomalib's own pre-processor keep antialiasing, too; those of other makes stay as they are."""
+    return AntialiasedPreProcessor(pre_processor.transform) if type(pre_processor) is PreProcessor else pre_processor
+
+
+def check_exported(pre_processor: nn.Module | None) -> None:
+    """Warn if a pre-processor does something else in an exported graph than it does before.
+
+    Args:
+        pre_processor (nn.Module | None): Pre-processor; only anomalib's have a form of their own for exports.
+    """
+    if not isinstance(pre_processor, PreProcessor) or not pre_processor.transform:
+        return
+    transforms = pre_processor.transform, pre_processor.export_transform
+    if not _keeps_shapes(transforms[0]) or not all(_are_alike(*transforms, *size) for size in PROBES):
+        logger.warning(
+            "pre_processor: %s gives other images in the exported model, whose scores will differ. Bilinear resizing "
+            "to a fixed height and width, Resize((height, width)), is exported as it is",
+            pre_processor.transform,
+        )
+
+
+def _keeps_shapes(transform: nn.Module) -> bool:
+    """Tell whether an exported graph resizes to the same sizes: one side's would be that of the square traced image."""
+    if isinstance(transform, Compose):
+        return all(_keeps_shapes(each) for each in transform.transforms)
+    return not isinstance(transform, Resize) or len(transform.size or ()) == 2  # noqa: PLR2004
+
+
+def _are_alike(transform: Any, other: Any, height: int, width: int) -> bool:  # noqa: ANN401
+    probe = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0))
+    one, two = transform(probe), other(probe)
+    return one.shape == two.shape and bool((one - two).abs().max() <= NEGLIGIBLE)
 
 
 def _make_exportable(transform: Transform | None, fallback: Transform | None) -> nn.Module | None:

@@ -3,17 +3,25 @@
 
 """What the models of this package have in common towards anomalib."""
 
+import inspect
+import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from anomalib import LearningType
-from anomalib.data import ImageBatch, ImageItem
+from anomalib.data import ImageBatch, ImageItem, InferenceBatch
 from anomalib.metrics import AUPRO, AUROC, Evaluator, F1Score
+from anomalib.post_processing import PostProcessor
 from lightning.pytorch import Trainer
+from lightning.pytorch.plugins import Precision
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import nn
 from torch.utils.data import DataLoader
+from torchmetrics import Metric
 
 from anomalib_htdgm.data.reading import read_as_seen
 
@@ -26,7 +34,11 @@ from .checkpoint import (
     mark,
     named,
 )
+from .components import check_held, describe_lost, detach_components, restore_components
 from .interruption import check_writable
+from .pre_processor import adopt_pre_processor, check_exported
+
+logger = logging.getLogger(__name__)
 
 OPSET = 18
 """ONNX's operator set: the oldest that PyTorch's exporter writes. From anomalib's default, 14, it returns to this one
@@ -40,9 +52,23 @@ class SingleEpochMixin:
     """
 
     model: nn.Module
+    pre_processor: nn.Module | None
+    post_processor: nn.Module | None
     trainer: Trainer
     skip_unreadable: bool = True
     """Whether files that cannot be read are left out of a prediction. Checkpoints do not hold it."""
+    _trainer_precision: Precision | None = None
+    given: frozenset[str] = frozenset()
+    """Names of the components that the caller has given; a checkpoint takes the place of the others only."""
+
+    def note_given(self, **components: Any) -> None:  # noqa: ANN401
+        """Note which components the caller has given, be it ``False``, and let anomalib's pre-processor export well.
+
+        Args:
+            **components (Any): What the constructor was given: pre-processor and so on.
+        """
+        self.given = frozenset(name for name, component in components.items() if component is not True)
+        self.pre_processor = adopt_pre_processor(self.pre_processor)
 
     def setup(self, stage: str) -> None:
         """Let no image file cost a finished training or the other files' results, and look at checkpoints first.
@@ -67,8 +93,32 @@ class SingleEpochMixin:
         if source.is_defined() and not (stage == "fit" and self.trainer.limit_val_batches == 0):
             source.instance = read_as_seen(source.dataloader(), skip_unreadable=skip_unreadable)
         check_checkpoints_of(self.trainer, self.checkpoint_safe_globals())  # type: ignore[attr-defined]
+        self._compute_in_own_types()
         if stage == "fit":
             check_writable(self.trainer)
+            _forget_thresholds(self.post_processor)
+
+    def teardown(self, stage: str) -> None:
+        """Give the trainer back its precision, and take the components from it, which are not for the next model.
+
+        Args:
+            stage (str): Stage of the trainer.
+        """
+        del stage
+        detach_components(self, self.trainer)  # type: ignore[arg-type]
+        if self._trainer_precision is not None:
+            self.trainer.strategy.precision_plugin = self._trainer_precision
+            self._trainer_precision = None
+
+    def _compute_in_own_types(self) -> None:
+        """Take the trainer's precision away: scores and statistics need float32, and the networks choose their own."""
+        plugin = self.trainer.strategy.precision_plugin
+        if type(plugin) is not Precision:
+            logger.info(
+                "The model computes in types of its own, whatever the trainer's precision, %s", plugin.precision
+            )
+            self.trainer.strategy.precision_plugin = Precision()
+            self._trainer_precision = plugin
 
     @classmethod
     def checkpoint_name(cls) -> str:
@@ -82,7 +132,60 @@ class SingleEpochMixin:
             checkpoint (dict[str, Any]): Lightning's checkpoint.
         """
         super().on_save_checkpoint(checkpoint)  # type: ignore[misc]
-        mark(checkpoint, self.checkpoint_name())
+        mark(checkpoint, self.checkpoint_name(), describe_lost(self))
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take over the components that were saved, but for those that the caller has given.
+
+        Args:
+            checkpoint (dict[str, Any]): Lightning's checkpoint.
+
+        Raises:
+            CheckpointError: If one of them is lost, for a checkpoint cannot hold it, and the caller has given none.
+        """
+        try:
+            check_held(checkpoint, self.given, type(self).__name__)
+        except CheckpointError as error:
+            raise self._name_checkpoint(error) from error
+        with restore_components(self, checkpoint, self.given) as others:  # type: ignore[arg-type]
+            super().on_load_checkpoint(others)  # type: ignore[misc]
+
+    def refuse_to_resume(self) -> None:
+        """Refuse to go on with the training of a checkpoint, for a model that cannot.
+
+        Raises:
+            ValueError: If a trainer is about to.
+        """
+        if self.is_resuming:
+            name = type(self).__name__
+            msg = f"ckpt_path: {name} does not resume trainings; fit without it, or validate, test and predict with it"
+            raise ValueError(msg)
+
+    @property
+    def is_resuming(self) -> bool:
+        """Whether a trainer is loading a checkpoint in order to train."""
+        trainer = getattr(self, "_trainer", None)
+        return trainer is not None and trainer.state.fn == TrainerFn.FITTING and not trainer.state.stopped
+
+    def arguments_of(self, saved: Mapping[str, Any]) -> dict[str, Any]:
+        """Choose arguments: a checkpoint's, with a warning where the caller has given others.
+
+        Args:
+            saved (Mapping[str, Any]): Arguments of the checkpoint.
+
+        Returns:
+            dict[str, Any]: All arguments that checkpoints hold.
+        """
+        own: dict[str, Any] = dict(self.hparams)  # type: ignore[attr-defined]
+        known = inspect.signature(type(self)).parameters
+        lost = [
+            f"{name} {value!r} ({saved[name]!r} there)"
+            for name, value in own.items()
+            if value != saved.get(name, value) and (name not in known or value != known[name].default)
+        ]
+        if lost:
+            logger.warning("The model has the checkpoint's arguments; not what was given for %s", ", ".join(lost))
+        return {name: saved.get(name, value) for name, value in own.items()}
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
@@ -165,6 +268,33 @@ class SingleEpochMixin:
         source.instance = self
         return dataloader
 
+    def on_train_end(self) -> None:
+        """Warn of a model that cannot tell what is anomalous, as there was no validation, or it was cut off."""
+        thresholds = self.post_processor
+        if (
+            isinstance(thresholds, PostProcessor)
+            and thresholds.enable_thresholding
+            and thresholds.image_threshold.isnan()
+        ):
+            logger.warning("The model has no threshold, for nothing was validated: validate it before it predicts")
+
+    def forward(self, batch: torch.Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:  # noqa: ANN401
+        """Score and localise, in the model's own types: in float32, and as ``precision`` says, whatever the caller's.
+
+        Args:
+            batch (torch.Tensor): Images in [0, 1] of shape ``(B, 3, H, W)``, of any floating-point type.
+            *args: As anomalib's.
+            **kwargs: As anomalib's.
+
+        Returns:
+            InferenceBatch: Scores and maps.
+        """
+        images = batch.float() if batch.is_floating_point() else batch
+        if not torch.is_autocast_enabled(batch.device.type):
+            return super().forward(images, *args, **kwargs)  # type: ignore[misc]
+        with torch.autocast(batch.device.type, enabled=False):
+            return super().forward(images, *args, **kwargs)  # type: ignore[misc]
+
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> STEP_OUTPUT:
         """Score and localise a batch.
 
@@ -190,6 +320,7 @@ class SingleEpochMixin:
         Returns:
             Path: Path of the exported model.
         """
+        check_exported(self.pre_processor)
         defaults = {"opset_version": OPSET, "external_data": False}
         path: Path = super().to_onnx(export_root, *args, **(defaults | kwargs))  # type: ignore[misc]
         return path
@@ -197,7 +328,8 @@ class SingleEpochMixin:
     @property
     def trainer_arguments(self) -> dict[str, Any]:
         """Trainer arguments that must hold: one epoch is one training, and validation comes after it."""
-        return {"max_epochs": 1, "val_check_interval": 1.0, "num_sanity_val_steps": 0, "devices": 1}
+        validation = {"check_val_every_n_epoch": 1, "val_check_interval": 1.0, "num_sanity_val_steps": 0}
+        return {"max_epochs": 1, "devices": 1, **validation}
 
     @property
     def learning_type(self) -> LearningType:
@@ -217,3 +349,14 @@ class SingleEpochMixin:
                 AUPRO(fields=pixel, prefix="pixel_", strict=False),
             ],
         )
+
+
+def _forget_thresholds(post_processor: nn.Module | None) -> None:
+    """Let a model that is trained again be as a new one: a validation without masks finds no threshold for pixels."""
+    if not isinstance(post_processor, PostProcessor):
+        return
+    for buffer in post_processor.buffers(recurse=False):
+        buffer.fill_(math.nan)
+    for metric in post_processor.children():
+        if isinstance(metric, Metric):
+            metric.reset()

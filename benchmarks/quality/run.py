@@ -37,6 +37,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from shared.folders import check_folder
 from shared.progress import DONE, SKIPPED
 from shared.rows import Results, maps_folder
 
@@ -131,6 +132,7 @@ def measure(config: DictConfig, key: str) -> list[dict[str, object]]:
         weigh,
     )
 
+    check_folder(config.data.datamodule)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     seed_everything(config.trial, verbose=False)  # for models that have no seed of their own, such as PatchCore

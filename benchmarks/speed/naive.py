@@ -123,7 +123,7 @@ def naive_votes(model: HtdgmModel, image: torch.Tensor) -> list[torch.Tensor]:
     votes = []
     for reduced, discriminator in zip(model.reduce(image), model.discriminators, strict=True):
         transformed = torch.cat([each.apply(reduced) for each in transformations])
-        logits = convolve(discriminator, transformed)[:, : len(index)]
+        logits = convolve(discriminator.eval(), transformed)[:, : len(index)]
         votes.append(logits.log_softmax(dim=1)[index, index][None])
     return votes
 

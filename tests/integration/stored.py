@@ -55,7 +55,7 @@ def score(model: Htdgm) -> dict[str, float]:
     return dict(zip([kind for kind, _ in TESTED], scores.tolist(), strict=True))
 
 
-def make_engine(root: Path) -> Engine:
+def make_engine(root: Path, **arguments: object) -> Engine:
     """Make an engine that trains in a folder, and shows nothing."""
     return Engine(
         logger=False,
@@ -64,6 +64,7 @@ def make_engine(root: Path) -> Engine:
         accelerator="cpu",
         enable_progress_bar=False,
         enable_model_summary=False,
+        **arguments,
     )
 
 

@@ -20,6 +20,8 @@ from PIL import Image
 
 from anomalib_htdgm import FewShot, Htdgm
 
+from .stored import make_small_model
+
 PRECISE = {"INFERENCE_PRECISION_HINT": "f32"}
 """Left to itself OpenVINO computes in bfloat16 where the processor can."""
 METRICS = {"image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score", "pixel_AUPRO"}
@@ -263,15 +265,14 @@ def test_patchcore_trains_on_the_same_images(wall: MVTecAD, engine: Engine, capl
 
 
 def test_trainer_limits_do_not_break_the_training(wall: MVTecAD, tmp_path: Path) -> None:
-    limited = Engine(
-        logger=False, default_root_dir=tmp_path, limit_train_batches=2, accelerator="cpu", enable_progress_bar=False
-    )
-    model, whole = Htdgm(iterations=2), Htdgm(iterations=2)
-    limited.fit(model, datamodule=wall)
-    free = Engine(logger=False, default_root_dir=tmp_path, accelerator="cpu", enable_progress_bar=False)
-    free.fit(whole, datamodule=wall)
-    for name, tensor in whole.model.state_dict().items():
-        assert torch.equal(model.model.state_dict()[name], tensor), name
+    quiet = {"logger": False, "default_root_dir": tmp_path, "accelerator": "cpu", "enable_progress_bar": False}
+    whole = make_small_model(iterations=3)
+    Engine(**quiet).fit(whole, datamodule=wall)
+    for limit in range(1, 6):  # of six iterations, three for each network
+        model = make_small_model(iterations=3)
+        Engine(**quiet, limit_train_batches=limit).fit(model, datamodule=wall)
+        for name, tensor in whole.state_dict().items():
+            assert torch.equal(model.state_dict()[name], tensor), (limit, name)
 
 
 def test_predict_before_fit_is_refused(mvtec_root: Path, engine: Engine) -> None:

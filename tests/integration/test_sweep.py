@@ -37,6 +37,20 @@ def sweep(arrays: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.parametrize(
+    "mode", [pytest.param("-m", id="sweep"), pytest.param("--config-name=config", id="run", marks=pytest.mark.thorough)]
+)
+def test_a_missing_data_set_is_refused_at_once(mode: str, arrays: Path) -> None:
+    results, root = arrays.parent / "missing.csv", arrays.parent / "nowhere"
+    data = "data=quickstart,bottle" if mode == "-m" else "data=bottle"
+    command = [sys.executable, str(BENCHMARKS / "run.py"), mode, data, f"data_root={root}", f"results={results}"]
+    refused = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert refused.returncode
+    assert f"data_root: there is no folder {root / 'MVTecAD' / 'bottle'}" in refused.stderr
+    assert not root.exists()
+    assert not results.exists()
+
+
 def test_a_sweep_resumes_and_is_reported(arrays: Path) -> None:
     first = sweep(arrays, "trial=0,1", "data.datamodule.normal_class=zero")
     assert first.returncode == 0, first.stderr

@@ -106,12 +106,13 @@ def test_images_in_pieces_are_as_good_as_all_at_once(
     for images_per_piece in (2, 5):
         canvases = Canvases(chosen, 25)
         canvases.images_per_piece = images_per_piece
-        discriminator = make_discriminator(len(chosen) + 1).train()
+        discriminator = make_discriminator(len(chosen) + 1)
         drawn = canvases.draw(images)
         targets = [each[None] for each in canvases.targets()] * (len(drawn) // len(canvases.groups))
-        total = sum(transformation_loss(discriminator(drawn), targets, fake=is_fake) for is_fake in (False, True))
+        logits = discriminator(drawn, learning=True)
+        total = sum(transformation_loss(logits, targets, fake=is_fake) for is_fake in (False, True))
         gradients = torch.autograd.grad(total, list(discriminator.parameters()))
-        votes = canvases.log_probabilities(discriminator.eval()(drawn))
+        votes = canvases.log_probabilities(discriminator(drawn))
         results.append((total, gradients, votes))
     torch.testing.assert_close(*results, atol=1e-5, rtol=1e-3)
 
@@ -172,9 +173,9 @@ def test_batch_norm_shares_statistics_among_sizes(
     make_discriminator: MakeDiscriminator, make_images: MakeImages
 ) -> None:
     images = make_images(4, 30)
-    together, apart = make_discriminator(5).train(), make_discriminator(5).train()
-    expected = together([images])[0]
-    votes = torch.cat(apart([images[:1], images[1:]]))
+    together, apart = make_discriminator(5), make_discriminator(5)
+    expected = together([images], learning=True)[0]
+    votes = torch.cat(apart([images[:1], images[1:]], learning=True))
     torch.testing.assert_close(votes, expected, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(apart.state_dict(), together.state_dict(), atol=1e-5, rtol=1e-4)
 
@@ -186,10 +187,8 @@ def test_reestimated_statistics_are_those_of_the_canvases(
     canvases = [make_images(2, 40), make_images(3, 30, seed=1)]
     before = discriminator(canvases)
     discriminator.reestimate_statistics(canvases)
-    assert not discriminator.training
     after = discriminator(canvases)
-    discriminator.train()
-    expected = discriminator(canvases)
+    expected = discriminator(canvases, learning=True)
     assert not torch.allclose(before[0], expected[0], atol=0.1)
     # Running variances are unbiased, those of a batch are not: a factor of 1 / number of pixels.
     torch.testing.assert_close(after, expected, atol=1e-2, rtol=1e-2)

@@ -45,6 +45,37 @@ def ignore(share: float) -> None:
     """Be told how far a training is."""
 
 
+def test_photographs_of_one_name_are_told_apart(session: Session, photographs: list[Path], tmp_path: Path) -> None:
+    alike = [tmp_path / f"camera {index}" / "000.png" for index in range(4)]
+    for photograph, path in zip(photographs, alike, strict=True):
+        path.parent.mkdir()
+        path.write_bytes(photograph.read_bytes())
+    session.add_good(alike[:2])
+    session.add_new(alike[2:])
+    session.learn(1, ignore)
+    session.check()
+    assert [each.name for each in session.good] == ["000.png", "000 (2).png"]
+    assert [each.photograph.name for each in session.findings] == ["000 (3).png", "000 (4).png"]
+    session.accept(0)
+    assert [each.name for each in session.good] == ["000.png", "000 (2).png", "000 (3).png"]
+
+
+def test_a_folder_with_an_umlaut_does_as_well_as_another(
+    session: Session, photographs: list[Path], tmp_path: Path
+) -> None:
+    scores = []
+    for folder in (session.folder, tmp_path / "Jürgen 日"):
+        folder.mkdir(exist_ok=True)
+        other = Session(folder)
+        other.open_example()
+        other.add_good(photographs[:2])
+        other.add_new(photographs[2:])
+        other.learn(1, ignore)
+        other.check()
+        scores.append([finding.score for finding in other.findings])
+    assert scores[0] == scores[1]
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_photographs_are_turned_upright(tmp_path: Path, orientation: int) -> None:
     upright = np.zeros((40, 60, 3), np.uint8)

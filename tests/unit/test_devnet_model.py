@@ -19,15 +19,24 @@ def make_model(**arguments: object) -> DevnetModel:
     """Make a model of random weights, whose batch norms have statistics of their own, in double precision."""
     model = DevnetModel(**{"backbone": BACKBONE, "image_sizes": SIZES} | arguments)
     model.initialize(seed=0)
-    model.train()
     with torch.no_grad():
         for _ in range(30):  # running statistics come to those of the images
-            model.score(make_images(4))
+            model.score(make_images(4), learning=True)
     return model.double().eval()
 
 
 def make_images(number: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(number, 3, SIZES[0], SIZES[0], generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("explanation", ["gradient", "scores"])
+def test_scores_are_of_fixed_statistics_in_any_mode(explanation: str) -> None:
+    model, images = make_model(explanation=explanation), make_images(3).double()
+    expected, before = model(images), {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    scored = model.train()(images)
+    assert torch.equal(scored.pred_score, expected.pred_score)
+    assert torch.equal(scored.anomaly_map, expected.anomaly_map)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 @pytest.mark.parametrize(("fraction", "expected"), [(0.1, 2), (0.07, 1), (0.01, 1), (0.29, 7), (1.0, 25)])

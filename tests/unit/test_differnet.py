@@ -208,6 +208,15 @@ def test_training_makes_the_image_more_likely_than_others() -> None:
     assert model(images).pred_score < model(noise(1, 3, 48, 48, seed=3)).pred_score
 
 
+def test_scores_are_of_fixed_statistics_in_any_mode() -> None:
+    model, images = make_model(), noise(2, 3, 48, 48)
+    expected, before = model(images), {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    scored = model.train()(images)
+    assert torch.equal(scored.pred_score, expected.pred_score)
+    assert torch.equal(scored.anomaly_map, expected.anomaly_map)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
 def test_the_backbone_stays_as_it_is() -> None:
     model = make_model()
     before = {name: tensor.clone() for name, tensor in model.backbone.state_dict().items()}

@@ -9,7 +9,12 @@ from anomalib.pre_processing import PreProcessor
 from torch import nn
 from torchvision.transforms.v2 import CenterCrop, Compose, Identity, InterpolationMode, Normalize, Resize, Transform
 
-from anomalib_htdgm.models.pre_processor import AntialiasedPreProcessor, configure_pre_processor
+from anomalib_htdgm.models.pre_processor import (
+    AntialiasedPreProcessor,
+    adopt_pre_processor,
+    check_exported,
+    configure_pre_processor,
+)
 
 IMAGE_SIZES = pytest.mark.parametrize("size", [(300, 200), (900, 1000), (256, 256), (40, 500), (20, 20)], ids=str)
 HALF = [0.5, 0.5, 0.5]
@@ -23,11 +28,12 @@ def make_images(size: tuple[int, int], num_images: int = 2) -> torch.Tensor:
 @pytest.mark.parametrize("new_size", [None, (64, 64), (100, 333)], ids=str)
 def test_export_equals_engine(size: tuple[int, int], new_size: tuple[int, int] | None) -> None:
     pre_processor, images = configure_pre_processor(new_size), make_images(size)
-    exported = pre_processor(images)
+    exported = pre_processor.export_transform(images)
     assert exported.shape == (2, 3, *(new_size or (256, 256)))
     # PyTorch rounds the ratio of sizes to float32; the matrices do not.
     tolerance = 1e-4 if new_size == (100, 333) else 1e-5
     torch.testing.assert_close(exported, pre_processor.transform(images), atol=tolerance, rtol=0)
+    assert torch.equal(pre_processor(images), pre_processor.transform(images))  # what is not exported need not differ
 
 
 def test_antialiasing_makes_a_difference() -> None:
@@ -39,12 +45,12 @@ def test_antialiasing_makes_a_difference() -> None:
 @IMAGE_SIZES
 def test_values_are_in_range(size: tuple[int, int]) -> None:
     pre_processor, images = configure_pre_processor(), make_images(size).round()  # black and white pixels
-    for output in (pre_processor(images), pre_processor.transform(images)):
+    for output in (pre_processor.export_transform(images), pre_processor.transform(images)):
         assert output.min() >= -1 - 1e-5
         assert output.max() <= 1 + 1e-5
         assert output.min() < output.max()
     for value in (0.0, 0.5, 1.0):
-        output = pre_processor(torch.full((1, 3, *size), value))
+        output = pre_processor.export_transform(torch.full((1, 3, *size), value))
         torch.testing.assert_close(output, torch.full_like(output, 2 * value - 1), atol=1e-5, rtol=0)
 
 
@@ -53,9 +59,9 @@ def test_checkpoint_keeps_the_transform(new_size: tuple[int, int]) -> None:
     pre_processor, restored = configure_pre_processor(new_size), AntialiasedPreProcessor()
     restored.load_checkpoint_config(pre_processor.checkpoint_config())
     images = make_images((300, 200))
-    assert torch.equal(restored(images), pre_processor(images))
+    assert torch.equal(restored.export_transform(images), pre_processor.export_transform(images))
     assert torch.equal(restored.transform(images), pre_processor.transform(images))
-    torch.testing.assert_close(restored(images), restored.transform(images), atol=1e-5, rtol=0)
+    torch.testing.assert_close(restored.export_transform(images), restored.transform(images), atol=1e-5, rtol=0)
 
 
 def test_checkpoint_replaces_the_transform() -> None:
@@ -74,9 +80,12 @@ def test_checkpoint_replaces_the_transform() -> None:
     ],
     ids=["alone", "composed", "nested", "twice"],
 )
-def test_own_transforms_are_honoured(transform: Transform) -> None:
+def test_own_transforms_are_honoured(transform: Transform, caplog: pytest.LogCaptureFixture) -> None:
     pre_processor, images = AntialiasedPreProcessor(transform), make_images((100, 120))
-    torch.testing.assert_close(pre_processor(images), transform(images), atol=1e-5, rtol=0)
+    torch.testing.assert_close(pre_processor.export_transform(images), transform(images), atol=1e-5, rtol=0)
+    with caplog.at_level("WARNING"):
+        check_exported(adopt_pre_processor(PreProcessor(transform)))
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(
@@ -98,7 +107,27 @@ def test_own_transforms_are_honoured(transform: Transform) -> None:
 )
 def test_what_cannot_be_translated_is_left_to_anomalib(transform: Transform) -> None:
     images = make_images((100, 120))
-    assert torch.equal(AntialiasedPreProcessor(transform)(images), PreProcessor(transform)(images))
+    exported = AntialiasedPreProcessor(transform).export_transform(images)
+    assert torch.equal(exported, PreProcessor(transform).export_transform(images))
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        Resize(50),
+        Resize(50, antialias=False),
+        Resize((50, 70), interpolation=InterpolationMode.BICUBIC),
+        Compose([Resize(50), Normalize(HALF, HALF)]),
+        Resize(None, max_size=50),
+        Compose([CenterCrop(300), Resize((50, 70), interpolation=InterpolationMode.BICUBIC)]),
+    ],
+    ids=str,
+)
+def test_what_is_exported_otherwise_is_named(transform: Transform, caplog: pytest.LogCaptureFixture) -> None:
+    check_exported(adopt_pre_processor(PreProcessor(transform)))
+    (record,) = caplog.records
+    assert "gives other images in the exported model" in record.getMessage()
+    assert str(transform) in record.getMessage()
 
 
 def test_no_transform_passes_images_through() -> None:

@@ -239,7 +239,6 @@ class TestSteps:
                     model(shingles())
             assert next(steps, None) is None
             assert model.is_trained
-            assert not any(module.training for module in model.modules())
 
     def test_number_of_discriminator_and_generator_steps(self) -> None:
         kwargs = {"iterations": 2, "fake_weight": 1.0, "discriminator_steps": 3, "generator_steps": 2}
@@ -331,8 +330,8 @@ class TestLearning:
                 assert not torch.allclose(one.running_var, other.running_var, rtol=0.1)
         real = models[0].reduce(shingles())[0]
         canvases = models[0].canvases[0].draw(real)
-        reestimated, running = (model.discriminators[0].eval()(canvases)[0] for model in models)
-        batch = models[0].discriminators[0].train()(canvases)[0]
+        reestimated, running = (model.discriminators[0](canvases)[0] for model in models)
+        batch = models[0].discriminators[0](canvases, learning=True)[0]
         assert (reestimated - batch).abs().max() < 0.1 * (running - batch).abs().max()
 
 
@@ -429,14 +428,15 @@ class TestGenerators:
         state["fixed_noise"] = saved.fixed_noise(0) if adversarial else torch.zeros(3, 3, 13, 13)
         loaded = tiny_model(**arguments)
         loaded.load_state_dict(state)
-        loaded.eval()
         assert_identical(loaded(shingles()), saved(shingles()))
         if adversarial:
             assert_identical(loaded.reconstruct()[0], saved.reconstruct()[0])
             assert loaded.fixed_noise(1).eq(0).all()
 
     def test_samples_follow_their_seed(self, generative_model: HtdgmModel) -> None:
-        first, again, other = (generative_model.sample(5, seed) for seed in (0, 0, 1))
+        first, again, other = (
+            generative_model.train(mode).sample(5, seed) for mode, seed in ((False, 0), (True, 0), (False, 1))
+        )
         assert [tuple(images.shape) for images in first] == [(5, 3, 13, 13), (5, 3, 16, 16)]
         assert_identical(again, first)
         for images, others in zip(first, other, strict=True):

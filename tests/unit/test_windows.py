@@ -21,7 +21,9 @@ def make_windows(transformations: str, images: torch.Tensor, pixels: int) -> tup
     size = images.shape[-1]
     canvases = Canvases(get_transformations(transformations), size)
     enlarged = F.interpolate(images, (enlarged_size(size),) * 2, mode="bicubic")
-    return canvases, enlarged, Windows(canvases, images, enlarged, torch.float32, pixels)
+    windows = Windows(canvases, pixels)
+    windows.show(images, torch.float32, enlarged)
+    return canvases, enlarged, windows
 
 
 def draw(windows: Windows, seed: int = 0, times: int = 1) -> tuple[torch.Tensor, torch.Tensor]:

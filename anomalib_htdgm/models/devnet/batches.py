@@ -11,6 +11,8 @@ from anomalib.data import ImageBatch
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import rotate
 
+from anomalib_htdgm.data.augmentation import Augmentation
+
 
 @dataclass(frozen=True)
 class BalancedBatches:
@@ -26,6 +28,7 @@ class BalancedBatches:
         steps (int): Number of batches.
         rotation (float): Greatest angle, in degrees, by which images are turned to either side.
         seed (int): Seed of order and angles.
+        augmentation (Augmentation | None): What is done to each batch, drawn anew for each.
     """
 
     normal: torch.Tensor
@@ -34,6 +37,7 @@ class BalancedBatches:
     steps: int
     rotation: float
     seed: int
+    augmentation: Augmentation | None = None
 
     def __len__(self) -> int:
         """Return the number of batches."""
@@ -44,11 +48,12 @@ class BalancedBatches:
         source = torch.Generator().manual_seed(self.seed)
         normal, anomalous = _turns(len(self.normal), source), _turns(len(self.anomalous), source)
         half = self.batch_size // 2
-        for _ in range(self.steps):
+        for step in range(self.steps):
             images = [self.normal[next(normal)] for _ in range(half)]
             images += [self.anomalous[next(anomalous)] for _ in range(half)]
+            turned = torch.stack([self._turn(image, source) for image in images])
             yield ImageBatch(
-                image=torch.stack([self._turn(image, source) for image in images]),
+                image=turned if self.augmentation is None else self.augmentation(turned, step),
                 gt_label=torch.arange(self.batch_size) >= half,
             )
 

@@ -42,6 +42,7 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import StepLR
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
+from anomalib_htdgm.data.augmentation import augmentation_of
 from anomalib_htdgm.data.shots import read_anomalies, read_shots
 from anomalib_htdgm.models.backbone import IMAGENET_MEAN, IMAGENET_STD, load_pretrained
 from anomalib_htdgm.models.pre_processor import AntialiasedPreProcessor
@@ -141,13 +142,16 @@ class Devnet(SingleEpochMixin, AnomalibModule):
         check_number("rotation", rotation, at_least=0, at_most=180)
         check_integer("seed", seed, at_least=0)
         model = DevnetModel(backbone, image_sizes, top_fraction, ranking, explanation)
-        if pre_processor is True:
-            pre_processor = self.configure_pre_processor((max(image_sizes), max(image_sizes)))
         super().__init__(
             pre_processor=pre_processor,
             post_processor=post_processor,
             evaluator=evaluator,
             visualizer=visualizer,
+        )
+        if pre_processor is True:
+            self.pre_processor = self.configure_pre_processor((max(image_sizes), max(image_sizes)))
+        self.note_given(
+            pre_processor=pre_processor, post_processor=post_processor, evaluator=evaluator, visualizer=visualizer
         )
         self.skip_unreadable = skip_unreadable
         self.hparams.pop("skip_unreadable", None)
@@ -160,10 +164,13 @@ class Devnet(SingleEpochMixin, AnomalibModule):
 
         Args:
             checkpoint (dict[str, Any]): Lightning's checkpoint.
+
+        Raises:
+            ValueError: If a training was to be resumed.
         """
+        self.refuse_to_resume()
         super().on_load_checkpoint(checkpoint)
-        saved = checkpoint.get("hyper_parameters", {})
-        arguments = {name: saved.get(name, value) for name, value in self.hparams.items()}
+        arguments = self.arguments_of(checkpoint.get("hyper_parameters", {}))
         if arguments != dict(self.hparams):
             self.model = self.rebuild(arguments).model.to(self.device)
             self.hparams.update(arguments)
@@ -197,6 +204,7 @@ class Devnet(SingleEpochMixin, AnomalibModule):
             steps=self.hparams["epochs"] * self.hparams["steps_per_epoch"],
             rotation=self.hparams["rotation"],
             seed=self.hparams["seed"],
+            augmentation=augmentation_of(dataloader, self.hparams["seed"]),
         )
         logger.info("Training on %d normal and %d anomalous images", normal.batch_size, anomalous.batch_size)
         self.model.initialize(self.hparams["seed"])
@@ -230,7 +238,8 @@ class Devnet(SingleEpochMixin, AnomalibModule):
             STEP_OUTPUT: The loss.
         """
         del batch_idx
-        scores, labels = self.model.score(cast("torch.Tensor", batch.image)), cast("torch.Tensor", batch.gt_label)
+        scores = self.model.score(cast("torch.Tensor", batch.image), learning=True)
+        labels = cast("torch.Tensor", batch.gt_label)
         if self.hparams["loss"] == "focal":
             loss = focal_loss(scores, labels)
         else:
@@ -245,7 +254,7 @@ class Devnet(SingleEpochMixin, AnomalibModule):
         Args:
             stage (str): Stage of the trainer.
         """
-        del stage
+        super().teardown(stage)
         self._batches = None
 
     def to_onnx(  # type: ignore[override]  # anomalib's signature, not Lightning's

@@ -79,6 +79,13 @@ class DevnetModel(nn.Module):
         self.score_layer = nn.Conv2d(count_features(self.backbone), 1, kernel_size=1)
         sigma = BLUR * max(image_sizes)
         self.blur = GaussianBlur2d(sigma=(sigma, sigma), channels=1)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "DevnetModel":
+        """Stay in evaluation, whatever the mode: only a training's own scores are of its batches' statistics."""
+        del mode
+        super().train(False)  # noqa: FBT003
+        return self
 
     def forward(self, images: torch.Tensor) -> InferenceBatch:
         """Score and localise.
@@ -98,16 +105,22 @@ class DevnetModel(nn.Module):
         maps = [F.interpolate(scores, size, mode="bilinear") for scores in score_maps]
         return InferenceBatch(pred_score=self._score(score_maps), anomaly_map=_mean(maps))
 
-    def score(self, images: torch.Tensor) -> torch.Tensor:
+    def score(self, images: torch.Tensor, *, learning: bool = False) -> torch.Tensor:
         """Score images.
 
         Args:
             images (torch.Tensor): Normalised images of shape ``(B, 3, H, W)``.
+            learning (bool): Whether the backbone works as in a training: its batch norms take the statistics of these
+                images, and average them for later.
 
         Returns:
             torch.Tensor: Scores of shape ``(B,)``: the mean over the highest scores of each size, and over sizes.
         """
-        return self._score(self.score_maps(images))
+        self.backbone.train(learning)
+        try:
+            return self._score(self.score_maps(images))
+        finally:
+            self.backbone.eval()
 
     def score_maps(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Score every place of images.

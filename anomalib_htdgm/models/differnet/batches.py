@@ -5,9 +5,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 
 import torch
 from anomalib.data import ImageBatch
+
+from anomalib_htdgm.data.augmentation import Augmentation
 
 
 @dataclass(frozen=True)
@@ -19,12 +22,14 @@ class ShuffledBatches:
         batch_size (int): Most images of a batch; no batch goes beyond the end of a pass.
         passes (int): Number of passes.
         seed (int): Seed of the orders.
+        augmentation (Augmentation | None): What is done to each batch, drawn anew for each.
     """
 
     images: torch.Tensor
     batch_size: int
     passes: int
     seed: int
+    augmentation: Augmentation | None = None
 
     def __len__(self) -> int:
         """Return the number of batches in all passes."""
@@ -32,7 +37,8 @@ class ShuffledBatches:
 
     def __iter__(self) -> Iterator[ImageBatch]:
         """Serve the batches, each time in the same orders."""
-        source = torch.Generator().manual_seed(self.seed)
+        source, draws = torch.Generator().manual_seed(self.seed), count()
         for _ in range(self.passes):
             for indices in torch.randperm(len(self.images), generator=source).split(self.batch_size):
-                yield ImageBatch(image=self.images[indices])
+                images = self.images[indices]
+                yield ImageBatch(image=images if self.augmentation is None else self.augmentation(images, next(draws)))

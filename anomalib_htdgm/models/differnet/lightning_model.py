@@ -42,6 +42,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch.optim import Adam, Optimizer
 from torchvision.transforms.v2 import Resize
 
+from anomalib_htdgm.data.augmentation import Augmentation, augmentation_of
 from anomalib_htdgm.data.shots import read_shots
 from anomalib_htdgm.models.pre_processor import AntialiasedPreProcessor
 from anomalib_htdgm.models.precision import Precision
@@ -134,6 +135,9 @@ class Differnet(SingleEpochMixin, AnomalibModule):
             evaluator=evaluator,
             visualizer=visualizer,
         )
+        self.note_given(
+            pre_processor=pre_processor, post_processor=post_processor, evaluator=evaluator, visualizer=visualizer
+        )
         self.skip_unreadable = skip_unreadable
         self.hparams.pop("skip_unreadable", None)
         self.seed = seed
@@ -156,6 +160,7 @@ class Differnet(SingleEpochMixin, AnomalibModule):
         if pre_processor is True:
             self.pre_processor = self.configure_pre_processor((image_sizes[0], image_sizes[0]))
         self._images: torch.Tensor | None = None
+        self._augmentation: Augmentation | None = None
         self._source = torch.Generator()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -172,10 +177,13 @@ class Differnet(SingleEpochMixin, AnomalibModule):
 
         Args:
             checkpoint (dict[str, Any]): Lightning's checkpoint.
+
+        Raises:
+            ValueError: If a training was to be resumed.
         """
+        self.refuse_to_resume()
         super().on_load_checkpoint(checkpoint)
-        saved = checkpoint.get("hyper_parameters", {})
-        arguments = {name: saved.get(name, value) for name, value in self.hparams.items()}
+        arguments = self.arguments_of(checkpoint.get("hyper_parameters", {}))
         if arguments != dict(self.hparams):
             model = self.rebuild(arguments, pre_processor=False, post_processor=False)
             for name in vars(self).keys() & arguments.keys():
@@ -197,12 +205,13 @@ class Differnet(SingleEpochMixin, AnomalibModule):
         dataloader = self.take_over_training_data()
         shots = read_shots(dataloader, k_shot=sys.maxsize, seed=self.seed, smallest_side=1)
         self._images = cast("torch.Tensor", shots.image)
+        self._augmentation = augmentation_of(dataloader, self.seed)
         logger.info("Training on %d normal images", len(self._images))
 
     def train_dataloader(self) -> ShuffledBatches:
         """Serve the training images for all passes: to Lightning, one epoch is the whole training."""
         assert self._images is not None  # noqa: S101  # for the type checker: `setup` comes first
-        return ShuffledBatches(self._images, IMAGES_AT_ONCE, self.epochs, self.seed)
+        return ShuffledBatches(self._images, IMAGES_AT_ONCE, self.epochs, self.seed, self._augmentation)
 
     def configure_optimizers(self) -> Optimizer:
         """Make the flow's optimiser."""
@@ -242,8 +251,8 @@ class Differnet(SingleEpochMixin, AnomalibModule):
         Args:
             stage (str): Stage of the trainer.
         """
-        del stage
-        self._images = None
+        super().teardown(stage)
+        self._images = self._augmentation = None
 
     def to_onnx(  # type: ignore[override]  # anomalib's signature, not Lightning's
         self,

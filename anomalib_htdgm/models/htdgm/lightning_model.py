@@ -38,12 +38,15 @@ from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.strategies import ParallelStrategy
 from torch.nn.functional import pad
 from torch.optim import Optimizer
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import affine, center_crop
 
+from anomalib_htdgm.data.augmentation import Augmentation, augmentation_of
 from anomalib_htdgm.data.shots import RepeatedBatch, check_same_images, digest_images, read_anomalies, read_shots
 from anomalib_htdgm.models.pre_processor import configure_pre_processor
 from anomalib_htdgm.models.precision import Precision
@@ -168,13 +171,16 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         visualizer: Visualizer | bool = True,
     ) -> None:
         default_size = whole_size(tiles)
-        if pre_processor is True and tiles > 1:
-            pre_processor = self.configure_pre_processor(default_size)
         super().__init__(
             pre_processor=pre_processor,
             post_processor=post_processor,
             evaluator=evaluator,
             visualizer=visualizer,
+        )
+        if pre_processor is True and tiles > 1:
+            self.pre_processor = self.configure_pre_processor(default_size)
+        self.note_given(
+            pre_processor=pre_processor, post_processor=post_processor, evaluator=evaluator, visualizer=visualizer
         )
         self.skip_unreadable = skip_unreadable
         self.hparams.pop("skip_unreadable", None)
@@ -217,6 +223,7 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         self._digests: dict[str, str] = {}
         self._training_data: DataLoader[ImageItem] | None = None
         self._shots: ImageBatch | None = None
+        self._augmentation: Augmentation | None = None
         self._known_defects: ImageBatch | None = None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -244,7 +251,7 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         super().on_load_checkpoint(checkpoint)
         saved = checkpoint.get("hyper_parameters", {})
         saved = EARLIER | saved if saved else saved
-        arguments = {name: saved.get(name, value) for name, value in self.hparams.items()}
+        arguments = self.arguments_of(saved)
         if arguments != dict(self.hparams) or self.input_size not in {None, self.model.input_size}:
             components: dict[str, Any] = {"pre_processor": self.pre_processor or False, "post_processor": False}
             model = self.rebuild(arguments, **components)
@@ -255,6 +262,11 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
             self.hparams.update(arguments)
             logger.info("Arguments of the model are those of the checkpoint.")
         unfinished = dict(checkpoint.get(UNFINISHED, {}))
+        if self.is_resuming and not unfinished:
+            logger.warning(
+                "ckpt_path: that model is trained to the end, so nothing is trained now, and the training set is not "
+                "looked at. To learn from it, fit without ckpt_path"
+            )
         self._digests = unfinished.pop("images", {})
         self._progress = Progress(**unfinished) if unfinished else None
 
@@ -263,7 +275,12 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
 
         Args:
             stage (str): Stage of the trainer; only ``fit`` trains.
+
+        Raises:
+            ValueError: If the trainer's strategy is one of several devices, or if it averages weights.
         """
+        if stage == "fit":
+            _check_trainer(self.trainer)
         super().setup(stage)
         if stage == "fit":
             self._training_data = self.take_over_training_data()
@@ -280,6 +297,7 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         assert self._training_data is not None  # noqa: S101  # for the type checker: `setup` comes first
         self._shots = read_shots(self._training_data, self.k_shot, self.seed, RECEPTIVE_FIELD)
         self._known_defects = read_anomalies(self._training_data, RECEPTIVE_FIELD)
+        self._augmentation = augmentation_of(self._training_data, self.seed)
         digests = digest_images(self._shots)
         if self._progress is not None:
             check_same_images(self._digests, digests)
@@ -310,12 +328,20 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
             optimizers = self.optimizers()
             every = cast("list[Optimizer]", optimizers if isinstance(optimizers, list) else [optimizers])
             images = cast("torch.Tensor", batch.image)
-            self._steps = self.training_schedule.run(self.model, images, self.seed, every, self._progress)
+            augment = None if self._augmentation is None else self._augment
+            self._steps = self.training_schedule.run(self.model, images, self.seed, every, self._progress, augment)
         step = next(self._steps)
         self._progress = step.progress
         # Without a batch size Lightning would search the batch for one in each iteration.
         place = {"scale": step.scale, "set": step.set_index, "member": step.member, "iteration": step.iteration}
         self.log_dict({**place, **step.losses}, prog_bar=True, batch_size=1)
+
+    def _augment(self, number: int) -> torch.Tensor:
+        """Augment the training images for an iteration, and pre-process them."""
+        assert self._augmentation is not None and self._shots is not None  # noqa: S101, PT018  # for the type checker
+        images = self._augmentation(cast("torch.Tensor", self._shots.image), number).to(self.device)
+        transform = getattr(self.pre_processor, "transform", None)
+        return transform(images) if transform else images
 
     def on_validation_start(self) -> None:
         """Finish the training before the first validation."""
@@ -326,9 +352,10 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         self._progress = None
 
     def on_train_epoch_end(self) -> None:
-        """Finish the training, and calibrate the scores, where there is no validation."""
+        """Finish the training, and calibrate the scores, where no validation did: there is none, or it was cut off."""
         self._finish_training()
-        if not any(self.trainer.num_val_batches) and isinstance(self.post_processor, PostProcessor):
+        is_validated = self._progress is None
+        if not is_validated and isinstance(self.post_processor, PostProcessor):
             self._calibrate(self.post_processor)
         self._progress = None
 
@@ -338,8 +365,8 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         Args:
             stage (str): Stage of the trainer.
         """
-        del stage
-        self._steps = self._training_data = self._shots = self._known_defects = None
+        super().teardown(stage)
+        self._steps = self._training_data = self._shots = self._known_defects = self._augmentation = None
 
     def configure_callbacks(self) -> list[Callback]:
         """Add advice on how to go on after a training that is broken off."""
@@ -418,6 +445,18 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
             PreProcessor: It resizes, and brings pixels to [-1, 1].
         """
         return configure_pre_processor(image_size)
+
+
+def _check_trainer(trainer: Trainer) -> None:
+    """Refuse what networks cannot be trained with that take turns, each in steps of its own."""
+    if isinstance(trainer.strategy, ParallelStrategy):
+        given = type(trainer.strategy).__name__
+        msg = f"strategy: got {given}; allowed are 'auto' and others of one device, which is what Htdgm trains on"
+        raise ValueError(msg)
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning sets it elsewhere
+        if isinstance(callback, WeightAveraging):
+            msg = f"callbacks: got {type(callback).__name__}; allowed are those that leave the weights as they are"
+            raise ValueError(msg)
 
 
 def _move(images: torch.Tensor, degrees: float, right: float, down: float) -> torch.Tensor:

@@ -31,10 +31,11 @@ def transformation_loss(
     Returns:
         torch.Tensor: The loss, a scalar: a mean over the patches of each transformation, then over transformations.
     """
-    counts = sum(_repeat(each, part) * each.sum(dim=(0, 1, 2, 3)) for each, part in zip(targets, logits, strict=True))
+    pairs = list(zip(targets, logits, strict=True))
+    counts = torch.stack([_repeat(each, part) * each.sum(dim=(0, 1, 2, 3)) for each, part in pairs]).sum(dim=0)
     weights_of_classes = 1 / (counts.clamp(min=1) * counts.count_nonzero())
     terms = []
-    for part, each in zip(logits, targets, strict=True):
+    for each, part in pairs:
         votes, weights = log_softmax(part).view(-1, *each.shape[1:4], part.shape[1]), each * weights_of_classes
         num_classes = each.shape[-1]
         right = votes[..., num_classes] * weights.sum(dim=-1) if fake else votes[..., :num_classes] * weights

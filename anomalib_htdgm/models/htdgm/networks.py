@@ -37,6 +37,11 @@ def _norms(width: int) -> Sequence[nn.BatchNorm2d]:
     return nn.ModuleList(nn.BatchNorm2d(width) for _ in range(NUM_BLOCKS - 1))  # type: ignore[return-value]
 
 
+def _set_mode(norms: Sequence[nn.BatchNorm2d], *, learning: bool) -> None:
+    for norm in norms:
+        norm.train(learning)
+
+
 def initialize(network: nn.Module, generator: torch.Generator) -> None:
     """Draw the weights of a network anew: convolutions from N(0, 0.02), batch-norm scales from N(1, 0.02).
 
@@ -153,19 +158,22 @@ class Discriminator(nn.Module):
         self.convolutions = _convolutions(3, width, num_classes)
         self.norms = _norms(width)
 
-    def forward(self, canvases: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    def forward(self, canvases: Sequence[torch.Tensor], *, learning: bool = False) -> list[torch.Tensor]:
         """Compute the votes of all patches, in the type of the canvases.
 
         Args:
             canvases (Sequence[torch.Tensor]): Images in [-1, 1] of shape ``(N, 3, H, W)``, float32 or bfloat16, one
-                tensor for each size. In training mode all of them make one batch for the batch norm.
+                tensor for each size.
+            learning (bool): Whether the batch norm takes the statistics of all canvases together, and averages them
+                for later. Else they are fixed, whatever the module's mode: whoever forgets ``eval()`` scores alike.
 
         Returns:
             list[torch.Tensor]: Logits of shape ``(N, num_outputs, H - 10, W - 10)``, one tensor for each size. There
             are :func:`count_outputs` of them, those beyond the classes so low that their probability is 0.
         """
         *hidden, last = self.convolutions
-        if self.training:
+        if learning:
+            _set_mode(self.norms, learning=True)
             tensors = list(canvases)
             for convolution, norm in zip(hidden, self.norms, strict=True):
                 tensors = _normalize_activate([_convolve(tensor, convolution.weight) for tensor in tensors], norm)
@@ -185,15 +193,12 @@ class Discriminator(nn.Module):
         Args:
             canvases (Sequence[torch.Tensor]): Canvases of the real training images, as in :meth:`forward`.
         """
-        was_training = self.training
-        self.train()
         momentum = [norm.momentum for norm in self.norms]
         for norm in self.norms:
             norm.momentum = 1.0
-        self(canvases)
+        self(canvases, learning=True)
         for norm, value in zip(self.norms, momentum, strict=True):
             norm.momentum = value
-        self.train(was_training)
 
 
 class Generator(nn.Module):
@@ -210,7 +215,13 @@ class Generator(nn.Module):
         self.norms = _norms(width)
 
     def forward(
-        self, noise: torch.Tensor, previous: torch.Tensor, shots: torch.Tensor, dtype: torch.dtype = torch.float32
+        self,
+        noise: torch.Tensor,
+        previous: torch.Tensor,
+        shots: torch.Tensor,
+        dtype: torch.dtype = torch.float32,
+        *,
+        learning: bool = False,
     ) -> torch.Tensor:
         """Generate images.
 
@@ -220,6 +231,7 @@ class Generator(nn.Module):
             shots (torch.Tensor): Index of the training image that each is modelled on, shape ``(N,)``. It fills one
                 more input channel, padding included.
             dtype (torch.dtype): Type to compute in.
+            learning (bool): Whether the batch norm takes the statistics of these images, as :class:`Discriminator`.
 
         Returns:
             torch.Tensor: Images of shape ``(N, 3, H, W)``; details in [-1, 1] are added to ``previous``.
@@ -227,6 +239,7 @@ class Generator(nn.Module):
         padded = F.pad(noise + previous, [MARGIN] * 4)
         index = shots.to(padded.dtype)[:, None, None, None].expand(-1, 1, *padded.shape[-2:])
         inputs = torch.cat([padded, index], dim=1).to(dtype, memory_format=torch.channels_last)
+        _set_mode(self.norms, learning=learning)
         first, *others = self.convolutions
         details = _convolve(inputs, first.weight)
         for convolution, norm in zip(others, self.norms, strict=True):

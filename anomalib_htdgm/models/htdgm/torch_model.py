@@ -469,7 +469,7 @@ class HtdgmModel(nn.Module):
         return noise.to(self.num_shots.device, non_blocking=True)
 
     def generate_scale(
-        self, scale: int, noise: torch.Tensor, previous: torch.Tensor, shots: torch.Tensor
+        self, scale: int, noise: torch.Tensor, previous: torch.Tensor, shots: torch.Tensor, *, learning: bool = False
     ) -> torch.Tensor:
         """Generate images of one scale.
 
@@ -479,12 +479,15 @@ class HtdgmModel(nn.Module):
                 to it here.
             previous (torch.Tensor): What :meth:`enlarge` makes of the scale before, of the same shape.
             shots (torch.Tensor): Index of the training image that each is modelled on, shape ``(B,)``.
+            learning (bool): Whether the batch norm takes the statistics of these images.
 
         Returns:
             torch.Tensor: Images of shape ``(B, 3, size, size)``.
         """
         amplitudes = self.noise_amplitudes[scale, shots][:, None, None, None]
-        images: torch.Tensor = self.generators[scale](amplitudes * noise, previous, shots, self.dtype)
+        images: torch.Tensor = self.generators[scale](
+            amplitudes * noise, previous, shots, self.dtype, learning=learning
+        )
         return images
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401

@@ -3,7 +3,7 @@
 
 """Training: scale after scale, discriminator against generator (Eqs. 4-11, 13-18, Sec. 3.4)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -121,6 +121,7 @@ class Training:
         seed: int = 0,
         optimizers: Sequence[Optimizer] | None = None,
         progress: Progress | None = None,
+        augment: Callable[[int], torch.Tensor] | None = None,
     ) -> Iterator[TrainingStep]:
         """Train a model on a few images, from scratch or from where a training was broken off.
 
@@ -134,6 +135,9 @@ class Training:
             optimizers (Sequence[Optimizer] | None): As :meth:`configure_optimizers` makes them, the default.
             progress (Progress | None): That of the last step of a training of the same images, whose weights the model
                 has; the training goes on to the same result as if it had not been broken off. ``None`` starts anew.
+            augment (Callable[[int], torch.Tensor] | None): Gives, for the number of an iteration of the whole training,
+                what the discriminators see in it in place of the images, of their shape; ``None`` shows the images.
+                Statistics and memory are of the images in any case.
 
         Returns:
             Iterator[TrainingStep]: ``iterations`` steps for each member of each set of each scale, coarse to fine;
@@ -147,9 +151,13 @@ class Training:
             which = "with" if model.adversarial else "without"
             msg = f"fake_weight: got {self.fake_weight!r} for a model {which} generators; only 0 goes without them"
             raise ValueError(msg)
+        if augment is not None and model.adversarial:
+            with_generators = "a model with generators (fake_weight above 0)"
+            msg = f"augment (train_augmentations): got some for {with_generators}; only None goes with them"
+            raise ValueError(msg)
         optimizers = self.configure_optimizers(model) if optimizers is None else optimizers
         source = torch.Generator().manual_seed(seed)
-        return self._iterate(model, images, source, optimizers, progress or Progress(0, source.get_state()))
+        return self._iterate(model, images, source, optimizers, progress or Progress(0, source.get_state()), augment)
 
     def count_steps(self, model: HtdgmModel, progress: Progress | None = None) -> int:
         """Count the steps that :meth:`run` takes."""
@@ -162,6 +170,7 @@ class Training:
         source: torch.Generator,
         optimizers: Sequence[Optimizer],
         progress: Progress,
+        augment: Callable[[int], torch.Tensor] | None,
     ) -> Iterator[TrainingStep]:
         source.set_state(progress.source.cpu())
         model.is_trained.fill_(False)  # noqa: FBT003
@@ -171,8 +180,6 @@ class Training:
             for scale in range(len(model.generators)):
                 model.fixed_noise(scale).zero_()
             model.noise_amplitudes.zero_()
-        for network in [*model.discriminators[: progress.finished], *model.generators[: progress.finished]]:
-            network.eval()
         pairs = model.reduce_and_enlarge(images, training=True)
         for index in range(progress.finished, len(model.discriminators)):
             scale, offset = divmod(index, stride)
@@ -181,15 +188,19 @@ class Training:
             _start(model.generators, scale, source)
             trainer = _ScaleTrainer(self, model, scale, set_index, member, *pairs[scale], source, optimizers)
             for iteration in range(self.iterations):
+                if augment is not None:
+                    trainer.see(augment(index * self.iterations + iteration))
                 losses = trainer.step(iteration)
                 if iteration == self.iterations - 1:
+                    if augment is not None:
+                        trainer.see(images)
                     trainer.finish()
                     if index < len(model.discriminators) - 1:
                         progress = Progress(index + 1, source.get_state())
                 yield TrainingStep(scale, set_index, member, iteration, losses, progress)
         model.remember([reduced for reduced, _ in pairs], source)
         model.is_trained.fill_(True)  # noqa: FBT003
-        model.eval().requires_grad_(False)  # noqa: FBT003
+        model.requires_grad_(False)  # noqa: FBT003
 
 
 def _check(images: torch.Tensor, most_images: int) -> None:
@@ -252,28 +263,36 @@ class _ScaleTrainer:
         optimizers: Sequence[Optimizer],
     ) -> None:
         self.training, self.model, self.scale, self.source = training, model, scale, source
+        self.member = member
         self.real = _share_of_images(member, model, real)
         self.canvases = model.canvases_of(scale, set_index)
         index = (scale * len(model.transformation_sets) + set_index) * model.members + member
-        self.discriminator = model.discriminators[index].train()
+        self.discriminator = model.discriminators[index]
         self.discriminator_optimizer = optimizers[index]
-        enlarged = _share_of_images(member, model, enlarged)
-        self.windows: Windows | None = None
-        if training.pixels_per_iteration and not model.adversarial:
-            pixels = training.pixels_per_iteration
-            self.windows = Windows(self.canvases, self.real, enlarged, model.dtype, pixels)
-        else:
-            self.real_canvases = self.canvases.draw(self.real, model.dtype, enlarged)
-            self.targets = [each[None] for each in self.canvases.targets()]
+        self.targets = [each[None] for each in self.canvases.targets()]
+        pixels = None if model.adversarial else training.pixels_per_iteration
+        self.windows = None if pixels is None else Windows(self.canvases, pixels)
+        self._show(self.real, _share_of_images(member, model, enlarged))
         if model.adversarial:
             self.shots = torch.arange(len(real), device=real.device)
-            self.generator = model.generators[scale].train()
+            self.generator = model.generators[scale]
             self.generator_optimizer = optimizers[len(model.discriminators) + scale]
             # As in the authors' code, one channel for all channels of all images: their index tells these apart.
             self.fixed_noise = model.draw_noise(scale, len(real), source)[:1, :1].expand_as(real)
             model.fixed_noise(scale)[: len(real)] = self.fixed_noise
             self.enlarged_reconstructions = self._enlarge_previous(self.fixed_noise, None)
             model.noise_amplitudes[scale, : len(real)] = self._noise_amplitudes()
+
+    def see(self, images: torch.Tensor) -> None:
+        """Let the discriminator see other images from now on."""
+        pair = self.model.reduce_and_enlarge(images, training=True)[self.scale]
+        self._show(*(_share_of_images(self.member, self.model, each) for each in pair))
+
+    def _show(self, real: torch.Tensor, enlarged: torch.Tensor) -> None:
+        if self.windows is None:
+            self.real_canvases = self.canvases.draw(real, self.model.dtype, enlarged)
+        else:
+            self.windows.show(real, self.model.dtype, enlarged)
 
     def step(self, iteration: int) -> dict[str, torch.Tensor]:
         """Do one iteration: steps of the discriminator, then steps of the generator."""
@@ -297,15 +316,12 @@ class _ScaleTrainer:
         """End the training of this scale."""
         if self.training.reestimate_statistics and self.scale in self.model.voting_scales:
             self.discriminator.reestimate_statistics(self._draw_real(ITERATIONS_FOR_STATISTICS)[0])
-        self.discriminator.eval()
-        if self.model.adversarial:
-            self.generator.eval()
 
     def _step_discriminator(self, *inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         """Learn to tell the transformations of real patches, and real from patches generated of inputs (Eqs. 4-6)."""
         self.discriminator_optimizer.zero_grad()
         canvases, targets = self._draw_real()
-        loss = transformation_loss(self.discriminator(canvases), targets)
+        loss = transformation_loss(self.discriminator(canvases, learning=True), targets)
         loss.backward()
         losses = {"discriminator_loss": loss.detach()}
         if inputs:
@@ -345,13 +361,13 @@ class _ScaleTrainer:
     def _look(self, images: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """Let the discriminator look at generated images: its output, and the targets."""
         canvases = self.canvases.draw(images, self.model.dtype)
-        return self.discriminator(canvases), self._repeat_targets(canvases)
+        return self.discriminator(canvases, learning=True), self._repeat_targets(canvases)
 
     def _repeat_targets(self, canvases: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         return self.targets * (len(canvases) // len(self.targets))
 
     def _generate(self, noise: torch.Tensor, previous: torch.Tensor) -> torch.Tensor:
-        return self.model.generate_scale(self.scale, noise, previous, self.shots)
+        return self.model.generate_scale(self.scale, noise, previous, self.shots, learning=True)
 
     @torch.no_grad()
     def _enlarge_previous(self, noise: torch.Tensor, source: torch.Generator | None) -> torch.Tensor:

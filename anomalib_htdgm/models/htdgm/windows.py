@@ -22,23 +22,25 @@ class Windows:
 
     Args:
         canvases (Canvases): The canvases.
-        images (torch.Tensor): The images, of shape ``(k, 3, size, size)``.
-        enlarged (torch.Tensor): Them enlarged, see :meth:`Canvases.lay_out`.
-        dtype (torch.dtype): Type of the windows.
-        pixels (int): Most pixels that are drawn of each canvas at a time, but for the last window.
+        pixels (int): Most pixels that are drawn of each canvas at a time, but for a single window.
     """
 
-    def __init__(
-        self, canvases: Canvases, images: torch.Tensor, enlarged: torch.Tensor, dtype: torch.dtype, pixels: int
-    ) -> None:
-        self.pixels = canvases.lay_out(images, dtype, enlarged)
-        self.groups, self.targets = canvases.groups, canvases.targets()
-        self.turns = torch.empty(0, dtype=torch.long)
-        smallest = min(min(canvas.size) for group in self.groups for canvas in group.canvases)
+    def __init__(self, canvases: Canvases, pixels: int) -> None:
+        self.canvases, self.targets = canvases, canvases.targets()
+        smallest = min(min(canvas.size) for group in canvases.groups for canvas in group.canvases)
         self.size = min(WINDOW_SIZE, smallest)
-        self.number = max(1, pixels // self.size**2)
-        if self.size == smallest:  # no window but the whole
-            self.number = min(self.number, len(images))
+        self.number, self.is_whole = max(1, pixels // self.size**2), self.size == smallest
+        self.turns = torch.empty(0, dtype=torch.long)
+
+    def show(self, images: torch.Tensor, dtype: torch.dtype, enlarged: torch.Tensor) -> None:
+        """Draw from these images from now on; their number is that of any shown before.
+
+        Args:
+            images (torch.Tensor): The images, of shape ``(k, 3, size, size)``.
+            dtype (torch.dtype): Type of the windows.
+            enlarged (torch.Tensor): The images in the size of enlarged ones, see :meth:`Canvases.draw`.
+        """
+        self.pixels = self.canvases.lay_out(images, dtype, enlarged)
 
     def draw(self, source: torch.Generator, times: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
         """Draw windows. All images take their turn before one has another; each canvas has a place of its own.
@@ -52,11 +54,12 @@ class Windows:
             transformations their patches tell, as :meth:`Canvases.targets` marks it, of shape
             ``(N, num_canvases, size - 10, size - 10, num_transformations)``.
         """
-        number = times * self.number
+        # A window that is the whole canvas is drawn once of each image.
+        number = times * (min(self.number, len(self.pixels)) if self.is_whole else self.number)
         while len(self.turns) < number:
             self.turns = torch.cat([self.turns, torch.randperm(len(self.pixels), generator=source)])
         turns, self.turns = self.turns[:number], self.turns[number:]
-        parts = [self._draw(*pair, turns, source) for pair in zip(self.groups, self.targets, strict=True)]
+        parts = [self._draw(*pair, turns, source) for pair in zip(self.canvases.groups, self.targets, strict=True)]
         windows, targets = zip(*parts, strict=True)
         joined = torch.cat(windows, dim=1).flatten(0, 1)
         return joined.permute(0, 3, 1, 2), torch.cat(targets, dim=1)

@@ -66,9 +66,9 @@ class TwoClassDiscriminator(Discriminator):
         super().__init__(2, width)
         self.num_transformations = num_transformations
 
-    def forward(self, canvases: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    def forward(self, canvases: Sequence[torch.Tensor], *, learning: bool = False) -> list[torch.Tensor]:
         """Compute logits of the M equal classes and of the fake class, as :meth:`Discriminator.forward` does."""
-        return [self._share_out(logits) for logits in super().forward(canvases)]
+        return [self._share_out(logits) for logits in super().forward(canvases, learning=learning)]
 
     def _share_out(self, logits: torch.Tensor) -> torch.Tensor:
         number = self.num_transformations

@@ -37,7 +37,7 @@ class SweepProgress(Callback):
             **kwargs: Unused.
         """
         del kwargs
-        directory, total = Path(config.hydra.sweep.dir), count_runs(config)
+        directory, total = Path(config.hydra.sweep.dir), len(list_runs(config))
         self._thread = threading.Thread(target=self._watch, args=(directory, total), daemon=True)
         self._thread.start()
 
@@ -83,15 +83,15 @@ class SweepReport(Callback):
             print(write_report([results], report_folder(results)))
 
 
-def count_runs(config: DictConfig) -> int:
-    """Count the runs of a sweep.
+def list_runs(config: DictConfig) -> list[list[str]]:
+    """List the runs of a sweep.
 
     Args:
         config (DictConfig): Hydra's configuration of the sweep.
 
     Returns:
-        int: How many combinations of values there are.
+        list[list[str]]: Overrides of each combination of values.
     """
     arguments = [f"{name}={values}" for name, values in (config.hydra.sweeper.params or {}).items()]
     overrides = OverridesParser.create().parse_overrides([*arguments, *config.hydra.overrides.task])
-    return sum(map(len, BasicSweeper.split_arguments(overrides, max_batch_size=None)))
+    return [list(run) for batch in BasicSweeper.split_arguments(overrides, max_batch_size=None) for run in batch]

@@ -1,0 +1,82 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""A datamodule's ``train_augmentations`` for models that read their training images once: drawn by the model's seed."""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch.utils.data import DataLoader
+from torchvision.tv_tensors import Image
+
+
+@contextmanager
+def seeded(*numbers: int) -> Iterator[None]:
+    """Draw from seeds of one's own, and leave the global random states as they are.
+
+    Args:
+        *numbers (int): Seed and whatever else tells one draw from another.
+
+    Yields:
+        None: Nothing; meanwhile PyTorch's, NumPy's and Python's states are those of the numbers.
+    """
+    (seed,) = np.random.SeedSequence([number % 2**64 for number in numbers]).generate_state(1)
+    with isolate_rng(include_cuda=False):
+        torch.default_generator.manual_seed(int(seed))
+        np.random.seed(seed)  # noqa: NPY002  # transforms may draw from it
+        random.seed(int(seed))
+        yield
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Augments images, each on its own and each time anew.
+
+    Args:
+        transform (Callable): Transform of one image in [0, 1] of shape ``(3, H, W)``.
+        seed (int): Seed of what it draws.
+    """
+
+    transform: Callable[[torch.Tensor], torch.Tensor]
+    seed: int
+
+    def __call__(self, images: torch.Tensor, draw: int) -> torch.Tensor:
+        """Augment images.
+
+        Args:
+            images (torch.Tensor): Images in [0, 1] of shape ``(B, 3, H, W)``.
+            draw (int): Number of the draw; one gives the same images again.
+
+        Returns:
+            torch.Tensor: Augmented images, of shape ``(B, 3, h, w)``.
+
+        Raises:
+            ValueError: If they are not all of one shape.
+        """
+        with seeded(self.seed, draw):
+            augmented = [self.transform(Image(image)).as_subclass(torch.Tensor) for image in images]
+        shapes = {tuple(image.shape) for image in augmented}
+        if len(shapes) > 1:
+            msg = f"train_augmentations: got images of different shapes {sorted(shapes)}; allowed is one shape for all"
+            raise ValueError(msg)
+        return torch.stack(augmented)
+
+
+def augmentation_of(dataloader: DataLoader[Any], seed: int) -> Augmentation | None:
+    """Find the augmentations of a training set.
+
+    Args:
+        dataloader (DataLoader): Dataloader of the training set.
+        seed (int): Seed of what they draw.
+
+    Returns:
+        Augmentation | None: The augmentation; ``None`` if there are none.
+    """
+    transform = getattr(dataloader.dataset, "augmentations", None)
+    return None if transform is None else Augmentation(transform, seed)

@@ -1,0 +1,130 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""A datamodule's train_augmentations: drawn by the model's seed, anew for each iteration, of files as they are."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from anomalib.callbacks import ModelCheckpoint
+from anomalib.data import Folder, MVTecAD
+from anomalib.models.components import AnomalibModule
+from torchvision.transforms.v2 import Compose, RandomHorizontalFlip, RandomRotation, Transform
+
+from anomalib_htdgm import Devnet, Differnet, FewLabelledAnomalies
+from anomalib_htdgm.data.augmentation import Augmentation
+
+from .stored import SIDE, make_engine, make_image, make_small_model, write_good_images
+from .test_devnet import SHORT as SHORT_DEVNET
+from .test_differnet import SMALL as SMALL_DIFFERNET
+
+USUAL = Compose([RandomHorizontalFlip(0.5), RandomRotation(20)])
+
+
+class Noted(Transform):
+    """Keeps what it makes of images, in draws from all global generators."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: list[torch.Tensor] = []
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        drawn = torch.rand(()) * np.random.rand() * random.random()  # noqa: NPY002, S311
+        self.shown.append(image * float(drawn))
+        return self.shown[-1]
+
+
+def states_of(make: Callable[[], AnomalibModule], data: object, root: Path, number: int = 2) -> list[dict]:
+    states = []
+    for index in range(number):
+        torch.manual_seed(index)
+        np.random.seed(index)  # noqa: NPY002
+        random.seed(index)
+        model = make()
+        make_engine(root).fit(model, datamodule=data)
+        states.append(model.model.state_dict())
+    return states
+
+
+def assert_equal(*states: dict[str, torch.Tensor]) -> None:
+    for name, tensor in states[0].items():
+        assert all(torch.equal(state[name], tensor) for state in states[1:]), name
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Folder:
+    return write_good_images(tmp_path)
+
+
+def test_one_seed_gives_one_model(good: Folder, wall: MVTecAD, tmp_path: Path) -> None:
+    (plain,) = states_of(make_small_model, good, tmp_path, 1)
+    good.train_augmentations = USUAL
+    augmented = states_of(make_small_model, good, tmp_path)
+    assert_equal(*augmented)
+    weight = "discriminators.0.convolutions.0.weight"
+    (other,) = states_of(lambda: make_small_model(seed=1), good, tmp_path, 1)
+    assert len({state[weight].sum().item() for state in (plain, augmented[0], other)}) == 3
+    wall.train_augmentations = USUAL
+    labelled = FewLabelledAnomalies(wall, n_anomalies=2)
+    assert_equal(*states_of(lambda: Differnet(**SMALL_DIFFERNET | {"epochs": 2}), labelled, tmp_path))
+    assert_equal(*states_of(lambda: Devnet(**SHORT_DEVNET), labelled, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("make", "steps", "images"),
+    [
+        (make_small_model, 4, 2),
+        (lambda: make_small_model(tiles=2), 4, 2),
+        (lambda: Differnet(**SMALL_DIFFERNET | {"epochs": 3}), 3, 2),
+    ],
+    ids=["whole", "tiles", "Differnet"],
+)
+def test_every_iteration_sees_others(
+    make: Callable[[], AnomalibModule], steps: int, images: int, good: Folder, tmp_path: Path
+) -> None:
+    good.train_augmentations = Noted()
+    states = states_of(make, good, tmp_path)
+    assert_equal(*states)
+    shown = good.train_augmentations.shown
+    assert len(shown) == 2 * steps * images
+    assert len({image.mean().item() for image in shown}) == steps * images
+
+
+def test_the_files_are_what_a_training_is_known_by(good: Folder, tmp_path: Path) -> None:
+    good.train_augmentations = USUAL
+    (expected,) = states_of(make_small_model, good, tmp_path, 1)
+    every = ModelCheckpoint(dirpath=tmp_path / "kept", every_n_train_steps=1, save_top_k=-1, filename="{step}")
+    make_engine(tmp_path, callbacks=[every]).fit(make_small_model(), datamodule=good)
+    paths = sorted((tmp_path / "kept").glob("*.ckpt"))
+    assert len(paths) == 4
+    digests = torch.load(paths[1], weights_only=True)["unfinished_training"]["images"]
+    good.train_augmentations = None
+    other = ModelCheckpoint(dirpath=tmp_path / "plain", every_n_train_steps=1, save_top_k=-1, filename="{step}")
+    make_engine(tmp_path, callbacks=[other]).fit(make_small_model(), datamodule=good)
+    plain = torch.load(sorted((tmp_path / "plain").glob("*.ckpt"))[1], weights_only=True)
+    assert plain["unfinished_training"]["images"] == digests
+    good.train_augmentations = USUAL
+    resumed = make_small_model()
+    make_engine(tmp_path).fit(resumed, datamodule=good, ckpt_path=paths[1])
+    assert_equal(resumed.model.state_dict(), expected)
+    cut = make_small_model()
+    make_engine(tmp_path, limit_train_batches=1).fit(cut, datamodule=good)
+    assert_equal(cut.model.state_dict(), expected)
+
+
+def test_what_is_augmented_has_to_be_of_one_shape() -> None:
+    images = torch.stack([make_image("good"), make_image("flat")]) / 255
+    sizes = iter([SIDE, SIDE - 1])
+    with pytest.raises(ValueError, match=r"train_augmentations: got images of different shapes"):
+        Augmentation(lambda image: image[:, : next(sizes)], seed=0)(images, 0)
+
+
+def test_generators_are_trained_on_images_as_they_are(good: Folder, tmp_path: Path) -> None:
+    good.train_augmentations = USUAL
+    model = make_small_model(fake_weight=1.0, standardize=False)
+    with pytest.raises(ValueError, match=r"train_augmentations\): got some for a model with generators"):
+        make_engine(tmp_path).fit(model, datamodule=good)

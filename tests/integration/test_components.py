@@ -1,0 +1,205 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Pre-processor, post-processor and arguments of a loaded model: what the caller gives wins, else what was saved."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import pytest
+import torch
+from anomalib.cli.cli import AnomalibCLI
+from anomalib.metrics import AUROC, Evaluator
+from anomalib.post_processing import PostProcessor
+from anomalib.pre_processing import PreProcessor
+from torchvision.transforms.v2 import Compose, GaussianBlur, Normalize, Resize
+from torchvision.transforms.v2.functional import to_pil_image
+
+from anomalib_htdgm import Htdgm
+from anomalib_htdgm.data.reading import read_image
+from anomalib_htdgm.models.checkpoint import CheckpointError
+
+from .stored import CHECKPOINT, TESTED, make_engine, make_image, make_small_model, write_good_images
+
+IMAGES = torch.stack([make_image(*each) for each in TESTED]) / 255
+Load = Callable[..., Htdgm]
+
+
+class OwnPreProcessor(PreProcessor):
+    """A pre-processor of somebody's own."""
+
+
+class OwnPostProcessor(PostProcessor):
+    """A post-processor of somebody's own."""
+
+
+def load_directly(path: Path, **components: Any) -> Htdgm:  # noqa: ANN401
+    return Htdgm.load_from_checkpoint(path, **components)
+
+
+def load_in_engine(path: Path, **components: Any) -> Htdgm:  # noqa: ANN401
+    model = Htdgm(**components)
+    image = path.with_name("image.png")
+    to_pil_image(make_image("good")).save(image)
+    make_engine(path.parent).predict(model, data_path=image, ckpt_path=path)
+    return model
+
+
+DOORS = pytest.mark.parametrize("load", [load_directly, load_in_engine])
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    """Copy the stored checkpoint, so that there is a folder to write to."""
+    copied = tmp_path / "model.ckpt"
+    copied.write_bytes(CHECKPOINT.read_bytes())
+    return copied
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> Callable[..., tuple[Htdgm, Path]]:
+    """Train a small model with given components."""
+
+    def fit(**components: Any) -> tuple[Htdgm, Path]:  # noqa: ANN401
+        engine, model = make_engine(tmp_path), make_small_model(**components)
+        engine.fit(model, datamodule=write_good_images(tmp_path))
+        return model, Path(engine.best_model_path)
+
+    return fit
+
+
+@DOORS
+def test_a_given_post_processor_keeps_its_settings(load: Load, stored: Path) -> None:
+    model = load(stored, post_processor=PostProcessor(image_sensitivity=0.9))
+    expected = Htdgm.load_from_checkpoint(stored).post_processor
+    assert model.post_processor.image_sensitivity == 0.9
+    assert model.post_processor.image_threshold == expected.image_threshold
+    assert expected.image_sensitivity == 0.5
+
+
+def test_the_command_takes_what_is_given(stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_good_images(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    given = ["--model.post_processor", "anomalib.post_processing.PostProcessor"]
+    given += ["--model.post_processor.image_sensitivity", "0.9"]
+    cli = AnomalibCLI(
+        ["predict", "--model", "Htdgm", *given, "--data", str(tmp_path / "good"), "--ckpt_path", str(stored)]
+    )
+    assert cli.model.post_processor.image_sensitivity == 0.9
+    assert cli.model.post_processor.image_threshold.isfinite()
+
+
+@pytest.mark.parametrize("components", [{"post_processor": False}, {"pre_processor": "own"}], ids=str)
+def test_the_model_before_leaves_nothing_in_an_engine(
+    components: dict[str, Any], train: Callable[..., tuple[Htdgm, Path]], tmp_path: Path
+) -> None:
+    if "pre_processor" in components:
+        components = {"pre_processor": OwnPreProcessor(Compose([Resize((64, 64)), Normalize([0.5] * 3, [0.5] * 3)]))}
+    model, _ = train(**components)
+    used, file = make_engine(tmp_path), tmp_path / "good" / "0.png"
+    used.predict(Htdgm(), data_path=file, ckpt_path=CHECKPOINT)
+    (batch,) = used.predict(model, data_path=file)
+    (expected,) = make_engine(tmp_path).predict(model, data_path=file)
+    assert torch.equal(batch.pred_score, expected.pred_score)
+
+
+@DOORS
+@pytest.mark.parametrize("name", ["pre_processor", "post_processor", "evaluator", "visualizer"])
+def test_what_the_caller_switches_off_is_off(name: str, load: Load, stored: Path) -> None:
+    assert getattr(load(stored, **{name: False}), name) is None
+
+
+@pytest.mark.parametrize("name", ["pre_processor", "post_processor"])
+def test_what_a_checkpoint_has_switched_off_is_off(
+    name: str, train: Callable[..., tuple[Htdgm, Path]], tmp_path: Path
+) -> None:
+    _, path = train(**{name: False})
+    model, engine, file = Htdgm(), make_engine(tmp_path), tmp_path / "good" / "0.png"
+    image = read_image(file, as_tensor=True)[None]
+    (batch,) = engine.predict(model, data_path=file, ckpt_path=path)
+    alone = Htdgm.load_from_checkpoint(path)(image)
+    assert torch.equal(batch.pred_score, alone.pred_score)
+    assert (batch.pred_label is None) == (name == "post_processor")
+    assert not batch.image.min() < 0 or name == "post_processor"
+    # The next checkpoint may have what this one has not.
+    (batch,) = engine.predict(model, data_path=file, ckpt_path=CHECKPOINT)
+    expected = Htdgm.load_from_checkpoint(CHECKPOINT)(image)
+    assert torch.equal(batch.pred_score, expected.pred_score)
+
+
+@DOORS
+def test_a_post_processor_for_a_checkpoint_without_one_has_yet_to_be_validated(
+    load: Load, train: Callable[..., tuple[Htdgm, Path]], caplog: pytest.LogCaptureFixture
+) -> None:
+    _, path = train(post_processor=False)
+    assert load(path, post_processor=PostProcessor()).post_processor.image_threshold.isnan()
+    assert "validate to find them" in caplog.text
+
+
+@DOORS
+def test_a_transform_that_no_checkpoint_holds_is_the_callers(
+    load: Load, train: Callable[..., tuple[Htdgm, Path]]
+) -> None:
+    def blurring() -> PreProcessor:
+        return PreProcessor(Compose([Resize((64, 64)), GaussianBlur(5, 2.0), Normalize([0.5] * 3, [0.5] * 3)]))
+
+    trained, path = train(pre_processor=blurring())
+    model = load(path, pre_processor=blurring())
+    assert torch.equal(model(IMAGES).pred_score, trained(IMAGES).pred_score)
+    with pytest.raises(CheckpointError, match=r"model.ckpt: pre_processor.*GaussianBlur.*Htdgm\(pre_processor="):
+        load(path)
+
+
+@DOORS
+@pytest.mark.parametrize("name", ["pre_processor", "post_processor"])
+def test_a_component_of_another_class_is_the_callers(
+    name: str, load: Load, train: Callable[..., tuple[Htdgm, Path]]
+) -> None:
+    own = OwnPreProcessor(Resize((64, 64))) if name == "pre_processor" else OwnPostProcessor()
+    _, path = train(**{name: own})
+    assert getattr(load(path, **{name: own}), name) is own
+    with pytest.raises(CheckpointError, match=f"{name}.*{type(own).__name__}"):
+        load(path)
+
+
+@DOORS
+def test_an_evaluator_of_ones_own_does_not_bind_those_who_load(
+    load: Load, train: Callable[..., tuple[Htdgm, Path]]
+) -> None:
+    _, path = train(evaluator=Evaluator(test_metrics=[AUROC(fields=["pred_score", "gt_label"])]))
+    assert len(load(path).evaluator.test_metrics) == 5
+
+
+def test_arguments_that_are_given_are_taken_or_named(stored: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = load_directly(stored, patch_fraction=0.5)
+    assert model.model.patch_fraction == 0.5
+    model = load_in_engine(stored, seed=3, patch_fraction=0.5)
+    assert model.model.patch_fraction == 0.01
+    assert "not what was given for seed 3 (0 there), patch_fraction 0.5 (0.01 there)" in caplog.text
+    caplog.clear()
+    load_in_engine(stored)
+    assert not [record for record in caplog.records if record.levelname == "WARNING" and "htdgm" in record.name]
+
+
+@pytest.mark.thorough
+def test_anomalibs_usual_pre_processor_exports_as_it_is(
+    train: Callable[..., tuple[Htdgm, Path]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    usual = PreProcessor(Compose([Resize((64, 64)), Normalize([0.5] * 3, [0.5] * 3)]))
+    model, _ = train(pre_processor=usual)
+    file = tmp_path / "photograph.png"
+    to_pil_image(torch.rand(3, 750, 1000, generator=torch.Generator().manual_seed(0))).save(file)
+    photograph = read_image(file, as_tensor=True)[None].contiguous()
+    expected = make_engine(tmp_path).predict(model, data_path=file)
+    pickled = torch.load(model.to_torch(tmp_path), weights_only=False)["model"]
+    session = onnxruntime.InferenceSession(model.to_onnx(tmp_path))
+    scores = dict(
+        zip(
+            [each.name for each in session.get_outputs()], session.run(None, {"input": photograph.numpy()}), strict=True
+        )
+    )
+    assert torch.equal(pickled(photograph).pred_score, expected[0].pred_score)
+    assert scores["pred_score"] == pytest.approx(expected[0].pred_score.numpy(), abs=1e-4)
+    assert "gives other images" not in caplog.text

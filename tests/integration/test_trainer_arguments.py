@@ -1,0 +1,137 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Whatever arguments a trainer has, the model is the same, or one sentence says why there is none."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from anomalib.data import Folder, MVTecAD
+from anomalib.engine import Engine
+from anomalib.models.components import AnomalibModule
+from lightning.pytorch.callbacks import EMAWeightAveraging
+
+from anomalib_htdgm import Devnet, Differnet, FewLabelledAnomalies, Htdgm
+
+from .stored import make_engine, make_small_model, write_good_images
+from .test_devnet import SHORT as SHORT_DEVNET
+from .test_differnet import SMALL as SMALL_DIFFERNET
+
+SHORT_DIFFERNET = SMALL_DIFFERNET | {"epochs": 2}
+
+
+def fit(root: Path, data: Any, model: AnomalibModule, **arguments: Any) -> AnomalibModule:  # noqa: ANN401
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    engine = Engine(default_root_dir=root, **quiet, **arguments)
+    engine.fit(model, datamodule=data)
+    return model
+
+
+def assert_equal_states(model: AnomalibModule, expected: AnomalibModule) -> None:
+    states = model.state_dict(), expected.state_dict()
+    assert states[0].keys() == states[1].keys()
+    for name, tensor in states[1].items():
+        assert tensor.dtype == states[0][name].dtype, name
+        assert torch.equal(tensor, states[0][name]) or tensor.isnan() == states[0][name].isnan(), name
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Folder:
+    return write_good_images(tmp_path)
+
+
+def test_the_trainers_precision_makes_no_difference(good: Folder, wall: MVTecAD, tmp_path: Path) -> None:
+    expected = fit(tmp_path, good, make_small_model())
+    for precision in ("16-mixed", "bf16-mixed", "bf16-true", "64-true"):
+        model = fit(tmp_path, good, make_small_model(), precision=precision)
+        assert_equal_states(model, expected)
+    for make in (lambda: Differnet(**SHORT_DIFFERNET), lambda: Devnet(**SHORT_DEVNET)):
+        data = FewLabelledAnomalies(wall, n_anomalies=2)
+        assert_equal_states(*(fit(tmp_path, data, make(), precision=each) for each in ("bf16-true", "32-true")))
+
+
+def test_a_trainer_has_its_precision_back(good: Folder, tmp_path: Path) -> None:
+    engine = Engine(default_root_dir=tmp_path, logger=False, accelerator="cpu", precision="bf16-mixed")
+    engine.fit(make_small_model(), datamodule=good)
+    assert engine.trainer.precision == "bf16-mixed"
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        {"max_steps": 3},
+        {"max_steps": 1},
+        {"limit_val_batches": 1},
+        {"limit_val_batches": 0},
+        {"check_val_every_n_epoch": 5},
+        {"val_check_interval": 2},
+        {"fast_dev_run": True},
+        {"overfit_batches": 1},
+        {"barebones": True},
+    ],
+    ids=str,
+)
+def test_a_training_that_is_cut_has_thresholds(limit: dict[str, Any], wall: MVTecAD, tmp_path: Path) -> None:
+    expected, model = fit(tmp_path, wall, make_small_model()), fit(tmp_path, wall, make_small_model(), **limit)
+    for name, tensor in expected.model.state_dict().items():
+        assert torch.equal(model.model.state_dict()[name], tensor), name
+    names = ("image_threshold", "pixel_threshold", "image_min", "image_max", "pixel_min", "pixel_max")
+    assert all(getattr(model.post_processor, name).isfinite() for name in names)
+    if not {"fast_dev_run", "barebones"} & limit.keys():  # which save nothing
+        (last,) = sorted(tmp_path.glob("Htdgm/*/*/v1/**/model.ckpt"))
+        assert_equal_states(Htdgm.load_from_checkpoint(last), model)
+
+
+def test_a_model_that_nothing_was_validated_for_says_so(
+    wall: MVTecAD, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fit(tmp_path, wall, Differnet(**SHORT_DIFFERNET), max_steps=1)
+    assert "The model has no threshold" in caplog.text
+
+
+def test_several_devices_are_refused(good: Folder, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"strategy: got DDPStrategy; allowed are 'auto'"):
+        fit(tmp_path, good, make_small_model(), strategy="ddp")
+
+
+def test_averages_of_weights_are_refused(good: Folder, tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"callbacks: got EMAWeightAveraging; allowed are those that leave the weights"
+    ):
+        fit(tmp_path, good, make_small_model(), callbacks=[EMAWeightAveraging()])
+
+
+def test_a_finished_model_is_not_trained_in_silence(
+    good: Folder, wall: MVTecAD, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = make_engine(tmp_path)
+    engine.fit(make_small_model(), datamodule=good)
+    make_engine(tmp_path).fit(make_small_model(), datamodule=wall, ckpt_path=engine.best_model_path)
+    (warning,) = [record.getMessage() for record in caplog.records if "ckpt_path" in record.getMessage()]
+    assert "that model is trained to the end, so nothing is trained now" in warning
+
+
+@pytest.mark.parametrize(("name", "arguments"), [("Differnet", SHORT_DIFFERNET), ("Devnet", SHORT_DEVNET)])
+def test_others_do_not_resume(name: str, arguments: dict[str, Any], wall: MVTecAD, tmp_path: Path) -> None:
+    make, data = {"Differnet": Differnet, "Devnet": Devnet}[name], FewLabelledAnomalies(wall, n_anomalies=2)
+    engine = make_engine(tmp_path)
+    engine.fit(make(**arguments), datamodule=data)
+    with pytest.raises(ValueError, match=f"ckpt_path: {name} does not resume trainings"):
+        make_engine(tmp_path).fit(make(**arguments), datamodule=data, ckpt_path=engine.best_model_path)
+
+
+def test_a_model_that_is_fitted_again_is_as_a_fresh_one(good: Folder, wall: MVTecAD, tmp_path: Path) -> None:
+    without_masks = Folder(
+        name="wall",
+        root=Path(wall.root) / "wall",
+        normal_dir="train/good",
+        normal_test_dir="test/good",
+        abnormal_dir="test/gravel",
+        val_split_mode="same_as_test",
+        num_workers=0,
+    )
+    again = fit(tmp_path, wall, make_small_model())
+    for data in (without_masks, good):
+        assert_equal_states(fit(tmp_path, data, again), fit(tmp_path, data, make_small_model()))
