@@ -301,6 +301,15 @@ class _Watch(Callback):
         self.report = report
         self.stopped = stopped
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look whether to stop before every image that is scored, too: for the threshold, after the last iteration."""
+        del trainer
+        self.scoring = pl_module.model.register_forward_pre_hook(lambda *_: self._look())
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        del trainer, pl_module
+        self.scoring.remove()
+
     def on_train_batch_end(
         self,
         trainer: Trainer,
@@ -310,6 +319,9 @@ class _Watch(Callback):
         batch_idx: int,
     ) -> None:
         del pl_module, outputs, batch
+        self._look()
+        self.report((batch_idx + 1) / trainer.num_training_batches)
+
+    def _look(self) -> None:
         if self.stopped.is_set():
             raise StoppedError
-        self.report((batch_idx + 1) / trainer.num_training_batches)

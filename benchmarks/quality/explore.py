@@ -113,7 +113,7 @@ def score(
         scores |= {f"{prefix}{name}": values for name, values in of_set.items()}
     for vote, fraction in itertools.product(get_args(Vote), FRACTIONS):
         parts = [anomaly_score([patch_anomaly(scale, vote) for scale in each], fraction) for each in votes]
-        parts += [anomaly_score(distances, fraction)] if distances else []
+        parts += [anomaly_score(distances, fraction)] * model.memory_weight if distances else []
         scores[f"{vote} {fraction} combined"] = combine(parts)
     return scores
 

@@ -11,7 +11,7 @@ from anomalib_htdgm.models.htdgm.lightning_model import MOVES, _move
 from .textures import shingles
 
 
-@pytest.mark.parametrize("move", MOVES[1:], ids=str)
+@pytest.mark.parametrize("move", MOVES, ids=str)
 def test_moved_copies_show_the_same(move: tuple[float, float, float]) -> None:
     image = shingles(size=64)
     moved = _move(image, *move)

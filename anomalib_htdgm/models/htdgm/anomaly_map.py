@@ -36,12 +36,14 @@ class AnomalyMapGenerator(nn.Module):
             each patch, the transformation that is told worst, and is a mean over scales, smoothed. With several sets of
             transformations, or a memory, it is the geometric mean of their maps.
         size (int): Side of the finest scale in pixels, at which maps are added up.
+        memory_weight (int): How many times the memory's map counts in the geometric mean.
     """
 
-    def __init__(self, localization: Localization, size: int) -> None:
+    def __init__(self, localization: Localization, size: int, memory_weight: int = 1) -> None:
         super().__init__()
         check_choice("localization", localization, get_args(Localization))
         self.localization = localization
+        self.memory_weight = memory_weight
         self.size = (size, size)
         self.blur = GaussianBlur2d(sigma=(BLUR_SIGMA, BLUR_SIGMA), channels=1)
 
@@ -71,7 +73,7 @@ class AnomalyMapGenerator(nn.Module):
         else:
             parts = [self._show_worst(votes, each) for votes, each in pairs]
             if distances:
-                parts.append(self._add_up([(each, PATCH_MARGIN) for each in distances]))
+                parts += [self._add_up([(each, PATCH_MARGIN) for each in distances])] * self.memory_weight
             maps = combine(parts)
         return F.interpolate(maps, size, mode="bilinear")
 

@@ -57,7 +57,7 @@ from .equalization import Equalization
 from .interruption import Advice
 from .networks import RECEPTIVE_FIELD
 from .score import Vote
-from .tiles import OverlappingTiler, whole_size
+from .tiles import OverlappingTiler, count_tiles, whole_size
 from .torch_model import HtdgmModel
 from .training import Progress, Training, TrainingStep
 
@@ -68,10 +68,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-STAY = (0.0, 0.0, 0.0)
-MOVES = (STAY, (2.0, 0.02, 0.0), (-2.0, 0.0, 0.02), (0.0, -0.02, 0.01), (0.0, 0.01, -0.02))
+MOVES = ((2.0, 0.02, 0.0), (-2.0, 0.0, 0.02), (0.0, -0.02, 0.01), (0.0, 0.01, -0.02))
 """Degrees, and shares of width and height, by which a good part may lie otherwise than the one trained on."""
-EARLIER: dict[str, Any] = {"votes_from": 0, "memory_patches": 0, "standardize": False, "tiles": 1}
+MOST_COPIES = 10
+"""Most moved copies of training images that a threshold is chosen on: so many take a tenth of the training's time."""
+LEAST_COPIES = 3
+"""As many there are, if not fewer images, however many tiles make each of them take longer."""
+EARLIER: dict[str, Any] = {
+    "votes_from": 0,
+    "memory_patches": 0,
+    "memory_weight": 1,
+    "standardize": False,
+    "pixels_per_iteration": None,
+    "tiles": 1,
+}
 """What models did that were saved before there were these arguments."""
 UNFINISHED = "unfinished_training"
 """Key of a checkpoint for what the training, broken off there, can be taken up with."""
@@ -99,12 +109,16 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         votes_from (int): Side in pixels of the coarsest scale whose votes count; coarser ones only lead up to it.
         memory_patches (int): Most patches of 5x5 pixels that are remembered at each scale of up to ``votes_from``
             pixels; the distance to them scores beside the votes. 0 remembers none.
+        memory_weight (int): How many times that distance counts beside each set of transformations.
         standardize (bool): Whether all images are brought to one brightness and contrast, so that a training image that
             is darker than others does as well.
         width (int): Channels of the hidden layers.
         double_width_every (int | None): Double the width after so many scales, as published (4). The default keeps one
             width, so that each scale starts from the weights of the scale before.
         iterations (int): Iterations of training per scale.
+        pixels_per_iteration (int | None): Pixels of each canvas that an iteration sees, in random windows of 32x32 pixels
+            of as many training images, or tiles, as that takes; so training takes as long for ten shots as for one.
+            ``None`` shows all of all images in every iteration, as with generators in any case.
         discriminator_steps (int): Steps of the discriminator in an iteration.
         generator_steps (int): Steps of the generator in an iteration.
         learning_rate (float): Adam's rate.
@@ -147,10 +161,12 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         fit_scale_factor: bool = True,
         votes_from: int = 45,
         memory_patches: int = 2000,
+        memory_weight: int = 3,
         standardize: bool = True,
         width: int = 32,
         double_width_every: int | None = None,
         iterations: int = 30,
+        pixels_per_iteration: int | None = 4096,
         discriminator_steps: int = 1,
         generator_steps: int = 1,
         learning_rate: float = 5e-4,
@@ -189,6 +205,7 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         self.seed = seed
         self.training_schedule = Training(
             iterations=iterations,
+            pixels_per_iteration=pixels_per_iteration,
             discriminator_steps=discriminator_steps,
             generator_steps=generator_steps,
             learning_rate=learning_rate,
@@ -206,6 +223,7 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
             fit_scale_factor=fit_scale_factor,
             votes_from=votes_from,
             memory_patches=memory_patches,
+            memory_weight=memory_weight,
             standardize=standardize,
             width=width,
             double_width_every=double_width_every,
@@ -388,27 +406,39 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
     def _calibrate(self, post_processor: PostProcessor) -> None:
         """Scale the scores without validation images: 0.5 is as anomalous as a training image that is moved a little.
 
-        If there are known defects, 0.5 is where they are best told from the training images. anomalib would compare raw
-        scores with 0.5. Unseen good images tend to score above those of the training, which the model remembers, so the
-        most anomalous of copies that are turned and shifted stands in for them; validation images are better still.
+        If there are known defects, 0.5 is where they are best told from those copies. anomalib would compare raw scores
+        with 0.5. Unseen good images tend to score above those of the training, which the model remembers, so the most
+        anomalous of a few copies that are turned and shifted stands in for them; validation images are better still.
         """
         assert self._shots is not None  # noqa: S101  # for the type checker
-        good = [self._predict_again(self._shots, move) for move in MOVES]
-        batches = good[:1] + [self._predict_again(each) for each in (self._known_defects,) if each is not None]
+        copies = [self._score_again(_pick(self._shots, shot), move) for shot, move in self._choose_copies()]
+        defects = [] if self._known_defects is None else [self._score_again(self._known_defects)]
         for kind, fields in (("image", ["pred_score", "gt_label"]), ("pixel", ["anomaly_map", "gt_mask"])):
-            threshold = torch.stack([getattr(each, fields[0]).max() for each in good]).max()
-            if self._known_defects is not None and getattr(batches[-1], fields[1]) is not None:
-                threshold = _best_threshold(batches, fields)
+            if defects and getattr(defects[0], fields[1]) is not None:
+                threshold = _best_threshold([*copies, *defects], fields)
+            else:
+                threshold = torch.stack([getattr(each, fields[0]).max() for each in copies]).max()
             getattr(post_processor, f"{kind}_min").fill_(0)
             getattr(post_processor, f"_{kind}_threshold").copy_(threshold)
             getattr(post_processor, f"{kind}_max").copy_(2 * threshold)
 
-    def _predict_again(self, batch: ImageBatch, move: tuple[float, float, float] = STAY) -> ImageBatch:
+    def _choose_copies(self) -> list[tuple[int, tuple[float, float, float]]]:
+        """Choose images, by their numbers, and how they are moved: each image once before one is moved in another way.
+
+        Of many images, those are chosen that lie evenly among them; an image of many tiles counts as much as they take.
+        """
+        images, tiler = int(self.model.num_shots), self.model.tiler
+        tiles = 1 if tiler is None else count_tiles(tiler, self.model.input_size)
+        number = min(max(MOST_COPIES // tiles, LEAST_COPIES), len(MOVES) * images)
+        shots = [index * images // number if number < images else index % images for index in range(number)]
+        return [(shot, MOVES[(index + index // images) % len(MOVES)]) for index, shot in enumerate(shots)]
+
+    def _score_again(self, batch: ImageBatch, move: tuple[float, float, float] | None = None) -> ImageBatch:
         batch = self.transfer_batch_to_device(copy.copy(batch), self.device, 0)
         if transform := getattr(self.pre_processor, "transform", None):
             batch.image, batch.gt_mask = transform(batch.image, batch.gt_mask)
         images = cast("torch.Tensor", batch.image)
-        return batch.update(**self.model(images if move == STAY else _move(images, *move))._asdict())
+        return batch.update(**self.model(_move(images, *move) if move else images)._asdict())
 
     def to_onnx(  # type: ignore[override]  # anomalib's signature, not Lightning's
         self,
@@ -457,6 +487,12 @@ def _check_trainer(trainer: Trainer) -> None:
         if isinstance(callback, WeightAveraging):
             msg = f"callbacks: got {type(callback).__name__}; allowed are those that leave the weights as they are"
             raise ValueError(msg)
+
+
+def _pick(batch: ImageBatch, index: int) -> ImageBatch:
+    """Pick one image of a batch."""
+    fields = {name: getattr(batch, name) for name in ("image", "gt_label", "gt_mask")}
+    return ImageBatch(**{name: None if each is None else each[index : index + 1] for name, each in fields.items()})
 
 
 def _move(images: torch.Tensor, degrees: float, right: float, down: float) -> torch.Tensor:

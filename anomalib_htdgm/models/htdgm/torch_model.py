@@ -63,6 +63,8 @@ class HtdgmModel(nn.Module):
             all, are trained for the finer ones to start from.
         memory_patches (int): Most patches that are remembered at each scale of up to ``votes_from`` pixels, see
             :class:`~anomalib_htdgm.models.htdgm.memory.PatchMemory`; 0 scores and localises by votes alone.
+        memory_weight (int): How many times the memory counts beside each set of transformations in the geometric mean
+            of all, in scores and maps.
         standardize (bool): Whether all images are brought to one brightness and contrast.
         width (int): Channels of the hidden layers at the coarsest scale.
         double_width_every (int | None): Double the width after so many scales; ``None`` keeps one width, so that every
@@ -101,6 +103,7 @@ class HtdgmModel(nn.Module):
         fit_scale_factor: bool = True,
         votes_from: int = 45,
         memory_patches: int = 2000,
+        memory_weight: int = 3,
         standardize: bool = True,
         width: int = 32,
         double_width_every: int | None = None,
@@ -122,6 +125,7 @@ class HtdgmModel(nn.Module):
             check_integer("double_width_every", double_width_every, at_least=1)
         check_integer("members", members, at_least=1)
         check_integer("memory_patches", memory_patches, at_least=0)
+        check_integer("memory_weight", memory_weight, at_least=1)
         check_number("patch_fraction", patch_fraction, above=0, at_most=1)
         check_choice("vote", vote, get_args(Vote))
         check_choice("equalization", equalization, get_args(Equalization))
@@ -131,6 +135,7 @@ class HtdgmModel(nn.Module):
         self.members = members
         self.vote = vote
         self.patch_fraction = patch_fraction
+        self.memory_weight = memory_weight
         self.equalization = equalization
         self.precision = precision
         self.standardize = standardize
@@ -157,7 +162,7 @@ class HtdgmModel(nn.Module):
         self.memories: Sequence[PatchMemory] = nn.ModuleList(memories)  # type: ignore[assignment]
         generators = (Generator(width) for width in widths if adversarial)
         self.generators: Sequence[Generator] = nn.ModuleList(generators)  # type: ignore[assignment]
-        self.anomaly_map_generator = AnomalyMapGenerator(localization, image_size)
+        self.anomaly_map_generator = AnomalyMapGenerator(localization, image_size, memory_weight)
         self.register_buffer("is_trained", torch.tensor(False))  # noqa: FBT003
         self.register_buffer("num_shots", torch.tensor(0))
         for scale, size in enumerate(sizes if adversarial else []):
@@ -222,9 +227,11 @@ class HtdgmModel(nn.Module):
         pairs = self._reduce_and_enlarge(images)
         anomalies = [[patch_anomaly(votes, self.vote) for votes in each] for each in self._votes(pairs)]
         distances = self._distances([reduced for reduced, _ in pairs])
-        parts = [*anomalies, distances] if distances else anomalies
         voting = [[self.canvases_of(scale, index) for scale in self.voting_scales] for index in range(len(anomalies))]
-        scores = combine([anomaly_score(part, self.patch_fraction) for part in parts])
+        parts = [anomaly_score(each, self.patch_fraction) for each in anomalies]
+        if distances:
+            parts += [anomaly_score(distances, self.patch_fraction)] * self.memory_weight
+        scores = combine(parts)
         return scores, self.anomaly_map_generator(anomalies, voting, distances, size)
 
     def votes(self, images: torch.Tensor) -> list[list[torch.Tensor]]:

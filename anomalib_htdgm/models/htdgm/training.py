@@ -69,6 +69,9 @@ class Training:
 
     Args:
         iterations (int): Iterations per scale. 30 take seconds; the published number is 1000.
+        pixels_per_iteration (int | None): Pixels of each canvas that an iteration sees, in windows of some images (see
+            :mod:`~anomalib_htdgm.models.htdgm.windows`). ``None`` shows all of all images, as published; so it is with
+            generators in any case.
         discriminator_steps (int): Steps of the discriminator in an iteration; published: 3.
         generator_steps (int): Steps of the generator in an iteration; published: 3.
         learning_rate (float): Adam's rate; the published one.
@@ -83,23 +86,23 @@ class Training:
     """
 
     iterations: int = 30
+    pixels_per_iteration: int | None = 4096
     discriminator_steps: int = 1
     generator_steps: int = 1
     learning_rate: float = 5e-4
     reconstruction_weight: float = 100.0
     fake_weight: float = 0.0
     reestimate_statistics: bool = True
-    pixels_per_iteration: int | None = 4096
 
     def __post_init__(self) -> None:
         check_integer("iterations", self.iterations, at_least=1)
+        if self.pixels_per_iteration is not None:
+            check_integer("pixels_per_iteration", self.pixels_per_iteration, at_least=1)
         check_integer("discriminator_steps", self.discriminator_steps, at_least=1)
         check_integer("generator_steps", self.generator_steps, at_least=1)
         check_number("learning_rate", self.learning_rate, above=0)
         check_number("reconstruction_weight", self.reconstruction_weight, at_least=0)
         check_number("fake_weight", self.fake_weight, at_least=0)
-        if self.pixels_per_iteration is not None:
-            check_integer("pixels_per_iteration", self.pixels_per_iteration, at_least=1)
 
     def configure_optimizers(self, model: HtdgmModel) -> list[Optimizer]:
         """Make the optimisers of all networks: of the discriminators, coarse to fine, then of the generators.
@@ -129,8 +132,7 @@ class Training:
 
         Args:
             model (HtdgmModel): The model; its weights are drawn anew.
-            images (torch.Tensor): The k training images in [-1, 1], of shape ``(k, 3, H, W)``. Each iteration trains on
-                all of them or, if the model cuts them into tiles, on a few tiles, which take turns in random order.
+            images (torch.Tensor): The k training images in [-1, 1], of shape ``(k, 3, H, W)``.
             seed (int): Seed of weights, noise and order.
             optimizers (Sequence[Optimizer] | None): As :meth:`configure_optimizers` makes them, the default.
             progress (Progress | None): That of the last step of a training of the same images, whose weights the model

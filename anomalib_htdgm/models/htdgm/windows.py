@@ -69,9 +69,8 @@ class Windows:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Draw windows of the canvases of one size: ``(N, n, size, size, 3)``, and their targets."""
         number, (height, width) = len(group.canvases), group.canvases[0].size
-        rows, columns = (
-            torch.randint(side - self.size + 1, (len(turns), number), generator=source) for side in (height, width)
-        )
+        shape = len(turns), number
+        rows, columns = (self._choose_places(side - self.size, shape, source) for side in (height, width))
         chosen = torch.stack([turns[:, None].expand_as(rows), rows, columns])
         # One transfer for all; what follows is computed on the device.
         image, row, column = chosen.to(self.pixels.device, non_blocking=True)[..., None, None]
@@ -83,3 +82,11 @@ class Windows:
         positions = group.pixels[places.flatten()].view(places.shape) + image * self.pixels.shape[1]
         windows = self.pixels.flatten(0, 1)[positions.flatten()].unflatten(0, places.shape)
         return windows, targets[canvas, row + patch[:, None], column + patch]
+
+    def _choose_places(self, last: int, shape: tuple[int, int], source: torch.Generator) -> torch.Tensor:
+        """Choose places from 0 to ``last``; so many are at an end that a patch at the border is seen as often as others.
+
+        Of places that are all alike, a single one holds the outermost patch, where others are in as many as a window has.
+        """
+        beyond = (self.size - 2 * MARGIN) // 2
+        return torch.randint(-beyond, last + beyond + 1, shape, generator=source).clamp(0, last)
