@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch.utils.data import DataLoader
+from torchvision.transforms.v2 import Compose, Resize, Transform
 from torchvision.tv_tensors import Image
 
 
@@ -68,6 +69,19 @@ class Augmentation:
         return torch.stack(augmented)
 
 
+def resize_of(transform: Transform | None) -> Resize | None:
+    """Find the resizing that anomalib's datamodules add to their augmentations, which is the pre-processor's.
+
+    Args:
+        transform (Transform | None): Augmentations of a dataset.
+
+    Returns:
+        Resize | None: The last transform of all, if it resizes.
+    """
+    last = _list(transform)[-1:]
+    return last[0] if last and isinstance(last[0], Resize) else None
+
+
 def augmentation_of(dataloader: DataLoader[Any], seed: int) -> Augmentation | None:
     """Find the augmentations of a training set.
 
@@ -76,7 +90,14 @@ def augmentation_of(dataloader: DataLoader[Any], seed: int) -> Augmentation | No
         seed (int): Seed of what they draw.
 
     Returns:
-        Augmentation | None: The augmentation; ``None`` if there are none.
+        Augmentation | None: The augmentation; ``None`` if there is none but :func:`resize_of` it.
     """
     transform = getattr(dataloader.dataset, "augmentations", None)
-    return None if transform is None else Augmentation(transform, seed)
+    others = len(_list(transform)) - (resize_of(transform) is not None)
+    return None if transform is None or not others else Augmentation(transform, seed)
+
+
+def _list(transform: Transform | None) -> list[Any]:
+    if isinstance(transform, Compose):
+        return list(transform.transforms)
+    return [] if transform is None else [transform]

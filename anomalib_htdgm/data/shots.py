@@ -15,7 +15,7 @@ from anomalib.data.utils import split_by_label
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from .augmentation import seeded
+from .augmentation import resize_of, seeded
 from .few_shot import draw_shots
 from .reading import UnreadableImageError, get_item
 
@@ -29,7 +29,7 @@ ORIENTATION, AS_STORED = 0x0112, 1
 
 
 def read_shots(dataloader: DataLoader[ImageItem], k_shot: int, seed: int, smallest_side: int) -> ImageBatch:
-    """Draw k normal images from a training set, and read them, without its augmentations.
+    """Draw k normal images from a training set, and read them, without its augmentations but for resizing.
 
     They are read here and not by the dataloader, whose order, batches and workers would make a difference.
 
@@ -56,7 +56,7 @@ def read_shots(dataloader: DataLoader[ImageItem], k_shot: int, seed: int, smalle
 
 
 def read_anomalies(dataloader: DataLoader[ImageItem], smallest_side: int) -> ImageBatch | None:
-    """Read all labelled anomalies of a training set, without its augmentations.
+    """Read all labelled anomalies of a training set, without its augmentations but for resizing.
 
     Args:
         dataloader (DataLoader): Dataloader of the training set.
@@ -132,7 +132,7 @@ def _read(
         for path in dataset.samples["image_path"].iloc[list(indices)]:
             _check_file(path, smallest_side)
         dataset = copy.copy(dataset)
-        dataset.augmentations = None
+        dataset.augmentations = resize_of(dataset.augmentations)
     try:
         with seeded(0):  # a dataset of another make may draw
             items = [get_item(dataset, index) for index in indices]

@@ -81,7 +81,10 @@ class SingleEpochMixin:
 
         Raises:
             OSError: If a training's checkpoints cannot be written.
+            ValueError: If a trainer that is not anomalib's has other epochs than :attr:`trainer_arguments`.
         """
+        if stage == "fit":
+            self._check_epochs()
         loops: dict[str, tuple[Any, bool]] = {
             "fit": (self.trainer.fit_loop.epoch_loop.val_loop, self.skip_unreadable),
             "validate": (self.trainer.validate_loop, False),
@@ -109,6 +112,14 @@ class SingleEpochMixin:
         if self._trainer_precision is not None:
             self.trainer.strategy.precision_plugin = self._trainer_precision
             self._trainer_precision = None
+
+    def _check_epochs(self) -> None:
+        self.trainer.num_sanity_val_steps = 0  # nothing can be scored yet
+        for name in ("max_epochs", "check_val_every_n_epoch", "val_check_interval"):
+            given, needed = getattr(self.trainer, name), self.trainer_arguments[name]
+            if given != needed:
+                msg = f"{name}: got {given!r}; allowed is {needed!r}, which anomalib's Engine sets: one epoch is all"
+                raise ValueError(msg)
 
     def _compute_in_own_types(self) -> None:
         """Take the trainer's precision away: scores and statistics need float32, and the networks choose their own."""

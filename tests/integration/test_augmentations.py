@@ -13,10 +13,12 @@ import torch
 from anomalib.callbacks import ModelCheckpoint
 from anomalib.data import Folder, MVTecAD
 from anomalib.models.components import AnomalibModule
-from torchvision.transforms.v2 import Compose, RandomHorizontalFlip, RandomRotation, Transform
+from PIL import Image
+from torch.utils.data import DataLoader, TensorDataset
+from torchvision.transforms.v2 import Compose, RandomHorizontalFlip, RandomRotation, Resize, Transform
 
 from anomalib_htdgm import Devnet, Differnet, FewLabelledAnomalies
-from anomalib_htdgm.data.augmentation import Augmentation
+from anomalib_htdgm.data.augmentation import Augmentation, augmentation_of
 
 from .stored import SIDE, make_engine, make_image, make_small_model, write_good_images
 from .test_devnet import SHORT as SHORT_DEVNET
@@ -114,6 +116,26 @@ def test_the_files_are_what_a_training_is_known_by(good: Folder, tmp_path: Path)
     cut = make_small_model()
     make_engine(tmp_path, limit_train_batches=1).fit(cut, datamodule=good)
     assert_equal(cut.model.state_dict(), expected)
+
+
+@pytest.mark.parametrize("augmentations", [None, Compose([RandomHorizontalFlip(1.0)])], ids=["none", "flip"])
+def test_photographs_of_several_sizes_are_resized_first(
+    augmentations: Transform | None, good: Folder, tmp_path: Path
+) -> None:
+    path = tmp_path / "good" / "0.png"
+    with Image.open(path) as image:
+        image.resize((90, 70)).save(path)
+    good.train_augmentations = augmentations
+    assert_equal(*states_of(make_small_model, good, tmp_path))
+
+
+def test_resizing_is_no_augmentation() -> None:
+    for transform in (None, Resize(64), Compose([Resize(64)])):
+        dataset = TensorDataset(torch.zeros(1))
+        dataset.augmentations = transform
+        assert augmentation_of(DataLoader(dataset), seed=0) is None
+    dataset.augmentations = USUAL
+    assert augmentation_of(DataLoader(dataset), seed=0) is not None
 
 
 def test_what_is_augmented_has_to_be_of_one_shape() -> None:

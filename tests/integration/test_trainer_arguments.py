@@ -11,6 +11,7 @@ import torch
 from anomalib.data import Folder, MVTecAD
 from anomalib.engine import Engine
 from anomalib.models.components import AnomalibModule
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
 from anomalib_htdgm import Devnet, Differnet, FewLabelledAnomalies, Htdgm
@@ -42,11 +43,15 @@ def good(tmp_path: Path) -> Folder:
     return write_good_images(tmp_path)
 
 
-def test_the_trainers_precision_makes_no_difference(good: Folder, wall: MVTecAD, tmp_path: Path) -> None:
+def test_the_trainers_precision_makes_no_difference(good: Folder, tmp_path: Path) -> None:
     expected = fit(tmp_path, good, make_small_model())
     for precision in ("16-mixed", "bf16-mixed", "bf16-true", "64-true"):
         model = fit(tmp_path, good, make_small_model(), precision=precision)
         assert_equal_states(model, expected)
+
+
+@pytest.mark.thorough
+def test_the_trainers_precision_makes_no_difference_to_others(wall: MVTecAD, tmp_path: Path) -> None:
     for make in (lambda: Differnet(**SHORT_DIFFERNET), lambda: Devnet(**SHORT_DEVNET)):
         data = FewLabelledAnomalies(wall, n_anomalies=2)
         assert_equal_states(*(fit(tmp_path, data, make(), precision=each) for each in ("bf16-true", "32-true")))
@@ -94,6 +99,17 @@ def test_a_model_that_nothing_was_validated_for_says_so(
 def test_several_devices_are_refused(good: Folder, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"strategy: got DDPStrategy; allowed are 'auto'"):
         fit(tmp_path, good, make_small_model(), strategy="ddp")
+
+
+def test_lightnings_own_trainer_does_as_well(wall: MVTecAD, tmp_path: Path) -> None:
+    quiet = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "default_root_dir": tmp_path}
+    model = make_small_model()
+    Trainer(max_epochs=1, **quiet).fit(model, datamodule=wall)  # with a sanity check by default
+    assert_equal_states(model, fit(tmp_path, wall, make_small_model()))
+    with pytest.raises(ValueError, match=r"max_epochs: got 2; allowed is 1"):
+        Trainer(max_epochs=2, **quiet).fit(make_small_model(), datamodule=wall)
+    with pytest.raises(ValueError, match=r"val_check_interval: got 2; allowed is 1.0"):
+        Trainer(max_epochs=1, val_check_interval=2, **quiet).fit(make_small_model(), datamodule=wall)
 
 
 def test_averages_of_weights_are_refused(good: Folder, tmp_path: Path) -> None:
