@@ -116,7 +116,7 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         double_width_every (int | None): Double the width after so many scales, as published (4). The default keeps one
             width, so that each scale starts from the weights of the scale before.
         iterations (int): Iterations of training per scale.
-        pixels_per_iteration (int | None): Pixels of each canvas that an iteration sees, in random windows of 32x32 pixels
+        pixels_per_iteration (int | None): Pixels of each canvas that an iteration sees, in random windows of 48x48 pixels
             of as many training images, or tiles, as that takes; so training takes as long for ten shots as for one.
             ``None`` shows all of all images in every iteration, as with generators in any case.
         discriminator_steps (int): Steps of the discriminator in an iteration.
@@ -157,16 +157,16 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         transformations: str | list[str] = ["rotations", "sharpness"],  # noqa: B006  # jsonargparse wants a list
         image_size: int = 96,
         coarsest_size: int = 12,
-        scale_factor: float = 0.75,
+        scale_factor: float = 0.7,
         fit_scale_factor: bool = True,
-        votes_from: int = 45,
+        votes_from: int = 48,
         memory_patches: int = 2000,
         memory_weight: int = 3,
         standardize: bool = True,
-        width: int = 32,
+        width: int = 16,
         double_width_every: int | None = None,
         iterations: int = 30,
-        pixels_per_iteration: int | None = 4096,
+        pixels_per_iteration: int | None = 4608,
         discriminator_steps: int = 1,
         generator_steps: int = 1,
         learning_rate: float = 5e-4,

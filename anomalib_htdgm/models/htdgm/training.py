@@ -24,7 +24,7 @@ generator's turn comes after 1000 iterations, which is where the published train
 GENERATOR_DECAY_ITERATION = 1000
 NOISE_SHARE = 0.1
 """Amplitude of a scale's noise over the mean absolute error of the enlarged reconstruction (authors' code)."""
-ITERATIONS_FOR_STATISTICS = 25
+ITERATIONS_FOR_STATISTICS = 20
 """Iterations whose windows make the batch-norm statistics of a finished scale: of fewer, ten shots score worse."""
 
 
@@ -86,7 +86,7 @@ class Training:
     """
 
     iterations: int = 30
-    pixels_per_iteration: int | None = 4096
+    pixels_per_iteration: int | None = 4608
     discriminator_steps: int = 1
     generator_steps: int = 1
     learning_rate: float = 5e-4

@@ -13,8 +13,8 @@ import torch
 from .canvases import Canvases, CanvasGroup
 from .networks import MARGIN
 
-WINDOW_SIZE = 32
-"""Side of a window in pixels; half of its pixels are centres of patches."""
+WINDOW_SIZE = 48
+"""Side of a window in pixels, of which nearly two thirds are centres of patches."""
 
 
 class Windows:
@@ -88,5 +88,5 @@ class Windows:
 
         Of places that are all alike, a single one holds the outermost patch, where others are in as many as a window has.
         """
-        beyond = (self.size - 2 * MARGIN) // 2
+        beyond = self.size - 2 * MARGIN - 1
         return torch.randint(-beyond, last + beyond + 1, shape, generator=source).clamp(0, last)
