@@ -3,7 +3,6 @@
 
 """Try everything on a GPU: does it work, is it repeatable, how fast is it, and what does the paper's training give.
 
-    export PYTHONPATH=benchmarks/quality
     python benchmarks/speed/accelerator.py contract seeds speed --root MVTEC_AD --output runs/gpu
     python benchmarks/speed/accelerator.py published_rotations published_full --root MVTEC_AD --arrays cifar10.npz ...
 
@@ -26,6 +25,7 @@ import logging
 import os
 import platform
 import statistics
+import sys
 import time
 import traceback
 import warnings
@@ -46,7 +46,6 @@ from anomalib.deploy import ExportType, TorchInferencer
 from anomalib.engine import Engine
 from anomalib.models.image.patchcore.torch_model import PatchcoreModel
 from anomalib.post_processing import PostProcessor
-from explore import read, reestimate
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from sklearn.metrics import roc_auc_score
@@ -57,6 +56,10 @@ from anomalib_htdgm.data.one_class import CLASSES
 from anomalib_htdgm.models.htdgm.score import Vote, anomaly_score, patch_anomaly
 from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
 from anomalib_htdgm.models.htdgm.training import DECAY, DISCRIMINATOR_DECAY_ITERATION, Training
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "quality"))
+
+from explore import read, reestimate
 
 if TYPE_CHECKING:
     from anomalib.models.components import AnomalibModule
