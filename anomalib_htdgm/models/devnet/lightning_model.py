@@ -88,7 +88,7 @@ class Devnet(SingleEpochMixin, AnomalibModule):
         learning_rate (float): Adam's rate at the start.
         weight_decay (float): Adam's weight decay.
         rotation (float): Greatest angle, in degrees, by which training images are turned to either side.
-        seed (int): Seed of weights, order, angles and reference scores. On one machine, with one number of threads, a
+        seed (int): Seed of weights, order, angles and reference scores. On one CPU, with one number of threads, a
             seed gives one model, bit for bit.
         skip_unreadable (bool): Whether files that cannot be read are left out of a prediction, and of the validation
             after the training, with a warning for each; else the first is an error, as it always is in training, tests

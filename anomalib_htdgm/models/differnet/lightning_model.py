@@ -64,7 +64,7 @@ class Differnet(SingleEpochMixin, AnomalibModule):
     """DifferNet: a normalizing flow on features of a frozen network.
 
     Args:
-        seed (int): Seed of the weights, of the rotations and of the order of the images. On one machine, with one
+        seed (int): Seed of the weights, of the rotations and of the order of the images. On one CPU, with one
             number of threads, a seed gives one model, bit for bit.
         backbone (str): Name of a timm model, or of a torchvision one after ``torchvision/``.
         pre_trained (bool): Whether the backbone's weights are loaded, else they are drawn by ``seed``.

@@ -96,8 +96,8 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
 
     Args:
         k_shot (int): Number of training images, drawn by ``seed`` from the training set; all, if there are fewer.
-        seed (int): Seed of the draw, of the weights and of the noise. On one machine, with one number of
-            threads, a seed gives one model, bit for bit.
+        seed (int): Seed of the draw, of the weights and of the noise. On one CPU, with one number of threads, a seed
+            gives one model, bit for bit; on a GPU not in float32.
         transformations (str | list[str]): What the discriminators tell apart: ``rotations`` (4) and ``sharpness`` (3:
             as it is, enlarged, blurred) for defects, ``symmetries`` (16) for whole images in colour, ``grayscale`` (42)
             for whole images without colour, ``full`` (the paper's 54), a list of such sets, each of which gets
