@@ -304,9 +304,11 @@ class _Watch(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look whether to stop before every image that is scored, too: for the threshold, after the last iteration."""
         del trainer
-        self.scoring = pl_module.model.register_forward_pre_hook(lambda *_: self._look())
+        model = cast("Htdgm", pl_module).model
+        self.scoring = model.register_forward_pre_hook(lambda *_: self._look())
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the model as it was."""
         del trainer, pl_module
         self.scoring.remove()
 

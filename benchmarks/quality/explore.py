@@ -50,6 +50,9 @@ BATCH_SIZE = 16
 BEFORE_MEMORY: dict[str, Any] = {
     "transformations": "rotations",
     "image_size": 64,
+    "scale_factor": 0.75,
+    "width": 32,
+    "pixels_per_iteration": None,
     "votes_from": 0,
     "memory_patches": 0,
     "standardize": False,

@@ -74,6 +74,8 @@ and five with all transformations in 144; two should take half of that."""
 PUBLISHED: dict[str, Any] = {
     "image_size": 64,
     "coarsest_size": 25,
+    "scale_factor": 0.75,
+    "width": 32,
     "votes_from": 0,
     "memory_patches": 0,
     "standardize": False,

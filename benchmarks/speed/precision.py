@@ -5,8 +5,8 @@
 
     python benchmarks/speed/precision.py MVTEC_AD/bottle MVTEC_AD/grid MPDD/metal_plate --output precision.csv
 
-One shot, default settings but for the coarsest scale, which is the published one. A seed draws the training image and
-the weights, the same in both precisions. The categories have MVTec AD's layout.
+One shot, default settings. A seed draws the training image and the weights, the same in both precisions. The categories
+have MVTec AD's layout.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def measure(category: Path, seed: int, precision: Precision) -> dict[str, object
     with TemporaryDirectory() as directory:
         engine = Engine(default_root_dir=directory, logger=False, enable_progress_bar=False)
         data = MVTecAD(category.parent, category=category.name, num_workers=0)
-        model = Htdgm(k_shot=1, seed=seed, coarsest_size=25, precision=precision, visualizer=False)
+        model = Htdgm(k_shot=1, seed=seed, precision=precision, visualizer=False)
         engine.fit(model, datamodule=data)
         (metrics,) = engine.test(model, datamodule=data, verbose=False)
     run = {"category": category.name, "precision": precision, "seed": seed}

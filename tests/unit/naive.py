@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-htdgm authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The obvious way to train and to score, as the paper's description reads: the baseline of `benchmarks/speed/speed.py`.
+"""The obvious way to train and to score, as the paper's description reads: an oracle for the model.
 
 Every transformed image is made, and seen by the networks pixel by pixel: 54 images a pass, in float32, in PyTorch's
 default memory format, with autograd keeping what it likes, one image and one scale after the other. The weights are
@@ -52,8 +52,8 @@ class NaiveTraining:
     def __init__(self, training: Training, model: HtdgmModel, scale: int, image: torch.Tensor) -> None:
         self.training, self.model, self.scale = training, model, scale
         self.real = model.reduce(image)[scale]
-        self.discriminator = model.discriminators[scale].train().requires_grad_(True)  # noqa: FBT003
-        self.generator = model.generators[scale].train().requires_grad_(True)  # noqa: FBT003
+        self.discriminator = model.discriminators[scale].train().requires_grad_(True)
+        self.generator = model.generators[scale].train().requires_grad_(True)
         self.discriminator_optimizer, self.generator_optimizer = (
             Adam(each.parameters(), lr=training.learning_rate, betas=BETAS)
             for each in (self.discriminator, self.generator)
