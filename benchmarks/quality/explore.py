@@ -5,11 +5,12 @@
 
     python benchmarks/quality/explore.py cifar10 --arrays cifar10.npz --classes 0 2 4 6 8 --seeds 0 1 --set iterations=4
     python benchmarks/quality/explore.py mvtec --root MVTEC_AD --classes bottle --seeds 0 1 2 3 4 --set iterations=15
+    python benchmarks/quality/explore.py folders --root DIRECTORY --classes mvtec/bottle more/pillqc --contains combined
 
-``--set`` gives arguments of HtdgmModel and Training. No Engine: images come in their own size, the model's
-votes are kept, and each way of scoring is an AUROC in percent: mean, standard deviation and minimum over classes and
-seeds, and the mean of each class. A seed draws the training images and the weights; ``--files`` names the training
-images instead, and ``--each`` trains on one after the other.
+``folders`` are in MVTec AD's layout, with or without masks. ``--set`` gives arguments of HtdgmModel and Training. No
+Engine: images come in their own size, the model's votes are kept, and each way of scoring is an AUROC in percent:
+mean, standard deviation and minimum over classes and seeds, and the mean of each class. A seed draws the training
+images and the weights; ``--files`` names the training images instead, and ``--each`` trains on one after the other.
 Ways of scoring:
 
 * ``<vote> <fraction>``: the model's own score, of the most anomalous fraction of patches;
@@ -37,7 +38,7 @@ from typing import Any, cast, get_args
 import pandas as pd
 import torch
 import yaml
-from anomalib.data import AnomalibDataModule, AnomalibDataset, MVTecAD
+from anomalib.data import AnomalibDataModule, AnomalibDataset, Folder, MVTecAD
 from sklearn.metrics import roc_auc_score
 
 from anomalib_htdgm import FewShot, OneClass, QuickstartTextures
@@ -65,6 +66,11 @@ def load(options: argparse.Namespace, category: str) -> AnomalibDataModule:
     """Make the datamodule of one class."""
     if options.data == "mvtec":
         return MVTecAD(options.root, category=category, num_workers=0)
+    if options.data == "folders":
+        root = options.root / category
+        defects = [f"test/{each.name}" for each in sorted(root.glob("test/*")) if each.name != "good"]
+        good = {"normal_dir": "train/good", "normal_test_dir": "test/good"}
+        return Folder(root.name, **good, root=root, abnormal_dir=defects, val_split_mode="same_as_test", num_workers=0)
     if options.data == "textures":
         return QuickstartTextures(category, options.root)  # type: ignore[arg-type]  # checks it itself
     dataset = {"cifar10": "CIFAR10", "mnist": "MNIST", "fashion_mnist": "FashionMNIST"}[options.data]
@@ -199,7 +205,7 @@ def run(options: argparse.Namespace, arguments: dict[str, Any]) -> Iterator[dict
 def main() -> None:
     """Train, score and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", choices=["cifar10", "mnist", "fashion_mnist", "mvtec", "textures"])
+    parser.add_argument("data", choices=["cifar10", "mnist", "fashion_mnist", "mvtec", "folders", "textures"])
     parser.add_argument("--root", type=Path, default=Path("datasets"), help="directory of the images")
     parser.add_argument("--arrays", type=Path, help=".npz file of the images, see OneClass")
     parser.add_argument("--classes", nargs="+", required=True)

@@ -116,8 +116,8 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         double_width_every (int | None): Double the width after so many scales, as published (4). The default keeps one
             width, so that each scale starts from the weights of the scale before.
         iterations (int): Iterations of training per scale.
-        pixels_per_iteration (int | None): Pixels of each canvas that an iteration sees, in random windows of 48x48 pixels
-            of as many training images, or tiles, as that takes; so training takes as long for ten shots as for one.
+        pixels_per_iteration (int | None): Pixels of each canvas that an iteration sees, in random windows of 48x48 or
+            fewer of a few training images, or tiles; so training takes about as long for many shots as for one.
             ``None`` shows all of all images in every iteration, as with generators in any case.
         discriminator_steps (int): Steps of the discriminator in an iteration.
         generator_steps (int): Steps of the generator in an iteration.

@@ -118,14 +118,17 @@ class HtdgmModel(nn.Module):
     ) -> None:
         super().__init__()
         self.input_size = tuple(input_size or whole_size(tiles))
-        check_integer("tiles", tiles, at_least=1)
-        check_integer("k_shot", k_shot, at_least=1)
-        check_integer("width", width, at_least=1)
-        if double_width_every is not None:
-            check_integer("double_width_every", double_width_every, at_least=1)
-        check_integer("members", members, at_least=1)
-        check_integer("memory_patches", memory_patches, at_least=0)
-        check_integer("memory_weight", memory_weight, at_least=1)
+        for name, given, least in (
+            ("tiles", tiles, 1),
+            ("k_shot", k_shot, 1),
+            ("width", width, 1),
+            ("double_width_every", 1 if double_width_every is None else double_width_every, 1),
+            ("members", members, 1),
+            ("memory_patches", memory_patches, 0),
+            ("memory_weight", memory_weight, 1),
+            ("votes_from", votes_from, 0),
+        ):
+            check_integer(name, given, at_least=least)
         check_number("patch_fraction", patch_fraction, above=0, at_most=1)
         check_choice("vote", vote, get_args(Vote))
         check_choice("equalization", equalization, get_args(Equalization))
@@ -143,7 +146,6 @@ class HtdgmModel(nn.Module):
         if adversarial:
             _check_adversarial(members, transformations, tiles, standardize=standardize)
         sizes = pyramid_sizes(image_size, coarsest_size, scale_factor, fit=fit_scale_factor)
-        check_integer("votes_from", votes_from, at_least=0)
         widths = [width * 2 ** (scale // (double_width_every or len(sizes))) for scale in range(len(sizes))]
         self.pyramid = Pyramid(sizes, self.input_size)
         self.enlarges = any(each.detail == "enlarge" for one_set in self.transformation_sets for each in one_set)

@@ -84,9 +84,9 @@ class Windows:
         return windows, targets[canvas, row + patch[:, None], column + patch]
 
     def _choose_places(self, last: int, shape: tuple[int, int], source: torch.Generator) -> torch.Tensor:
-        """Choose places from 0 to ``last``; so many are at an end that a patch at the border is seen as often as others.
+        """Choose places from 0 to ``last``, of which the ends come so often that borders are seen as often as the rest.
 
-        Of places that are all alike, a single one holds the outermost patch, where others are in as many as a window has.
+        If all places came alike, the outermost patch would be seen from one place, where others are from dozens.
         """
         beyond = self.size - 2 * MARGIN - 1
         return torch.randint(-beyond, last + beyond + 1, shape, generator=source).clamp(0, last)
