@@ -95,13 +95,13 @@ class TestWindows:
         for pixels in (None, 2 * 16**2):  # two images at the finer scale, and no more at the coarser one
             training, model = Training(pixels_per_iteration=pixels), tiny_model(k_shot=2, precision="float32")
             losses.append([step.losses["discriminator_loss"].item() for step in training.run(model, two_images)])
-        assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+        assert losses[1] == pytest.approx(losses[0], rel=5e-3)
 
     def test_an_iteration_costs_the_same_whatever_the_number_of_shots(self) -> None:
         """What a discriminator is shown has one size for one image and for nine, at a coarse and at a fine scale."""
         shown = []
         for k_shot in (1, 9):
-            model = HtdgmModel((80, 80), k_shot, image_size=72, coarsest_size=36, width=4, memory_patches=0)
+            model = HtdgmModel((80, 80), k_shot, image_size=72, coarsest_size=50, width=4, memory_patches=0)
             for discriminator in model.discriminators:
                 discriminator.register_forward_pre_hook(lambda _, inputs: shown.append(sum(map(torch.numel, *inputs))))
             images = torch.cat([shingles(size=80, seed=seed) for seed in range(k_shot)])

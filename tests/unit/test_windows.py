@@ -60,34 +60,47 @@ def test_windows_are_crops_of_canvases_and_so_are_their_targets(transformations:
         assert images_seen == {0, 1, 2}  # in turns
 
 
-@pytest.mark.parametrize(("size", "images", "pixels", "expected"), [(20, 2, 900, 2), (20, 5, 900, 2), (40, 1, 4096, 4)])
-def test_number_of_windows(size: int, images: int, pixels: int, expected: int, make_images: MakeImages) -> None:
+@pytest.mark.parametrize(
+    ("size", "images", "pixels", "expected", "of_three_times"),
+    [(20, 2, 900, 2, 2), (20, 5, 900, 2, 5), (60, 1, 9300, 4, 12)],
+)
+def test_number_of_windows(
+    size: int, images: int, pixels: int, expected: int, of_three_times: int, make_images: MakeImages
+) -> None:
     """No window is drawn twice where it is the whole canvas, and there is always one."""
     for given, number in ((pixels, expected), (1, 1)):
-        canvases, _, windows = make_windows("rotations", make_images(images, size), given)
+        _, _, windows = make_windows("rotations", make_images(images, size), given)
         drawn, _ = draw(windows)
         assert len(drawn) == 4 * number
         assert drawn.shape[-1] == min(size, WINDOW_SIZE)
-    assert len(draw(windows, times=3)[0]) == 4 * 3
-    assert len(canvases.groups) == 1
+    _, _, windows = make_windows("rotations", make_images(images, size), pixels)
+    assert len(draw(windows, times=3)[0]) == 4 * of_three_times
 
 
-def test_places_are_spread_over_the_canvas_and_follow_the_seed(make_images: MakeImages) -> None:
-    images = make_images(1, 34)
-    canvases, _, windows = make_windows("rotations", images, WINDOW_SIZE**2)
-    drawn, _ = draw(windows, times=60)
-    (canvas,) = canvases.draw(images)
-    places = {find(window, canvas[:1])[1:] for window in drawn[::4]}
-    assert places == {(row, column) for row in range(3) for column in range(3)}
-    assert torch.equal(draw(windows, times=60)[0], drawn)
-    assert not torch.equal(draw(windows, seed=1, times=60)[0], drawn)
+def test_patches_at_the_border_are_seen_as_often_as_others() -> None:
+    size, times = 96, 2000
+    rows = torch.arange(float(size))[:, None].expand(size, size)
+    images = torch.stack([rows, rows.T, rows])[None]  # each pixel tells where it is
+    _, _, windows = make_windows("rotations", images, WINDOW_SIZE**2)
+    drawn, _ = draw(windows, times=times)
+    votes = WINDOW_SIZE - 2 * MARGIN
+    for channel in range(2):
+        seen = torch.zeros(size - 2 * MARGIN)
+        for start in drawn[::4, channel, 0, 0].int().tolist():
+            seen[start : start + votes] += 1
+        share = seen / times
+        assert share[[0, -1]].min() > 0.9 * share[len(share) // 2]
+        assert share.max() < 3 * share.min()
+    assert torch.equal(draw(windows, times=times)[0], drawn)
+    assert not torch.equal(draw(windows, seed=1, times=times)[0], drawn)
 
 
 def test_votes_on_windows_are_those_on_the_canvas(
     make_discriminator: Callable[[int], Discriminator], make_images: MakeImages
 ) -> None:
-    images = make_images(2, 40)
+    images = make_images(2, 60)
     canvases, _, windows = make_windows("rotations", images, 2 * WINDOW_SIZE**2)
+    canvases.images_per_piece = len(images)
     discriminator, (drawn, _) = make_discriminator(4), draw(windows)
     votes, (canvas,) = discriminator([drawn])[0], canvases.draw(images)
     whole = discriminator([canvas])[0].unflatten(0, (2, 4))

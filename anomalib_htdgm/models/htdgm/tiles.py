@@ -3,7 +3,7 @@
 
 """Tiles: a large photograph is cut into overlapping ones, each scored as an image of its own, and the maps are joined.
 
-No patch has its centre at the very border of an image (11 % of the side at the coarsest voting scale, of 45 pixels), so
+No patch has its centre at the very border of an image (10 % of the side at the coarsest voting scale, of 48 pixels), so
 tiles that only adjoined would be blind at their seams. These share a quarter of their side with the next one, and each
 pixel of the map is that of the tile in which it lies deeper.
 

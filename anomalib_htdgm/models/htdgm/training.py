@@ -271,9 +271,9 @@ class _ScaleTrainer:
         index = (scale * len(model.transformation_sets) + set_index) * model.members + member
         self.discriminator = model.discriminators[index]
         self.discriminator_optimizer = optimizers[index]
-        self.targets = [each[None] for each in self.canvases.targets()]
         pixels = None if model.adversarial else training.pixels_per_iteration
         self.windows = None if pixels is None else Windows(self.canvases, pixels)
+        self.targets = [each[None] for each in self.canvases.targets()] if self.windows is None else []
         self._show(self.real, _share_of_images(member, model, enlarged))
         if model.adversarial:
             self.shots = torch.arange(len(real), device=real.device)

@@ -14,7 +14,7 @@ from .canvases import Canvases, CanvasGroup
 from .networks import MARGIN
 
 WINDOW_SIZE = 48
-"""Side of a window in pixels, of which nearly two thirds are centres of patches."""
+"""Side of a window in pixels, of whose pixels nearly two thirds are centres of patches."""
 
 
 class Windows:
@@ -54,8 +54,8 @@ class Windows:
             transformations their patches tell, as :meth:`Canvases.targets` marks it, of shape
             ``(N, num_canvases, size - 10, size - 10, num_transformations)``.
         """
-        # A window that is the whole canvas is drawn once of each image.
-        number = times * (min(self.number, len(self.pixels)) if self.is_whole else self.number)
+        # A window that is the whole canvas is drawn of each image but once.
+        number = min(times * self.number, len(self.pixels)) if self.is_whole else times * self.number
         while len(self.turns) < number:
             self.turns = torch.cat([self.turns, torch.randperm(len(self.pixels), generator=source)])
         turns, self.turns = self.turns[:number], self.turns[number:]
