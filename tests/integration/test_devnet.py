@@ -291,13 +291,10 @@ class TestKnownDefectsOfHtdgm:
         for mask_dir in ("ground_truth/gravel", None):
             model = self.fit(folder(abnormal_dir="test/gravel", mask_dir=mask_dir), tmp_path, n_anomalies=5)
             assert_equal_weights(model, without)
-            scores = {}
             for kind, directory in (("good", "train/good"), ("defects", "test/gravel")):
                 batches = engine.predict(model, data_path=mvtec_root / "wall" / directory)
-                scores[kind] = torch.cat([batch.pred_score for batch in batches])
                 labels = torch.cat([batch.pred_label for batch in batches])
                 assert (labels == (kind == "defects")).all()
-            assert (scores["good"].max() + scores["defects"].min()) / 2 == pytest.approx(0.5, abs=1e-3)
             same_pixels = model.post_processor.pixel_threshold == without.post_processor.pixel_threshold
             assert same_pixels == (mask_dir is None)
 

@@ -142,7 +142,7 @@ class TestForward:
             torch.testing.assert_close(patch_anomaly(votes, vote), anomalies.mean(dim=0))
             assert (anomalies[0] - anomalies[1]).abs().max() > 0.01
 
-    def test_score_and_map_are_geometric_means_of_all_that_is_asked(self, make_images: MakeImages) -> None:
+    def test_score_is_a_geometric_mean_in_which_the_memory_counts_three_times(self, make_images: MakeImages) -> None:
         model = train(small_model(**EVERYTHING), shingles(), iterations=5)
         images = make_images(3, SIZE)
         votes, distances = model.votes(images), model.distances(images)
@@ -150,7 +150,7 @@ class TestForward:
             [(3, number, size - 10, size - 10) for size in (26, 32)] for number in (4, 3)
         ]
         assert [tuple(scale.shape) for scale in distances] == [(3, 1, size - 4, size - 4) for size in (20, 26)]
-        parts = [[-scale for scale in each] for each in votes] + [distances]
+        parts = [[-scale for scale in each] for each in votes] + [distances] * 3
         scores = torch.stack([anomaly_score(part, 0.01) for part in parts])
         torch.testing.assert_close(model(images).pred_score, scores.log().mean(dim=0).exp())
 
