@@ -83,6 +83,8 @@ EARLIER: dict[str, Any] = {
     "tiles": 1,
 }
 """What models did that were saved before there were these arguments."""
+ITERATIONS_PER_LOG = 10
+"""Iterations after which the progress bar shows where a training is; loggers have their own number, the trainer's."""
 UNFINISHED = "unfinished_training"
 """Key of a checkpoint for what the training, broken off there, can be taken up with."""
 
@@ -339,9 +341,8 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
 
         Args:
             batch (ImageBatch): The training images, which the first iteration keeps.
-            batch_idx (int): Index of the iteration, unused.
+            batch_idx (int): Index of the iteration.
         """
-        del batch_idx
         if self._steps is None:
             optimizers = self.optimizers()
             every = cast("list[Optimizer]", optimizers if isinstance(optimizers, list) else [optimizers])
@@ -350,9 +351,11 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
             self._steps = self.training_schedule.run(self.model, images, self.seed, every, self._progress, augment)
         step = next(self._steps)
         self._progress = step.progress
-        # Without a batch size Lightning would search the batch for one in each iteration.
-        place = {"scale": step.scale, "set": step.set_index, "member": step.member, "iteration": step.iteration}
-        self.log_dict({**place, **step.losses}, prog_bar=True, batch_size=1)
+        # To log takes as long as half an iteration.
+        if any((batch_idx + 1) % every == 0 for every in (ITERATIONS_PER_LOG, self.trainer.log_every_n_steps) if every):
+            place = {"scale": step.scale, "set": step.set_index, "member": step.member, "iteration": step.iteration}
+            # Without a batch size Lightning would search the batch for one.
+            self.log_dict({**place, **step.losses}, prog_bar=True, batch_size=1)
 
     def _augment(self, number: int) -> torch.Tensor:
         """Augment the training images for an iteration, and pre-process them."""
