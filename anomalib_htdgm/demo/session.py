@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from anomalib.post_processing import PostProcessor
 
 MOST_SHOTS = 10
-"""Good photographs that are trained on at most: what the model's settings are made for, in a minute."""
+"""Good photographs that are trained on at most: what the model's settings are made for."""
 SHOTS_OF_EXAMPLE = 3
 """Good photographs of bricks: few, so that they are learnt in seconds."""
 LONGEST_SIDE_SHOWN = 640
