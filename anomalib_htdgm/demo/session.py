@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 MOST_SHOTS = 10
 """Good photographs that are trained on at most: what the model's settings are made for."""
+ITERATIONS_PER_REPORT = 10
+"""Iterations after which the bar moves: to draw it a hundred times a second would slow them down."""
 SHOTS_OF_EXAMPLE = 3
 """Good photographs of bricks: few, so that they are learnt in seconds."""
 LONGEST_SIDE_SHOWN = 640
@@ -154,7 +156,7 @@ class Session:
 
         Args:
             tiles (int): Tiles along each side of a photograph.
-            report (Callable[[float], None]): Is told after every step which share of the training is done.
+            report (Callable[[float], None]): Is told now and then, and at the end, which share of the training is done.
 
         Raises:
             ValueError: If there is no good photograph.
@@ -322,7 +324,9 @@ class _Watch(Callback):
     ) -> None:
         del pl_module, outputs, batch
         self._look()
-        self.report((batch_idx + 1) / trainer.num_training_batches)
+        done, number = batch_idx + 1, trainer.num_training_batches
+        if done % ITERATIONS_PER_REPORT == 0 or done == number:
+            self.report(done / number)
 
     def _look(self) -> None:
         if self.stopped.is_set():

@@ -69,8 +69,15 @@ def load(options: argparse.Namespace, category: str) -> AnomalibDataModule:
     if options.data == "folders":
         root = options.root / category
         defects = [f"test/{each.name}" for each in sorted(root.glob("test/*")) if each.name != "good"]
-        good = {"normal_dir": "train/good", "normal_test_dir": "test/good"}
-        return Folder(root.name, **good, root=root, abnormal_dir=defects, val_split_mode="same_as_test", num_workers=0)
+        return Folder(
+            root.name,
+            normal_dir="train/good",
+            root=root,
+            abnormal_dir=defects,
+            normal_test_dir="test/good",
+            val_split_mode="same_as_test",
+            num_workers=0,
+        )
     if options.data == "textures":
         return QuickstartTextures(category, options.root)  # type: ignore[arg-type]  # checks it itself
     dataset = {"cifar10": "CIFAR10", "mnist": "MNIST", "fashion_mnist": "FashionMNIST"}[options.data]

@@ -352,7 +352,8 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         step = next(self._steps)
         self._progress = step.progress
         # To log takes as long as half an iteration.
-        if any((batch_idx + 1) % every == 0 for every in (ITERATIONS_PER_LOG, self.trainer.log_every_n_steps) if every):
+        loggers = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning sets it elsewhere
+        if any((batch_idx + 1) % every == 0 for every in (ITERATIONS_PER_LOG, loggers) if every):
             place = {"scale": step.scale, "set": step.set_index, "member": step.member, "iteration": step.iteration}
             # Without a batch size Lightning would search the batch for one.
             self.log_dict({**place, **step.losses}, prog_bar=True, batch_size=1)

@@ -4,6 +4,7 @@
 """Training: scale after scale, discriminator against generator (Eqs. 4-11, 13-18, Sec. 3.4)."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -192,7 +193,8 @@ class Training:
             for iteration in range(self.iterations):
                 if augment is not None:
                     trainer.see(augment(index * self.iterations + iteration))
-                losses = trainer.step(iteration)
+                with nullcontext() if trainer.windows is None else _one_thread():
+                    losses = trainer.step(iteration)
                 if iteration == self.iterations - 1:
                     if augment is not None:
                         trainer.see(images)
@@ -203,6 +205,17 @@ class Training:
         model.remember([reduced for reduced, _ in pairs], source)
         model.is_trained.fill_(True)  # noqa: FBT003
         model.requires_grad_(False)  # noqa: FBT003
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute in one thread: for windows, two are no faster, and where others are at work they wait for one another."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _check(images: torch.Tensor, most_images: int) -> None:
