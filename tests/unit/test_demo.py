@@ -234,6 +234,13 @@ def test_a_stopped_training_leaves_the_model_before(session: Session, photograph
     session.learn(1, ignore)  # and the next is not stopped
 
 
+def test_a_training_is_stopped_while_it_chooses_its_threshold(session: Session, photographs: list[Path]) -> None:
+    session.add_good(photographs[:1])
+    with pytest.raises(StoppedError):
+        session.learn(1, lambda share: session.stop() if share == 1 else None)
+    assert not session.has_learnt
+
+
 def test_an_accepted_photograph_is_learnt(session: Session, photographs: list[Path]) -> None:
     session.add_good(photographs[:1])
     session.learn(1, ignore)
