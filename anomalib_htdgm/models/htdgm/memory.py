@@ -27,8 +27,8 @@ RIDGE = 0.01
 """Share of the mean variance that is added to that of each component, so that whitening does not blow up noise."""
 LEAST_VARIANCE = 1e-6
 """Variance that no component is taken to be below: a fifth of that of rounding to 255 grey levels."""
-UNFOLDED_PATCHES = 2**20
-"""Most patches that are chosen from, 300 MB: more than any few images have, but not than many tiles."""
+UNFOLDED_PATCHES = 2**17
+"""Most patches that are chosen from, 40 MB: all that ten images have, some of more images or of their tiles."""
 IMAGES_PER_PIECE = 4
 """Images that are compared at a time: with 2000 patches the distances of one fill 13 MB."""
 
