@@ -364,7 +364,8 @@ class HtdgmModel(nn.Module):
         Returns:
             torch.Tensor: Images of the same shape.
         """
-        images = images.clamp(-LARGEST_PIXEL, LARGEST_PIXEL)
+        # Sums go through memory in its order, so another layout would move a score's last bit.
+        images = images.contiguous().clamp(-LARGEST_PIXEL, LARGEST_PIXEL)
         if self.equalization == "both" or (training and self.equalization == "train"):
             images = equalize(images)
         return standardize_images(images) if self.standardize else images
