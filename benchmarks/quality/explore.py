@@ -42,9 +42,10 @@ from anomalib.data import AnomalibDataModule, AnomalibDataset, Folder, MVTecAD
 from sklearn.metrics import roc_auc_score
 
 from anomalib_htdgm import FewShot, OneClass, QuickstartTextures
+from anomalib_htdgm.models.htdgm.members import share_of
 from anomalib_htdgm.models.htdgm.score import Vote, anomaly_score, combine, patch_anomaly
 from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
-from anomalib_htdgm.models.htdgm.training import Training, share_of
+from anomalib_htdgm.models.htdgm.training import Training
 
 FRACTIONS = (0.01, 0.05, 0.2, 1.0)
 BATCH_SIZE = 16
@@ -55,6 +56,7 @@ BEFORE_MEMORY: dict[str, Any] = {
     "width": 32,
     "pixels_per_iteration": None,
     "votes_from": 0,
+    "members": 1,
     "memory_patches": 0,
     "standardize": False,
 }

@@ -82,7 +82,7 @@ def test_checkpoint_scores_bit_identically(wall: MVTecAD, engine: Engine) -> Non
 
 
 def test_a_checkpoint_from_before_there_was_a_memory_scores_as_it_did(wall: MVTecAD, engine: Engine) -> None:
-    before = {"votes_from": 0, "memory_patches": 0, "standardize": False}
+    before = {"votes_from": 0, "members": 1, "memory_patches": 0, "standardize": False}
     model = Htdgm(1, iterations=1, transformations="rotations", image_size=32, **before)
     engine.fit(model, datamodule=wall)
     checkpoint = torch.load(engine.best_model_path, weights_only=False)
