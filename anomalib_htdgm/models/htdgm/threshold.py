@@ -23,7 +23,7 @@ LEAST_FIRM = 3
 """Training images that are enough for a threshold that is more than a guess."""
 LEAST_UNLABELLED = 5
 """Unlabelled images that are enough for one, where up to a fifth of them may be defective: most are good then."""
-GUESSED_RATIO = 1.25
+GUESSED_RATIO = 1.5
 """What the threshold is over the greatest score of copies of a training image, where no other image is known."""
 
 
