@@ -70,7 +70,8 @@ def test_train_validate_predict(checkpoint: Path, wall: MVTecAD, engine: Engine,
 
 def test_checkpoint_scores_bit_identically(wall: MVTecAD, engine: Engine) -> None:
     transformations = ["identity", "flip", "rotate90"]
-    model = Htdgm(2, iterations=2, transformations=transformations, fake_weight=0.5, standardize=False)
+    of_generators = {"fake_weight": 0.5, "standardize": False, "votes_from": 0, "members": 1}
+    model = Htdgm(2, iterations=2, transformations=transformations, **of_generators)
     engine.fit(model, datamodule=wall)
     loaded = Htdgm.load_from_checkpoint(engine.best_model_path).eval()
     images = torch.rand(2, 3, 200, 300, generator=torch.Generator().manual_seed(0))

@@ -214,7 +214,7 @@ def test_scores_are_those_of_the_checkpoint_and_of_the_exported_model(
 
 
 def test_the_threshold_is_firm_with_a_third_good_photograph_or_many_unchecked_ones(
-    session: Session, photographs: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    session: Session, photographs: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session_module, "ENOUGH_UNCHECKED", 4)
     session.add_good(photographs[:2])

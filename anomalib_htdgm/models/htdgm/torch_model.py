@@ -384,7 +384,7 @@ class HtdgmModel(nn.Module):
         return self.canvases[scale * len(self.transformation_sets) + set_index]
 
     def discriminators_of(self, scale: int, set_index: int = 0) -> Sequence[Discriminator]:
-        """Return the discriminators of one scale for one set of transformations, one for each member."""
+        """Return the discriminators of one voting scale for one set of transformations, one for each member."""
         from_first = scale - self.voting_scales[0]
         first = (from_first * len(self.transformation_sets) + set_index) * self.members
         return self.discriminators[first : first + self.members]
