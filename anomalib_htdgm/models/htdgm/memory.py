@@ -10,7 +10,8 @@ Industrial Anomaly Detection*, CVPR 2022), but by their whitened pixels, for wan
 Pixels alone take what is blank for good, since the mean of all patches lies near to many of them. So a patch is
 compared by its bands, too: how much there is of each band of frequencies around it, on a logarithmic scale.
 
-Three images or more tell where good ones are never quite alike, as at an edge. A distance counts there for less.
+Three images or more tell where good ones are never quite alike, as at an edge. A distance counts there for less in a
+score; a map shows distances as they are.
 """
 
 import math
@@ -146,12 +147,27 @@ class PatchMemory(nn.Module):
             torch.Tensor: Distances of patches, at least 0, of shape ``(B, 1, size - 4, size - 4)``.
         """
         if unseen is not None:
-            distances = self._distances(images, self._half_squares_without(unseen))
-            return distances / _smooth(self.total - distances) if self.total.any() else distances
+            return self._distances(images, self._half_squares_without(unseen))
         # An exported graph takes batches of any size, so it cannot be cut into pieces.
         pieces = [images] if torch.compiler.is_compiling() else images.split(IMAGES_PER_PIECE)
-        distances = torch.cat([self._distances(piece, self.half_squares) for piece in pieces])
-        return distances / self.usual if self.num_bands else distances
+        return torch.cat([self._distances(piece, self.half_squares) for piece in pieces])
+
+    def over_usual(self, distances: torch.Tensor, *, are_of_unseen: bool = False) -> torch.Tensor:
+        """Divide distances by those that are usual at their places.
+
+        Args:
+            distances (torch.Tensor): What :meth:`forward` gives.
+            are_of_unseen (bool): Whether they are those of a training image that counts as not remembered, and so
+                does not tell what is usual either.
+
+        Returns:
+            torch.Tensor: The same shape. Where fewer than three images, or tiles, were remembered, the distances.
+        """
+        if not self.num_bands:
+            return distances
+        if are_of_unseen:
+            return distances / _smooth(self.total - distances) if self.total.any() else distances
+        return distances / self.usual
 
     def _distances(self, images: torch.Tensor, half_squares: torch.Tensor) -> torch.Tensor:
         described = self._describe(images)
