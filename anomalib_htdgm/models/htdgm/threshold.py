@@ -24,8 +24,8 @@ LEAST_FIRM = 3
 LEAST_UNLABELLED = 5
 """Unlabelled images that are enough for one, where up to a fifth of them may be defective."""
 GUESSED_RATIOS = {"image": 1.5, "pixel": 1.75}
-"""What the threshold is over the greatest score, or value of a map, of moved copies of the one image that is known: what
-gives least false alarms and misses together on thirteen sets."""
+"""What the threshold is over the greatest score, or value of a map, of moved copies of the one image that is known:
+what gives least false alarms and misses together on thirteen sets."""
 
 
 def threshold_above_most(scores: torch.Tensor) -> torch.Tensor:
