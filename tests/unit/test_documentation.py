@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-htdgm authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The documentation builds without a warning, shows every argument, asks nothing of other servers, and is short."""
+"""The documentation builds without a warning, shows every argument, asks nothing of other servers, and is whole."""
 
 import re
 import subprocess
@@ -15,6 +15,10 @@ PROJECT = Path(__file__).parents[2]
 DOCS = PROJECT / "docs"
 # What a browser loads by itself; a link (`<a href=...>`) is for the reader.
 LOADED = re.compile(r"""<(?:script|img|iframe)\b[^>]*\bsrc=["']?(?:https?:)?//|<link[^>]*stylesheet[^>]*//""")
+PAGES = [
+    PROJECT / "README.md",
+    *(path for name in ("anomalib_htdgm", "benchmarks", "docs") for path in (PROJECT / name).rglob("*.md")),
+]
 MOST_LINES = 120  # of the README: what a newcomer reads in one sitting
 
 
@@ -44,3 +48,16 @@ def test_a_page_is_a_question_that_the_start_and_the_readme_link_to() -> None:
 
 def test_the_readme_is_read_in_one_sitting() -> None:
     assert len((PROJECT / "README.md").read_text().splitlines()) <= MOST_LINES
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_tables_are_whole(page: Path) -> None:
+    text = page.read_text()
+    marks = re.findall(r"^<!-- (.*) -->$", text, re.MULTILINE)
+    written = [mark for mark in marks if f"end of {mark}" in marks]
+    assert len(written) == len(set(written))
+    for mark in written:
+        assert f"<!-- {mark} -->" in text.partition(f"<!-- end of {mark} -->")[0]
+    assert {mark for mark in marks if mark.startswith("end of ")} == {f"end of {mark}" for mark in written}
+    for table in re.findall(r"(?:^ *\|.*\|$\n)+", text, re.MULTILINE):
+        assert len({line.count("|") for line in table.splitlines()}) == 1, table
