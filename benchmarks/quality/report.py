@@ -281,7 +281,7 @@ def make_tables_of_pages(table: pd.DataFrame) -> list[Table]:
     is_whole = table["dataset"].isin(CLASSES)  # of images that are anomalous as a whole; their classes are many
     shown = table[((table["category"] == AVERAGE) == is_whole) & table["model"].isin(AT_A_GLANCE)]
     lines = [
-        {"": _name_class(dataset, category), **_compare_methods(part, numbers_of_shots)}
+        {"": _name_class(str(dataset), str(category)), **_compare_methods(part, numbers_of_shots)}
         for (_, dataset, category), part in shown.groupby([is_whole, "dataset", "category"])
     ]
     return [*tables, _to_table("At a glance", lines)] if lines else tables
