@@ -54,13 +54,13 @@ def check_number(
         raise ValueError(msg)
 
 
-def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
-    """Require one of a few names.
+def check_choice(name: str, value: object, allowed: Sequence[object]) -> None:
+    """Require one of a few values.
 
     Args:
         name (str): Name of the argument.
-        value (str): What was given.
-        allowed (Sequence[str]): The allowed names.
+        value (object): What was given.
+        allowed (Sequence[object]): The allowed values.
 
     Raises:
         ValueError: If ``value`` is none of them.

@@ -11,10 +11,8 @@ from typing import Any
 
 import gradio as gr
 
-from .session import MOST_SHOTS, Finding, Session, StoppedError
+from .session import ENOUGH_UNCHECKED, MOST_SHOTS, THRESHOLD, Session, StoppedError
 
-THRESHOLD = 0.5
-"""The threshold that a model is trained with, see ``docs/scores.md``."""
 TILES = {"The whole photograph at once": 1, "2 x 2 tiles": 2, "4 x 4 tiles": 4, "8 x 8 tiles": 8}
 NONE = -1
 """Index of a photograph that has not been clicked on."""
@@ -34,6 +32,9 @@ SHOWN: dict[str, Any] = {
     "interactive": False,
 }
 EMPTY = "*No photograph has been checked yet.*"
+GUESS = f"""<span style="color: gray">The threshold is a guess: so few good photographs do not tell how much good ones
+differ. Look through the photographs from the first on. Two more good ones, or {ENOUGH_UNCHECKED} to check that nobody
+has looked at, make it firm.</span>"""
 
 
 class Page:
@@ -103,7 +104,7 @@ class Page:
         one, and to look at another threshold, does not.
         """
         findings = [self.results, self.verdicts, self.table]
-        shown = [self.message, self.good, *findings]
+        shown = [self.message, self.good, self.threshold, *findings]
         private: dict[str, Any] = {"api_visibility": "private"}
         at_once = private | {"queue": False, "show_progress": "hidden"}
         in_turn = private | {"concurrency_id": "session", "concurrency_limit": 1, "show_progress_on": self.message}
@@ -158,7 +159,9 @@ class Page:
     def _add_new(self, files: str | list[str] | None, threshold: float, request: gr.Request) -> Sequence[Any]:
         session = self._session(request)
         refused = session.add_new(_paths(files))
+        before = session.threshold
         session.check()
+        threshold = threshold if session.threshold == before else session.threshold
         checked = f"{len(session.findings)} checked." if session.has_learnt else "Nothing has been learnt yet."
         return None, *_show(session, threshold, " ".join([*refused, checked]))
 
@@ -185,7 +188,7 @@ class Page:
         seconds = monotonic() - begin
         progress(1, desc="Checking")
         session.check()
-        return _show(session, threshold, f"Learnt in {seconds:.0f} seconds. {_count(session)}.")
+        return _show(session, session.threshold, f"Learnt in {seconds:.0f} seconds. {_count(session)}.")
 
     def _stop(self, request: gr.Request) -> None:
         self._session(request).stop()
@@ -195,8 +198,8 @@ class Page:
         if not 0 <= chosen < len(session.good):
             return NONE, *_show(session, threshold, "Click on one of the good photographs first.")
         session.remove_good(chosen)
-        message, good, *findings = _show(session, threshold, f"{_count(session)}. Press *Learn*.")
-        return NONE, message, gr.Gallery(good, selected_index=None), *findings
+        message, good, *others = _show(session, threshold, f"{_count(session)}. Press *Learn*.")
+        return NONE, message, gr.Gallery(good, selected_index=None), *others
 
     def _accept(
         self,
@@ -213,11 +216,11 @@ class Page:
             session.accept(chosen)
         except ValueError as error:
             return chosen, *_show(session, threshold, f"{error}")
-        message, good, results, *others = self._learn(tiles, threshold, request, progress)
-        return NONE, message, good, gr.Gallery(results, selected_index=None), *others
+        message, good, threshold, results, *others = self._learn(tiles, threshold, request, progress)
+        return NONE, message, good, threshold, gr.Gallery(results, selected_index=None), *others
 
     def _judge(self, threshold: float, request: gr.Request) -> Sequence[Any]:
-        return _show_findings(self._session(request).findings, threshold)
+        return _show_findings(self._session(request), threshold)
 
     def _save(self, threshold: float, request: gr.Request) -> Sequence[Any]:
         try:
@@ -242,21 +245,25 @@ def _lay_out_sources(name: str) -> tuple[gr.File, gr.Image]:
 
 def _show(session: Session, threshold: float, message: str) -> Sequence[Any]:
     good = [(str(photograph.path), photograph.name) for photograph in session.good]
-    return message, good, *_show_findings(session.findings, threshold)
+    return message, good, threshold, *_show_findings(session, threshold)
 
 
-def _show_findings(findings: Sequence[Finding], threshold: float) -> Sequence[Any]:
-    """Show heat maps, what another threshold turns from one verdict to the other, and a table."""
-    pictures = [(str(each.picture), f"{each.score:.2f} {each.verdict(threshold)}") for each in findings]
-    rows = [[each.photograph.name, round(each.score, 3), each.verdict(threshold)] for each in findings]
+def _show_findings(session: Session, threshold: float) -> Sequence[Any]:
+    """Show heat maps, highest score first, what another threshold turns from one verdict to the other, and a table."""
+    findings, doubt = session.findings, "?" if session.threshold_chosen_by == "guess" else ""
+    pictures = [(str(each.picture), f"{each.score:.2f} {each.verdict(threshold)}{doubt}") for each in findings]
+    rows = [[each.photograph.name, round(each.score, 3), f"{each.verdict(threshold)}{doubt}"] for each in findings]
     table = {"headers": ["photograph", "score", "verdict"], "data": rows}
     if not findings:
         return pictures, EMPTY, table
     anomalous = sum(each.is_anomalous(threshold) for each in findings)
-    turned = [each for each in findings if each.verdict(threshold) != each.verdict(THRESHOLD)]
+    turned = [each for each in findings if each.verdict(threshold) != each.verdict(session.threshold)]
     names = ", ".join(f"{each.photograph.name} ({each.score:.2f})" for each in turned)
-    change = f" {turned[0].verdict(threshold).capitalize()} now, but not at {THRESHOLD}: {names}." if turned else ""
-    return pictures, f"**{anomalous} of {len(findings)} anomalous.**{change}", table
+    now = (
+        f" {turned[0].verdict(threshold).capitalize()} now, but not at {session.threshold}: {names}." if turned else ""
+    )
+    count = f"**{anomalous} of {len(findings)} anomalous{doubt}.**"
+    return pictures, f"{count}{now}\n\n{GUESS}" if doubt else f"{count}{now}", table
 
 
 def _index(event: gr.SelectData) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from anomalib.data import ImageBatch, ImageItem
 from anomalib.engine import Engine
 from anomalib.visualization.image.functional import create_image_grid, overlay_image, visualize_anomaly_map
@@ -21,15 +22,19 @@ from torch.utils.data import DataLoader, Dataset
 
 from anomalib_htdgm import Htdgm, QuickstartTextures
 from anomalib_htdgm.data.reading import UnreadableImageError, read_image
+from anomalib_htdgm.models.htdgm.threshold import Basis, threshold_above_most
 
 from .photographs import FAST, Photograph, take_in
 
 if TYPE_CHECKING:
-    import torch
     from anomalib.post_processing import PostProcessor
 
 MOST_SHOTS = 10
 """Good photographs that are trained on at most: what the model's settings are made for."""
+THRESHOLD = 0.5
+"""The threshold that a model is trained with, see ``docs/scores.md``."""
+ENOUGH_UNCHECKED = 20
+"""Photographs that nobody has looked at which tell, by most of them being good, how much good ones differ."""
 ITERATIONS_PER_REPORT = 10
 """Iterations after which the bar moves: to draw it a hundred times a second would slow them down."""
 SHOTS_OF_EXAMPLE = 3
@@ -78,6 +83,8 @@ class Session:
         self.new: list[Photograph] = []
         self.findings: list[Finding] = []
         self.is_example = False
+        self.threshold = THRESHOLD
+        self.threshold_chosen_by: Basis = "unknown"
         self._learnt: tuple[Engine, Htdgm] | None = None
         self._stopped = Event()
         self._numbers = count()
@@ -176,6 +183,7 @@ class Session:
         model = Htdgm(k_shot=len(self.good), tiles=tiles, visualizer=False)
         engine.fit(model, train_dataloaders=_load(sorted(photograph.path for photograph in self.good)))
         self._learnt = engine, model
+        self.threshold, self.threshold_chosen_by = THRESHOLD, model.threshold_chosen_by
         self.findings = []
 
     def stop(self) -> None:
@@ -183,7 +191,10 @@ class Session:
         self._stopped.set()
 
     def check(self) -> None:
-        """Score and localise the photographs that have not been checked by the present model."""
+        """Score and localise the photographs that have not been checked by the present model.
+
+        Findings are in the order to look through them, highest score first. Enough of them choose the threshold.
+        """
         if self._learnt is None:
             return
         engine, model = self._learnt
@@ -193,6 +204,10 @@ class Session:
                 predicted = engine.predict(model, dataloaders=_load([photograph.path]))
                 (batch,) = cast("list[ImageBatch]", predicted)
                 self.findings.append(_note(photograph, batch))
+        self.findings.sort(key=lambda finding: finding.score, reverse=True)
+        if len(self.findings) >= ENOUGH_UNCHECKED:
+            threshold = threshold_above_most(torch.tensor([finding.score for finding in self.findings]))
+            self.threshold, self.threshold_chosen_by = min(round(float(threshold), 2), 1.0), "unlabelled images"
 
     def save(self, threshold: float) -> list[Path]:
         """Write the checkpoint, the ONNX file and the table of scores.
@@ -213,14 +228,16 @@ class Session:
         files = self.folder / "files"
         shutil.rmtree(files, ignore_errors=True)
         cast("PostProcessor", model.post_processor).image_sensitivity = 1 - threshold
+        model.threshold_chosen_by = self.threshold_chosen_by
         engine.trainer.save_checkpoint(files / "model.ckpt")
         exported = engine.export(model, "onnx", export_root=self.folder / "exported")
         shutil.copy(cast("Path", exported), files)
         with (files / "scores.csv").open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
-            table.writerow(["photograph", "score", "threshold", "verdict"])
+            table.writerow(["photograph", "score", "threshold", "verdict", "threshold chosen by"])
             for finding in self.findings:
-                table.writerow([finding.photograph.name, finding.score, threshold, finding.verdict(threshold)])
+                verdict = finding.verdict(threshold)
+                table.writerow([finding.photograph.name, finding.score, threshold, verdict, self.threshold_chosen_by])
         return sorted(files.iterdir())
 
     def close(self) -> None:
@@ -306,8 +323,8 @@ class _Watch(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look whether to stop before every image that is scored, too: for the threshold, after the last iteration."""
         del trainer
-        model = cast("Htdgm", pl_module).model
-        self.scoring = model.register_forward_pre_hook(lambda *_: self._look())
+        maps = cast("Htdgm", pl_module).model.anomaly_map_generator
+        self.scoring = maps.register_forward_pre_hook(lambda *_: self._look())
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the model as it was."""

@@ -18,7 +18,6 @@ from anomalib.post_processing import PostProcessor
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins import Precision
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import nn
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
@@ -306,7 +305,7 @@ class SingleEpochMixin:
         with torch.autocast(batch.device.type, enabled=False):
             return super().forward(images, *args, **kwargs)  # type: ignore[misc]
 
-    def validation_step(self, batch: ImageBatch, batch_idx: int) -> STEP_OUTPUT:
+    def validation_step(self, batch: ImageBatch, batch_idx: int) -> Any:  # noqa: ANN401  # Lightning's type lacks batches
         """Score and localise a batch.
 
         Args:
@@ -314,7 +313,7 @@ class SingleEpochMixin:
             batch_idx (int): Index of the batch, unused.
 
         Returns:
-            STEP_OUTPUT: The batch with ``pred_score`` and ``anomaly_map``.
+            ImageBatch: The batch with ``pred_score`` and ``anomaly_map``.
         """
         del batch_idx
         return batch.update(**self.model(batch.image)._asdict())

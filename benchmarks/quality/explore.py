@@ -42,9 +42,10 @@ from anomalib.data import AnomalibDataModule, AnomalibDataset, Folder, MVTecAD
 from sklearn.metrics import roc_auc_score
 
 from anomalib_htdgm import FewShot, OneClass, QuickstartTextures
-from anomalib_htdgm.models.htdgm.score import Vote, anomaly_score, combine, patch_anomaly
+from anomalib_htdgm.models.htdgm.members import share_of
+from anomalib_htdgm.models.htdgm.score import Vote, anomaly_score, patch_anomaly
 from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
-from anomalib_htdgm.models.htdgm.training import Training, share_of
+from anomalib_htdgm.models.htdgm.training import Training
 
 FRACTIONS = (0.01, 0.05, 0.2, 1.0)
 BATCH_SIZE = 16
@@ -55,6 +56,7 @@ BEFORE_MEMORY: dict[str, Any] = {
     "width": 32,
     "pixels_per_iteration": None,
     "votes_from": 0,
+    "members": 1,
     "memory_patches": 0,
     "standardize": False,
 }
@@ -127,10 +129,6 @@ def score(
         prefix = f"set {index} " if len(votes) > 1 else ""
         of_set = score_set(model, index, of_images, of_training)
         scores |= {f"{prefix}{name}": values for name, values in of_set.items()}
-    for vote, fraction in itertools.product(get_args(Vote), FRACTIONS):
-        parts = [anomaly_score([patch_anomaly(scale, vote) for scale in each], fraction) for each in votes]
-        parts += [anomaly_score(distances, fraction)] * model.memory_weight if distances else []
-        scores[f"{vote} {fraction} combined"] = combine(parts)
     return scores
 
 
@@ -165,14 +163,17 @@ def score_set(
 def score_all(model: HtdgmModel, shots: torch.Tensor, images: torch.Tensor) -> dict[str, torch.Tensor]:
     """Score all ``B`` images in every way: for each, scores of shape ``(B,)``."""
     usual = model.votes(shots)
-    parts = [score(model, model.votes(batch), usual, model.distances(batch)) for batch in images.split(BATCH_SIZE)]
+    parts = [
+        {"as the model": model(batch).pred_score} | score(model, model.votes(batch), usual, model.distances(batch))
+        for batch in images.split(BATCH_SIZE)
+    ]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def reestimate(model: HtdgmModel, shots: torch.Tensor) -> None:
-    """Give the discriminators of all scales the batch-norm statistics of the training images."""
+    """Give all discriminators the batch-norm statistics of the training images."""
     pairs = model.reduce_and_enlarge(shots, training=True)
-    for scale, index in itertools.product(range(len(pairs)), range(len(model.transformation_sets))):
+    for scale, index in itertools.product(model.voting_scales, range(len(model.transformation_sets))):
         for member, discriminator in enumerate(model.discriminators_of(scale, index)):
             reduced, enlarged = (share_of(member, model.members, each) for each in pairs[scale])
             discriminator.reestimate_statistics(model.canvases_of(scale, index).draw(reduced, model.dtype, enlarged))

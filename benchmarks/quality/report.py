@@ -73,7 +73,7 @@ WITH_FRACTION = r"(.*) (0\.\d+|1\.0)"  # names of models that are tested with se
 # of all test images; by the authors' code theirs is each anomalous image's own, averaged.
 PUBLISHED_WITH_ANOMALIES = {"DevNet": ("94.5", "91.8 (mean over images)"), "FLOS": ("93.9", "")}
 GROUP = ["dataset", "model", "shots", "category"]
-METRICS = ["image_AUROC", "pixel_AUROC", "pixel_AUPRO", "image_F1Max"]
+METRICS = ["image_AUROC", "pixel_AUROC", "pixel_AUPRO", "image_F1Max", "false_alarms", "recall"]
 TEST = ["test_seconds", "test_images"]
 COSTS = ["fit_seconds", "milliseconds_an_image", "memory_megabytes", "weights_megabytes"]
 STYLE = """body {font: 15px sans-serif; margin: 2em auto; max-width: 1200px; padding: 0 1em; color: #222}
@@ -398,6 +398,8 @@ def _cells(row: "pd.Series[Any]") -> dict[str, str]:
         "pixel AUROC": _spread(row, "pixel_AUROC"),
         "AUPRO": _spread(row, "pixel_AUPRO"),
         "F1 (best)": _spread(row, "image_F1Max"),
+        "false alarms [%]": _spread(row, "false_alarms"),
+        "defects found [%]": _spread(row, "recall"),
         "fit [s]": _number(row["fit_seconds"]),
         "test [ms/image]": _number(row["milliseconds_an_image"], digits=0),
         "memory [MB]": _number(row["memory_megabytes"], digits=0),

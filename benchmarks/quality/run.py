@@ -13,8 +13,10 @@ not computed again. Several processes may work at one sweep, each started with t
 is at is left to it. The configuration is in ``conf``; ``--help`` lists it.
 
 The trial is the seed of everything: of the draw of the training images, the same for every model, and of the model.
-Test images are the same in every trial. There is no validation and no post-processing: metrics are over raw scores.
-anomalib's normalisation would change their ranks, since it clamps those beyond what it saw in validation.
+Test images are the same in every trial. Metrics are over raw scores: anomalib's normalisation would change their ranks,
+since it clamps those beyond what it saw in validation. There is no validation, unless ``unlabelled`` sets test images
+aside that are all called good, some of which are not. False alarms and defects found are by the threshold that the
+model comes out of its training with, which most models do not have without validation.
 
 Of trial 0 the anomaly maps of a few test images are kept, in a folder beside the results, for ``report.py`` to draw.
 """
@@ -48,7 +50,7 @@ logger = logging.getLogger(__name__)
 
 PACKAGES = ("anomalib", "anomalib-htdgm", "torch", "torchvision", "lightning")
 ALL = "all"  # as a number of shots: every normal training image
-PARTS_OF_KEY = ("model", "data", "shots", "trial", "schedule")
+PARTS_OF_KEY = ("model", "data", "shots", "trial", "schedule", "unlabelled")
 
 
 def run_key(config: DictConfig) -> str:
@@ -78,6 +80,8 @@ def draw_images(config: DictConfig) -> "AnomalibDataModule":
     Returns:
         AnomalibDataModule: The datamodule, set up.
     """
+    from shared.unlabelled import set_aside  # noqa: PLC0415
+
     from anomalib_htdgm import FewLabelledAnomalies, FewShot  # noqa: PLC0415
 
     datamodule: AnomalibDataModule = hydra.utils.instantiate(config.data.datamodule)
@@ -91,6 +95,8 @@ def draw_images(config: DictConfig) -> "AnomalibDataModule":
         datamodule.setup()
         if not config.model.get("learns_anomalies"):
             datamodule.train_data = normal_images
+    if config.unlabelled.images:
+        set_aside(datamodule, config.unlabelled.images, config.unlabelled.defective, config.trial)
     return datamodule
 
 
@@ -121,10 +127,12 @@ def measure(config: DictConfig, key: str) -> list[dict[str, object]]:
     # Imported here, so that a sweep that has nothing left to do says so at once.
     from anomalib.callbacks import ModelCheckpoint  # noqa: PLC0415
     from anomalib.engine import Engine  # noqa: PLC0415
+    from anomalib.post_processing import PostProcessor  # noqa: PLC0415
     from lightning import seed_everything  # noqa: PLC0415
     from shared.measurements import (  # noqa: PLC0415
         MapKeeper,
         ScoringClock,
+        Verdicts,
         choose_examples,
         make_evaluator,
         read_peak_memory,
@@ -138,8 +146,9 @@ def measure(config: DictConfig, key: str) -> list[dict[str, object]]:
     seed_everything(config.trial, verbose=False)  # for models that have no seed of their own, such as PatchCore
     datamodule = draw_images(config)
     evaluator = make_evaluator(has_masks=config.data.has_masks)
-    model = hydra.utils.instantiate(config.model.arguments, evaluator=evaluator, post_processor=False, visualizer=False)
-    clock = ScoringClock()
+    raw = PostProcessor(enable_normalization=False)
+    model = hydra.utils.instantiate(config.model.arguments, evaluator=evaluator, post_processor=raw, visualizer=False)
+    clock, verdicts = ScoringClock(), Verdicts()
     keeper = MapKeeper(choose_examples(datamodule.test_data.samples, config.examples) if config.trial == 0 else [])
     reset_peak_memory()
     rows: list[dict[str, object]] = []
@@ -149,8 +158,8 @@ def measure(config: DictConfig, key: str) -> list[dict[str, object]]:
             logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-            limit_val_batches=0,
-            callbacks=[ModelCheckpoint(save_top_k=0), clock, keeper],  # a checkpoint would be timed, too
+            limit_val_batches=1.0 if config.unlabelled.images else 0,
+            callbacks=[ModelCheckpoint(save_top_k=0), clock, keeper, verdicts],  # a checkpoint would be timed, too
         )
         start = time.perf_counter()
         engine.fit(model, datamodule=datamodule)
@@ -159,8 +168,9 @@ def measure(config: DictConfig, key: str) -> list[dict[str, object]]:
             if attribute:
                 setattr(model.model, attribute, value)
             (values,) = engine.test(model, datamodule=datamodule, verbose=False)
-            metrics = {name: f"{metric:.6f}" for name, metric in values.items()}
-            name, part = f"{config.model.name} {value}".strip(), f"{key}{value}"
+            metrics = {name: f"{metric:.6f}" for name, metric in values.items()} | verdicts.shares(model)
+            by = f", {config.unlabelled.images} unlabelled" if config.unlabelled.images else ""
+            name, part = f"{config.model.name} {value}".strip() + by, f"{key}{value}"
             rows.append({"key": part, "model": name, **metrics, "test_seconds": f"{clock.seconds:.3f}"})
     peak_memory = read_peak_memory()
     keeper.save(maps_folder(Path(config.results)) / f"{key}.npz")
@@ -170,6 +180,7 @@ def measure(config: DictConfig, key: str) -> list[dict[str, object]]:
         "category": datamodule.category,
         "shots": config.shots,
         "known_anomalies": config.data.get("known_anomalies", 0),
+        "unlabelled": config.unlabelled.images,
         "trial": config.trial,
         "fit_seconds": f"{fitted - start:.3f}",
         "test_images": len(datamodule.test_data),

@@ -147,6 +147,6 @@ def test_what_is_augmented_has_to_be_of_one_shape() -> None:
 
 def test_generators_are_trained_on_images_as_they_are(good: Folder, tmp_path: Path) -> None:
     good.train_augmentations = USUAL
-    model = make_small_model(fake_weight=1.0, standardize=False)
+    model = make_small_model(fake_weight=1.0, standardize=False, votes_from=0, members=1)
     with pytest.raises(ValueError, match=r"train_augmentations\): got some for a model with generators"):
         make_engine(tmp_path).fit(model, datamodule=good)

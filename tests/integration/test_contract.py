@@ -70,7 +70,8 @@ def test_train_validate_predict(checkpoint: Path, wall: MVTecAD, engine: Engine,
 
 def test_checkpoint_scores_bit_identically(wall: MVTecAD, engine: Engine) -> None:
     transformations = ["identity", "flip", "rotate90"]
-    model = Htdgm(2, iterations=2, transformations=transformations, fake_weight=0.5, standardize=False)
+    of_generators = {"fake_weight": 0.5, "standardize": False, "votes_from": 0, "members": 1}
+    model = Htdgm(2, iterations=2, transformations=transformations, **of_generators)
     engine.fit(model, datamodule=wall)
     loaded = Htdgm.load_from_checkpoint(engine.best_model_path).eval()
     images = torch.rand(2, 3, 200, 300, generator=torch.Generator().manual_seed(0))
@@ -82,7 +83,7 @@ def test_checkpoint_scores_bit_identically(wall: MVTecAD, engine: Engine) -> Non
 
 
 def test_a_checkpoint_from_before_there_was_a_memory_scores_as_it_did(wall: MVTecAD, engine: Engine) -> None:
-    before = {"votes_from": 0, "memory_patches": 0, "standardize": False}
+    before = {"votes_from": 0, "members": 1, "memory_patches": 0, "standardize": False}
     model = Htdgm(1, iterations=1, transformations="rotations", image_size=32, **before)
     engine.fit(model, datamodule=wall)
     checkpoint = torch.load(engine.best_model_path, weights_only=False)

@@ -88,7 +88,7 @@ def test_the_stock_command_and_worker_processes_give_the_same_model(
         assert shown in output
     (log,) = tmp_path.glob("logs/**/metrics.csv")
     steps = pd.read_csv(log).dropna(subset="discriminator_loss")
-    assert len(steps) == ITERATIONS * 7 * 2  # scales and sets of transformations
+    assert len(steps) == ITERATIONS * 3 * 2  # scales and members
     assert steps["scale"].tolist() == sorted(steps["scale"])
 
 

@@ -35,7 +35,7 @@ def generate(network: Generator, noise: torch.Tensor, previous: torch.Tensor) ->
     return torch.tanh(convolve(network, F.pad(torch.cat([noise + previous, index], dim=1), [MARGIN] * 4))) + previous
 
 
-VOTES_ALONE: dict[str, Any] = {"votes_from": 0, "memory_patches": 0, "standardize": False}
+VOTES_ALONE: dict[str, Any] = {"votes_from": 0, "members": 1, "memory_patches": 0, "standardize": False}
 """Arguments of a model that does what is written down here: all scales vote, on one set of transformations."""
 
 

@@ -33,6 +33,7 @@ SMALL = {
     "votes_from": 0,
     "memory_patches": 0,
     "standardize": False,
+    "members": 1,
 }
 
 

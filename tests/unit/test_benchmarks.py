@@ -77,4 +77,3 @@ def test_models_without_a_mistake_on_their_training_image_are_scored_in_every_wa
     flawless = [[torch.zeros_like(scale[:1]) for scale in each] for each in votes]
     scores = explore.score(model, votes, flawless, model.distances(images))
     assert all(values.isfinite().all() and values[0] != values[1] for values in scores.values())
-    torch.testing.assert_close(scores["log_probability 0.01 combined"], model(images).pred_score)

@@ -193,8 +193,8 @@ def test_scores_are_those_of_the_checkpoint_and_of_the_exported_model(
     model = Htdgm.load_from_checkpoint(checkpoint)
     assert model.hparams["tiles"] == tiles
     engine = Engine(logger=False, default_root_dir=tmp_path / "elsewhere", enable_progress_bar=False)
-    for finding, path in zip(session.findings, photographs[2:], strict=True):
-        (batch,) = engine.predict(model, data_path=path)
+    for finding in session.findings:
+        (batch,) = engine.predict(model, data_path=finding.photograph.path)
         assert float(batch.pred_score) == finding.score
         assert bool(batch.pred_label) == finding.is_anomalous(threshold) == (finding.score > threshold)
 
@@ -207,9 +207,31 @@ def test_scores_are_those_of_the_checkpoint_and_of_the_exported_model(
 
     with table.open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert [row["photograph"] for row in rows] == ["part 2.png", "part 3.png"]
-    assert [float(row["score"]) for row in rows] == scores
-    assert sorted(row["verdict"] for row in rows) == ["anomalous", "good"]
+    assert {row["photograph"] for row in rows} == {"part 2.png", "part 3.png"}
+    assert [float(row["score"]) for row in rows] == scores == sorted(scores, reverse=True)
+    assert [row["verdict"] for row in rows] == ["anomalous", "good"]
+    assert {row["threshold chosen by"] for row in rows} == {"guess"} == {model.threshold_chosen_by}
+
+
+def test_the_threshold_is_firm_with_a_third_good_photograph_or_many_unchecked_ones(
+    session: Session, photographs: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "ENOUGH_UNCHECKED", 4)
+    session.add_good(photographs[:2])
+    session.learn(1, ignore)
+    assert (session.threshold, session.threshold_chosen_by) == (0.5, "guess")
+    session.add_new(photographs[1:4])
+    session.check()
+    assert (session.threshold, session.threshold_chosen_by) == (0.5, "guess")
+    session.add_new(photographs[:1])
+    session.check()
+    assert session.threshold_chosen_by == "unlabelled images"
+    assert session.findings[3].score < session.threshold != 0.5  # those that were learnt are no news
+    checkpoint, *_ = session.save(session.threshold)
+    assert Htdgm.load_from_checkpoint(checkpoint).threshold_chosen_by == "unlabelled images"
+    session.add_good(photographs[2:3])
+    session.learn(1, ignore)
+    assert (session.threshold, session.threshold_chosen_by) == (0.5, "training images")
 
 
 def test_a_stopped_training_leaves_the_model_before(session: Session, photographs: list[Path]) -> None:
@@ -246,13 +268,14 @@ def test_an_accepted_photograph_is_learnt(session: Session, photographs: list[Pa
     session.learn(1, ignore)
     session.add_new(photographs[1:3])
     session.check()
+    accepted, other = (finding.photograph.name for finding in session.findings)
     session.accept(0)
     session.learn(1, ignore)
     session.check()
-    assert [each.name for each in session.good] == ["part 0.png", "part 1.png"]
-    assert [each.photograph.name for each in session.findings] == ["part 2.png"]
+    assert [each.name for each in session.good] == ["part 0.png", accepted]
+    assert [each.photograph.name for each in session.findings] == [other]
     session.add_good(photographs[:1] * (MOST_SHOTS - 2))
-    with pytest.raises(ValueError, match=f"part 2.png was left out: {MOST_SHOTS} good photographs are there already"):
+    with pytest.raises(ValueError, match=f"{other} was left out: {MOST_SHOTS} good photographs are there already"):
         session.accept(0)
     assert len(session.findings) == 1
 

@@ -20,7 +20,13 @@ from anomalib_htdgm.models.htdgm.training import Training
 
 from .textures import shingles
 
-PUBLISHED: dict[str, Any] = {"votes_from": 0, "memory_patches": 0, "standardize": False, "adversarial": True}
+PUBLISHED: dict[str, Any] = {
+    "votes_from": 0,
+    "members": 1,
+    "memory_patches": 0,
+    "standardize": False,
+    "adversarial": True,
+}
 
 
 class Transfers(TorchDispatchMode):

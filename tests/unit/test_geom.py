@@ -35,6 +35,7 @@ GENERATOR: dict[str, Any] = {
     "votes_from": 0,
     "memory_patches": 0,
     "standardize": False,
+    "members": 1,
     "image_size": 25,
     "coarsest_size": 25,
     "width": 8,

@@ -10,7 +10,14 @@ import pytest
 import torch
 
 from anomalib_htdgm.models.htdgm import memory as memory_module
-from anomalib_htdgm.models.htdgm.memory import COMPONENTS, RIDGE, PatchMemory
+from anomalib_htdgm.models.htdgm.memory import (
+    BAND_WEIGHT,
+    COMPONENTS,
+    LEAST_DEVIATION,
+    LEAST_ENERGY,
+    RIDGE,
+    PatchMemory,
+)
 
 from .textures import shingles
 
@@ -20,8 +27,10 @@ SIZE = 16
 MakeImages = Callable[..., torch.Tensor]
 
 
-def remember(images: torch.Tensor, num_patches: int = 10**6, k_shot: int = 3, seed: int = 0) -> PatchMemory:
-    memory = PatchMemory(SIZE, k_shot, num_patches)
+def remember(
+    images: torch.Tensor, num_patches: int = 10**6, k_shot: int = 3, seed: int = 0, bands: int = 0
+) -> PatchMemory:
+    memory = PatchMemory(SIZE, k_shot, num_patches, bands)
     memory.remember(images, torch.Generator().manual_seed(seed))
     return memory
 
@@ -32,32 +41,90 @@ def list_patches(image: np.ndarray) -> list[np.ndarray]:
     return [image[:, row : row + 5, column : column + 5].flatten() for row in rows for column in columns]
 
 
-def slow_distances(images: torch.Tensor, tests: torch.Tensor) -> np.ndarray:
-    """Compute, patch by patch, the distance to the nearest patch of all turned images, in whitened components."""
+def slow_whitening(images: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Compute directions and mean that whiten the patches of all turned images."""
     turned = [np.rot90(each.double().numpy(), turns, (1, 2)) for each in images for turns in range(4)]
-    known = np.stack([patch for image in turned for patch in list_patches(image)])
-    variances, directions = np.linalg.eigh(np.cov(known.T, bias=True))
-    ridge = RIDGE * variances.mean()
+    pixels = np.stack([patch for image in turned for patch in list_patches(image)])
+    variances, directions = np.linalg.eigh(np.cov(pixels.T, bias=True))
+    scales = np.sqrt(variances[-COMPONENTS:] + RIDGE * variances.mean())
+    return directions[:, -COMPONENTS:] / scales, pixels.mean(axis=0)
 
-    def whiten(patch: np.ndarray) -> np.ndarray:
-        along = (patch - known.mean(axis=0)) @ directions[:, -COMPONENTS:]
-        return along / np.sqrt(variances[-COMPONENTS:] + ridge) / np.sqrt(COMPONENTS)
 
-    whitened = np.stack([whiten(patch) for patch in known])
+def slow_distances(
+    images: torch.Tensor, tests: torch.Tensor, whitening: tuple[np.ndarray, np.ndarray], bands: int
+) -> np.ndarray:
+    """Compute, patch by patch, the distance to the nearest patch of all turned images: of components and bands."""
+    turned = [np.rot90(each.double().numpy(), turns, (1, 2)) for each in images for turns in range(4)]
+    directions, mean = whitening
+
+    def describe(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Describe all patches by their components, of variance 1, and by energies around them."""
+        components = (np.stack(list_patches(image)) - mean) @ directions
+        grid = (components**2).reshape(SIZE - 4, SIZE - 4, COMPONENTS)
+        energies = []
+        for row, column in [divmod(place, SIZE - 4) for place in range((SIZE - 4) ** 2)]:
+            rows, columns = (np.clip(np.arange(middle - 1, middle + 2), 0, SIZE - 5) for middle in (row, column))
+            around = grid[rows][:, columns].mean(axis=(0, 1))
+            energies.append([part.mean() for part in np.split(around, bands)] if bands else [])
+        return components, np.log(np.array(energies) + LEAST_ENERGY)
+
+    known, energies = (np.concatenate(each) for each in zip(*map(describe, turned), strict=True))
+
+    def join(components: np.ndarray, logarithms: np.ndarray) -> np.ndarray:
+        deviations = np.maximum(energies.std(axis=0), LEAST_DEVIATION)
+        scaled = BAND_WEIGHT * (logarithms - energies.mean(axis=0)) / deviations
+        return np.concatenate([components, scaled], axis=1) / np.sqrt(COMPONENTS)
+
+    remembered = join(known, energies)
     nearest = [
-        np.sqrt(((whitened - whiten(patch)) ** 2).sum(axis=1)).min()
+        np.sqrt(((remembered - patch) ** 2).sum(axis=1)).min()
         for image in tests.double().numpy()
-        for patch in list_patches(image)
+        for patch in join(*describe(image))
     ]
     return np.reshape(nearest, (len(tests), 1, SIZE - 4, SIZE - 4))
 
 
+@pytest.mark.parametrize("bands", [0, 1, 16])
 @pytest.mark.parametrize("num_images", [1, 3])
-def test_distances_equal_those_of_a_slow_search(num_images: int, make_images: MakeImages) -> None:
+def test_distances_equal_those_of_a_slow_search(num_images: int, bands: int, make_images: MakeImages) -> None:
     # Grey patches have 25 components, so that none of equal variance is left out and another not.
     images, tests = (make_images(*each)[:, :1].expand(-1, 3, -1, -1) for each in ((num_images, SIZE), (2, SIZE, 1)))
-    distances = remember(images)(tests)
-    np.testing.assert_allclose(distances.numpy(), slow_distances(images, tests), rtol=1e-3)
+    memory = remember(images, bands=bands)
+    whitening = slow_whitening(images)
+    if bands > 1:  # components come in pairs of equal variance, which turns make, and a pair has no basis of its own
+        whitening = memory.whitening.flatten(1).T.double().numpy() * np.sqrt(COMPONENTS), whitening[1]
+    expected = slow_distances(images, tests, whitening, bands)
+    np.testing.assert_allclose(memory(tests).numpy(), expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("bands", [0, 16])
+@pytest.mark.parametrize("unseen", [0, 2])
+def test_an_unseen_image_is_compared_with_the_others_alone(bands: int, unseen: int, make_images: MakeImages) -> None:
+    images, tests = make_images(3, SIZE), make_images(2, SIZE, seed=1)
+    memory = remember(images, bands=bands)
+    others = remember(images, bands=bands)
+    kept = others.shots != unseen
+    others.patches, others.half_squares = others.patches[kept], others.half_squares[kept]
+    assert torch.equal(memory(tests, unseen), others(tests))
+    assert memory(images[unseen : unseen + 1]).max() < 0.01
+    assert memory(images[unseen : unseen + 1], unseen).mean() > 0.3  # noise is like no other noise
+
+
+def test_all_tiles_of_an_unseen_image_are_left_out(make_images: MakeImages) -> None:
+    tiles = make_images(6, SIZE)
+    memory = PatchMemory(SIZE, 6, 10**6)
+    memory.remember(tiles, torch.Generator().manual_seed(0), num_shots=2)
+    seen, unseen = memory(tiles, unseen=1).flatten(1).mean(dim=1).split(3)
+    assert seen.max() < 0.01
+    assert unseen.min() > 0.3
+
+
+def test_what_is_blank_is_far_by_its_bands(make_images: MakeImages) -> None:
+    """By pixels a blank patch, the mean of all, is nearer than a good one; by bands it is far from all there are."""
+    images, tests, blank = make_images(1, SIZE), make_images(1, SIZE, seed=1), torch.zeros(1, 3, SIZE, SIZE)
+    by_pixels, by_bands = remember(images), remember(images, bands=16)
+    assert by_pixels(blank).mean() < by_pixels(tests).mean()
+    assert by_bands(blank).min() > by_bands(tests).max()
 
 
 @pytest.mark.parametrize("turns", range(4))
@@ -112,15 +179,17 @@ def test_fewer_shots_than_places_leave_the_rest_empty(make_images: MakeImages) -
     assert torch.equal(memory(tests), remember(images)(tests))
 
 
+@pytest.mark.parametrize("bands", [0, 16])
 @pytest.mark.parametrize("value", [0.0, 0.4])
-def test_constant_images_have_finite_distances(value: float, make_images: MakeImages) -> None:
+def test_constant_images_have_finite_distances(value: float, bands: int, make_images: MakeImages) -> None:
     constant = torch.full((1, 3, SIZE, SIZE), value)
-    memory = remember(constant)
+    memory = remember(constant, bands=bands)
     assert memory(constant).max() < 1e-3
     assert memory(make_images(1, SIZE)).isfinite().all()
 
 
+@pytest.mark.parametrize("bands", [0, 16])
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_images_do_not_touch_one_another(batch_size: int, make_images: MakeImages) -> None:
-    memory, tests = remember(make_images(1, SIZE)), make_images(8, SIZE, seed=1)
+def test_images_do_not_touch_one_another(batch_size: int, bands: int, make_images: MakeImages) -> None:
+    memory, tests = remember(make_images(1, SIZE), bands=bands), make_images(8, SIZE, seed=1)
     assert torch.equal(torch.cat([memory(part) for part in tests.split(batch_size)]), memory(tests))

@@ -67,6 +67,7 @@ def test_losses_and_networks_are_those_of_the_twin(
         votes_from=0,
         memory_patches=0,
         standardize=False,
+        members=1,
     )
     training = Training(
         iterations=10, discriminator_steps=3, generator_steps=3, fake_weight=1.0, reestimate_statistics=False

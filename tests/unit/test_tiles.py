@@ -192,7 +192,7 @@ class TestDefects:
     def models(self) -> list[HtdgmModel]:
         """A model of the whole image, and one of 16 tiles of 64 pixels."""
         sizes = {"input_size": (self.SIDE,) * 2, "image_size": 32, "coarsest_size": 20, "width": 8}
-        others = {"transformations": "rotations", "votes_from": 0, "memory_patches": 0}
+        others = {"transformations": "rotations", "votes_from": 0, "members": 1, "memory_patches": 0}
         models = [HtdgmModel(**sizes, **others, tiles=tiles) for tiles in (1, 4)]
         return [train(each, shingles(size=self.SIDE), iterations=60, learning_rate=5e-3) for each in models]
 
@@ -217,7 +217,7 @@ class TestTraining:
 
     def test_few_tiles_train_as_images_do(self, make_images: MakeImages) -> None:
         image = shingles(size=side_of(2))
-        arguments = {"transformations": "rotations", "standardize": False, "memory_patches": 10**6}
+        arguments = {"transformations": "rotations", "members": 1, "standardize": False, "memory_patches": 10**6}
         of_tiles = train(tiny_model(**arguments), image, pixels_per_iteration=None)
         of_images = train(tiny_model(1, k_shot=4, **arguments), torch.cat(cut_out(image, 2)), pixels_per_iteration=None)
         test = make_images(1, side_of(2))
@@ -239,7 +239,7 @@ class TestTraining:
 
     def _weights_after(self, image: torch.Tensor, iterations: int) -> torch.Tensor:
         model = tiny_model(4, standardize=False, transformations="rotations")
-        steps = Training(iterations=5, pixels_per_iteration=10 * 13**2).run(model, image)
+        steps = Training(iterations=5, pixels_per_iteration=10 * 16**2).run(model, image)
         for _ in range(iterations):
             next(steps)
         return model.discriminators[0].convolutions[0].weight.detach().clone()
@@ -309,7 +309,8 @@ class TestArguments:
                 model(tiles=tiles)
 
     def test_generators_make_no_tiles(self) -> None:
-        arguments = {"transformations": "rotations", "standardize": False, "image_size": 16, "coarsest_size": 13}
+        arguments = {"transformations": "rotations", "votes_from": 0, "members": 1, "standardize": False}
+        arguments |= {"image_size": 16, "coarsest_size": 13}
         with pytest.raises(ValueError, match=r"^tiles: got 2 for a model with generators \(fake_weight above 0\)"):
             Htdgm(tiles=2, fake_weight=1.0, **arguments)
         model = Htdgm(fake_weight=1.0, **arguments).model

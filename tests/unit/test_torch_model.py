@@ -26,9 +26,10 @@ SIZE = 64
 MakeImages = Callable[..., torch.Tensor]
 
 
-VOTES_ALONE = {"transformations": "rotations", "votes_from": 0, "memory_patches": 0, "standardize": False}
+VOTES_ALONE = {"transformations": "rotations", "votes_from": 0, "members": 1, "memory_patches": 0, "standardize": False}
 EVERYTHING = {
     "transformations": ["rotations", "sharpness"],
+    "members": 1,
     "votes_from": 26,
     "memory_patches": 300,
     "standardize": True,
@@ -142,17 +143,36 @@ class TestForward:
             torch.testing.assert_close(patch_anomaly(votes, vote), anomalies.mean(dim=0))
             assert (anomalies[0] - anomalies[1]).abs().max() > 0.01
 
-    def test_score_is_a_geometric_mean_in_which_the_memory_counts_three_times(self, make_images: MakeImages) -> None:
-        model = train(small_model(**EVERYTHING), shingles(), iterations=5)
+    @pytest.mark.parametrize("bands", [0, 8])
+    def test_score_is_a_geometric_mean_in_which_the_memory_counts_twice(
+        self, bands: int, make_images: MakeImages
+    ) -> None:
+        model = train(small_model(**EVERYTHING, memory_bands=bands), shingles(), iterations=5)
         images = make_images(3, SIZE)
         votes, distances = model.votes(images), model.distances(images)
         assert [[tuple(scale.shape) for scale in each] for each in votes] == [
             [(3, number, size - 10, size - 10) for size in (26, 32)] for number in (4, 3)
         ]
         assert [tuple(scale.shape) for scale in distances] == [(3, 1, size - 4, size - 4) for size in (20, 26)]
-        parts = [[-scale for scale in each] for each in votes] + [distances] * 3
-        scores = torch.stack([anomaly_score(part, 0.01) for part in parts])
+        parts = [anomaly_score([-scale for scale in each], 0.01) for each in votes]
+        of_scales = torch.stack([anomaly_score([each], 0.01) for each in distances])
+        # Without bands, as before there were any, scales are added; with them multiplied, as signals are.
+        remembered = of_scales.log().mean(dim=0).exp() if bands else of_scales.mean(dim=0)
+        scores = torch.stack([*parts, remembered, remembered])
         torch.testing.assert_close(model(images).pred_score, scores.log().mean(dim=0).exp())
+
+    def test_members_score_on_average_as_each_of_them_alone(self, make_images: MakeImages) -> None:
+        shots, images = torch.cat([shingles(), shingles(seed=1)]), make_images(3, SIZE)
+        arguments = {"transformations": "sharpness", "k_shot": 2}
+        model = train(small_model(**arguments, members=2), shots, iterations=5)
+        alone = []
+        for member in range(2):
+            single = train(small_model(**arguments), shots, iterations=1)
+            for scale in range(3):
+                weights = model.discriminators_of(scale)[member].state_dict()
+                single.discriminators_of(scale)[0].load_state_dict(weights)
+            alone.append(single(images).pred_score)
+        torch.testing.assert_close(model(images).pred_score, torch.stack(alone).mean(dim=0))
 
     def test_untrained_model_refuses(self) -> None:
         with pytest.raises(RuntimeError, match="Htdgm has not been trained"):

@@ -12,14 +12,15 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from anomalib_htdgm import Htdgm
+from anomalib_htdgm.models.htdgm.members import share_of
 from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
-from anomalib_htdgm.models.htdgm.training import Training, share_of
+from anomalib_htdgm.models.htdgm.training import Training
 
 from .textures import shingles
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-VOTES_ALONE = {"transformations": "rotations", "votes_from": 0, "memory_patches": 0, "standardize": False}
+VOTES_ALONE = {"transformations": "rotations", "votes_from": 0, "members": 1, "memory_patches": 0, "standardize": False}
 TWO_KINDS = pytest.mark.parametrize("fake_weight", [0.0, 1.0], ids=["discriminators", "adversarial"])
 
 
@@ -76,14 +77,14 @@ class TestResuming:
         training = Training(iterations=2, fake_weight=fake_weight)
         model = tiny_model(k_shot=3, **kind)
         broken_off = [(step.progress, state_of(model)) for step in training.run(model, two_images, seed=5)]
-        stride = len(model.transformation_sets) * model.members
+        number = len(model.discriminators)
         finished = [progress.finished for progress, _ in broken_off]
-        assert finished == [min((step + 1) // 2, 2 * stride - 1) for step in range(4 * stride)]
+        assert finished == [min((step + 1) // 2, number - 1) for step in range(2 * number)]
         for progress, state in broken_off:
             resumed = tiny_model(k_shot=3, **kind)
             resumed.load_state_dict(state)
             steps = list(training.run(resumed, two_images, seed=6, progress=progress))
-            assert len(steps) == training.count_steps(model, progress) == 2 * (2 * stride - progress.finished)
+            assert len(steps) == training.count_steps(model, progress) == 2 * (number - progress.finished)
             assert_identical(resumed.state_dict(), model.state_dict())
 
 

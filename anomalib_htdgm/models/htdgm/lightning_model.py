@@ -28,6 +28,7 @@ See Also:
 
 import copy
 import logging
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -57,7 +58,15 @@ from .equalization import Equalization
 from .interruption import Advice
 from .networks import RECEPTIVE_FIELD
 from .score import Vote
-from .tiles import OverlappingTiler, count_tiles, whole_size
+from .threshold import (
+    GUESSED_RATIO,
+    LEAST_FIRM,
+    LEAST_UNLABELLED,
+    Basis,
+    threshold_above_good,
+    threshold_above_most,
+)
+from .tiles import OverlappingTiler, whole_size
 from .torch_model import HtdgmModel
 from .training import Progress, Training, TrainingStep
 
@@ -70,13 +79,13 @@ logger = logging.getLogger(__name__)
 
 MOVES = ((2.0, 0.02, 0.0), (-2.0, 0.0, 0.02), (0.0, -0.02, 0.01), (0.0, 0.01, -0.02))
 """Degrees, and shares of width and height, by which a good part may lie otherwise than the one trained on."""
-MOST_COPIES = 10
-"""Most moved copies of training images that a threshold is chosen on: so many take a tenth of the training's time."""
-LEAST_COPIES = 3
-"""As many there are, if not fewer images, however many tiles make each of them take longer."""
+MOST_SCORED = 20
+"""Most training images that a threshold is chosen by: more would tell little, and take longer."""
 EARLIER: dict[str, Any] = {
     "votes_from": 0,
     "memory_patches": 0,
+    "members": 1,
+    "memory_bands": 0,
     "memory_weight": 1,
     "standardize": False,
     "pixels_per_iteration": None,
@@ -85,6 +94,8 @@ EARLIER: dict[str, Any] = {
 """What models did that were saved before there were these arguments."""
 ITERATIONS_PER_LOG = 10
 """Iterations after which the progress bar shows where a training is; loggers have their own number, the trainer's."""
+THRESHOLD = "threshold_chosen_by"
+"""Key of a checkpoint for what its threshold was chosen by."""
 UNFINISHED = "unfinished_training"
 """Key of a checkpoint for what the training, broken off there, can be taken up with."""
 
@@ -92,25 +103,28 @@ UNFINISHED = "unfinished_training"
 class Htdgm(SingleEpochMixin, AnomalibModule):
     """HTDGM: few-shot anomaly detection without pretrained weights.
 
-    It trains on normal images only. Labelled anomalies in the training set (see
-    :class:`anomalib_htdgm.FewLabelledAnomalies`) do nothing but help to choose the threshold where there are no
-    validation images, which decide otherwise: those were not trained on.
+    It trains on normal images only. Validation images choose the threshold; if none of them is labelled as anomalous,
+    up to a fifth of them may be all the same. Without them the training images do, each scored by what was learnt of
+    the others, and labelled anomalies in the training set (see :class:`anomalib_htdgm.FewLabelledAnomalies`), which do
+    nothing else. With one or two training images it is a guess; :attr:`threshold_chosen_by` tells.
 
     Args:
         k_shot (int): Number of training images, drawn by ``seed`` from the training set; all, if there are fewer.
         seed (int): Seed of the draw, of the weights and of the noise. On one CPU, with one number of threads, a seed
             gives one model, bit for bit; on a GPU not in float32.
-        transformations (str | list[str]): What the discriminators tell apart: ``rotations`` (4) and ``sharpness`` (3:
-            as it is, enlarged, blurred) for defects, ``symmetries`` (16) for whole images in colour, ``grayscale`` (42)
-            for whole images without colour, ``full`` (the paper's 54), a list of such sets, each of which gets
-            discriminators of its own, or a list of names such as ``["identity", "rotate90", "flip+right"]``.
+        transformations (str | list[str]): What the discriminators tell apart: ``sharpness`` (3: as it is, enlarged,
+            blurred) for defects, ``rotations`` (the paper's 4), ``symmetries`` (16) for whole images in colour,
+            ``grayscale`` (42) for whole images without colour, ``full`` (the paper's 54), a list of such sets, each of
+            which gets discriminators of its own, or a list of names such as ``["identity", "rotate90", "flip+right"]``.
         image_size (int): Side of the finest scale in pixels.
         coarsest_size (int): Side of the coarsest scale in pixels; not below the receptive field of 11. Published: 25.
         scale_factor (float): Ratio between a scale and the next finer one.
         fit_scale_factor (bool): Whether the ratio is adapted so that the coarsest scale has exactly ``coarsest_size``.
-        votes_from (int): Side in pixels of the coarsest scale whose votes count; coarser ones only lead up to it.
+        votes_from (int): Side in pixels of the coarsest scale that has discriminators; 0 gives all scales some.
         memory_patches (int): Most patches of 5x5 pixels that are remembered at each scale of up to ``votes_from``
             pixels; the distance to them scores beside the votes. 0 remembers none.
+        memory_bands (int): Bands of frequencies whose energies patches are compared by, beside their pixels; 0, 1, 2,
+            4, 8, 16 or 32.
         memory_weight (int): How many times that distance counts beside each set of transformations.
         standardize (bool): Whether all images are brought to one brightness and contrast, so that a training image that
             is darker than others does as well.
@@ -126,8 +140,9 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         learning_rate (float): Adam's rate.
         reconstruction_weight (float): Weight alpha of the generator's reconstruction loss.
         fake_weight (float): Weight of the discriminator's fake class; 0 trains no generators.
-        members (int): Number of discriminators at each scale, each trained on its share of the images; their votes are
-            averaged. Training takes as long for any number up to that of the images.
+        members (int): Number of discriminators at each scale, each trained on its share of the images; what they say is
+            averaged. With 2 or more, training images are scored by members that have not seen them. Time of training
+            and of prediction grows with it.
         reestimate_statistics (bool): Whether a finished scale's batch-norm statistics become those of the real images.
         vote (str): ``log_probability`` or ``probability`` (the paper's) of the right transformation.
         patch_fraction (float): Fraction of patches, the most anomalous, that make the score: small for defects, 1 for
@@ -156,14 +171,15 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         self,
         k_shot: int = 10,
         seed: int = 0,
-        transformations: str | list[str] = ["rotations", "sharpness"],  # noqa: B006  # jsonargparse wants a list
+        transformations: str | list[str] = "sharpness",
         image_size: int = 96,
         coarsest_size: int = 12,
         scale_factor: float = 0.7,
         fit_scale_factor: bool = True,
         votes_from: int = 48,
         memory_patches: int = 2000,
-        memory_weight: int = 3,
+        memory_bands: int = 16,
+        memory_weight: int = 2,
         standardize: bool = True,
         width: int = 16,
         double_width_every: int | None = None,
@@ -175,7 +191,7 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         reconstruction_weight: float = 100.0,
         fake_weight: float = 0.0,
         reestimate_statistics: bool = True,
-        members: int = 1,
+        members: int = 2,
         vote: Vote = "log_probability",
         patch_fraction: float = 0.01,
         localization: Localization = "multi_scale",
@@ -225,6 +241,7 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
             fit_scale_factor=fit_scale_factor,
             votes_from=votes_from,
             memory_patches=memory_patches,
+            memory_bands=memory_bands,
             memory_weight=memory_weight,
             standardize=standardize,
             width=width,
@@ -245,6 +262,8 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         self._shots: ImageBatch | None = None
         self._augmentation: Augmentation | None = None
         self._known_defects: ImageBatch | None = None
+        self._validated: list[tuple[torch.Tensor, torch.Tensor, bool]] = []
+        self.threshold_chosen_by: Basis = "unknown"
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Mark a checkpoint of a training that is not through as such, and add what it takes to go on.
@@ -257,6 +276,7 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         super().on_save_checkpoint(checkpoint)
         if "optimizer_states" in checkpoint:
             checkpoint["optimizer_states"] = []
+        checkpoint[THRESHOLD] = self.threshold_chosen_by
         if self._progress is not None:
             checkpoint["state_dict"]["model.is_trained"] = torch.tensor(False)  # noqa: FBT003  # nor are there thresholds
             checkpoint[UNFINISHED] = {**vars(self._progress), "images": self._digests}
@@ -281,6 +301,7 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
                 self.model.tiler = tiler  # a callback has set it, before the checkpoint was read
             self.hparams.update(arguments)
             logger.info("Arguments of the model are those of the checkpoint.")
+        self.threshold_chosen_by = checkpoint.get(THRESHOLD, "unknown")
         unfinished = dict(checkpoint.get(UNFINISHED, {}))
         if self.is_resuming and not unfinished:
             logger.warning(
@@ -368,9 +389,36 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
     def on_validation_start(self) -> None:
         """Finish the training before the first validation."""
         self._finish_training()
+        self._validated = []
+
+    def validation_step(self, batch: ImageBatch, batch_idx: int) -> Any:  # noqa: ANN401  # as above it
+        """Score and localise a batch, and note what a threshold is chosen by.
+
+        Args:
+            batch (ImageBatch): Images.
+            batch_idx (int): Index of the batch, unused.
+
+        Returns:
+            ImageBatch: The batch with ``pred_score`` and ``anomaly_map``.
+        """
+        scored = super().validation_step(batch, batch_idx)
+        scores, maps = cast("torch.Tensor", scored.pred_score), cast("torch.Tensor", scored.anomaly_map)
+        is_anomalous = batch.gt_label is not None and bool(batch.gt_label.any())
+        self._validated.append((scores.cpu(), maps.flatten(1).amax(dim=1).cpu(), is_anomalous))
+        return scored
 
     def on_validation_epoch_end(self) -> None:
-        """Call the model complete, whose scores are calibrated now."""
+        """Choose the threshold, if no validation image is labelled as anomalous, and call the model complete.
+
+        anomalib would take the greatest score, which is a defect's if one is among images that nobody has looked at.
+        """
+        if self._validated and isinstance(self.post_processor, PostProcessor):
+            scores, maxima, anomalous = zip(*self._validated, strict=True)
+            if any(anomalous):
+                self.threshold_chosen_by = "labelled images"
+            else:
+                self._choose_by_unlabelled(self.post_processor, torch.cat(scores), torch.cat(maxima))
+        self._validated = []
         self._progress = None
 
     def on_train_epoch_end(self) -> None:
@@ -406,43 +454,62 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
                 missed,
             )
 
+    def _choose_by_unlabelled(self, post_processor: PostProcessor, scores: torch.Tensor, maxima: torch.Tensor) -> None:
+        """Choose thresholds by validation images of which most are good: of images, and of their maps' maxima."""
+        _set_threshold(post_processor, "image", threshold_above_most(scores))
+        _set_threshold(post_processor, "pixel", threshold_above_most(maxima))
+        self.threshold_chosen_by = "unlabelled images" if len(scores) >= LEAST_UNLABELLED else "guess"
+        logger.info("Threshold by %d validation images, up to a fifth of which may be anomalous", len(scores))
+        self._warn_of_guess()
+
     @torch.no_grad()
     def _calibrate(self, post_processor: PostProcessor) -> None:
-        """Scale the scores without validation images: 0.5 is as anomalous as a training image that is moved a little.
+        """Choose thresholds without validation images: by the training images, and by known defects if there are some.
 
-        If there are known defects, 0.5 is where they are best told from those copies. anomalib would compare raw scores
-        with 0.5. Unseen good images tend to score above those of the training, which the model remembers, so the most
-        anomalous of a few copies that are turned and shifted stands in for them; validation images are better still.
+        anomalib would compare raw scores with 0.5.
         """
         assert self._shots is not None  # noqa: S101  # for the type checker
-        copies = [self._score_again(_pick(self._shots, shot), move) for shot, move in self._choose_copies()]
-        defects = [] if self._known_defects is None else [self._score_again(self._known_defects)]
+        digests = list(self._digests.values())
+        # The twin of an image is remembered even where the image is not, so it does not tell how unseen ones score.
+        alone = [shot for shot, digest in enumerate(digests) if digests.count(digest) == 1]
+        alone = alone[:: math.ceil(len(alone) / MOST_SCORED) or 1]
+        is_guess = len(alone) < 2  # noqa: PLR2004  # one tells nothing of how good images differ
+        if is_guess:
+            good = [self._score(_pick(self._shots, 0), move=move) for move in MOVES]
+        else:
+            good = [self._score(_pick(self._shots, shot), unseen=shot) for shot in alone]
+        defects = [] if self._known_defects is None else [self._score(self._known_defects)]
+        self.threshold_chosen_by = "training images" if len(alone) >= LEAST_FIRM else "guess"
         for kind, fields in (("image", ["pred_score", "gt_label"]), ("pixel", ["anomaly_map", "gt_mask"])):
             if defects and getattr(defects[0], fields[1]) is not None:
-                threshold = _best_threshold([*copies, *defects], fields)
+                threshold = _best_threshold([*good, *defects], fields)
+                self.threshold_chosen_by = "labelled images"
             else:
-                threshold = torch.stack([getattr(each, fields[0]).max() for each in copies]).max()
-            getattr(post_processor, f"{kind}_min").fill_(0)
-            getattr(post_processor, f"_{kind}_threshold").copy_(threshold)
-            getattr(post_processor, f"{kind}_max").copy_(2 * threshold)
+                greatest = torch.stack([getattr(each, fields[0]).max() for each in good])
+                threshold = GUESSED_RATIO * greatest.max() if is_guess else threshold_above_good(greatest)
+            _set_threshold(post_processor, kind, threshold)
+        self._warn_of_guess()
 
-    def _choose_copies(self) -> list[tuple[int, tuple[float, float, float]]]:
-        """Choose images, by their numbers, and how they are moved: each image once before one is moved in another way.
+    def _warn_of_guess(self) -> None:
+        if self.threshold_chosen_by == "guess":
+            logger.warning(
+                "The threshold is a guess: so few photographs do not tell how much good ones differ. Look through the "
+                "images from the highest score down. To make it firm, train on %d good photographs or more, or "
+                "validate with twenty that nobody has checked.",
+                LEAST_FIRM,
+            )
 
-        Of many images, those are chosen that lie evenly among them; an image of many tiles counts as much as they take.
-        """
-        images, tiler = int(self.model.num_shots), self.model.tiler
-        tiles = 1 if tiler is None else count_tiles(tiler, self.model.input_size)
-        number = min(max(MOST_COPIES // tiles, LEAST_COPIES), len(MOVES) * images)
-        shots = [index * images // number if number < images else index % images for index in range(number)]
-        return [(shot, MOVES[(index + index // images) % len(MOVES)]) for index, shot in enumerate(shots)]
-
-    def _score_again(self, batch: ImageBatch, move: tuple[float, float, float] | None = None) -> ImageBatch:
+    def _score(
+        self, batch: ImageBatch, *, unseen: int | None = None, move: tuple[float, float, float] | None = None
+    ) -> ImageBatch:
+        """Score images as they are read: one as if it had not been trained on, or moved ones."""
         batch = self.transfer_batch_to_device(copy.copy(batch), self.device, 0)
         if transform := getattr(self.pre_processor, "transform", None):
             batch.image, batch.gt_mask = transform(batch.image, batch.gt_mask)
         images = cast("torch.Tensor", batch.image)
-        return batch.update(**self.model(_move(images, *move) if move else images)._asdict())
+        images = images if move is None else _move(images, *move)
+        scored = self.model(images) if unseen is None else self.model.score_unseen(images, unseen)
+        return batch.update(**scored._asdict())
 
     def to_onnx(  # type: ignore[override]  # anomalib's signature, not Lightning's
         self,
@@ -507,6 +574,13 @@ def _move(images: torch.Tensor, degrees: float, right: float, down: float) -> to
     padded = pad(images, margins, mode="reflect")
     moved = affine(padded, degrees, shift, scale=1.0, shear=[0.0, 0.0], interpolation=InterpolationMode.BILINEAR)
     return center_crop(moved, [height, width])
+
+
+def _set_threshold(post_processor: PostProcessor, kind: str, threshold: torch.Tensor) -> None:
+    """Let 0.5 be the threshold of images or pixels, and 1 twice as anomalous."""
+    getattr(post_processor, f"_{kind}_threshold").copy_(threshold)
+    getattr(post_processor, f"{kind}_min").fill_(0)
+    getattr(post_processor, f"{kind}_max").copy_(2 * threshold)
 
 
 def _best_threshold(batches: list[ImageBatch], fields: list[str]) -> torch.Tensor:

@@ -1,11 +1,14 @@
 # Copyright (C) 2026 The anomalib-htdgm authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Memory of what the patches of the training images look like at one scale: appearance beside orientation.
+"""Memory of what the patches of the training images look like at one scale.
 
 At coarse scales a patch of 5x5 pixels is a part of the object, and its distance to the most similar patch of a good
 image tells a missing or a strange part. Patches are compared as PatchCore's are (Roth et al., *Towards Total Recall in
 Industrial Anomaly Detection*, CVPR 2022), but by their whitened pixels, for want of pretrained features.
+
+Pixels alone take what is blank for good, since the mean of all patches lies near to many of them. So a patch is
+compared by its bands, too: how much there is of each band of frequencies around it, on a logarithmic scale.
 """
 
 import math
@@ -20,13 +23,23 @@ PATCH_SIZE = 5
 PATCH_MARGIN = PATCH_SIZE // 2
 """Pixels between the border of an image and the centre of its outermost patch."""
 NUM_TURNS = 4
-"""Patches are remembered at all quarter turns: the votes see which way up a part is, so the memory need not."""
+"""Patches are remembered at all quarter turns, so that there are more of them to compare others with."""
 COMPONENTS = 32
 """Principal components that patches are compared by, of the 75 pixels' values."""
 RIDGE = 0.01
 """Share of the mean variance that is added to that of each component, so that whitening does not blow up noise."""
 LEAST_VARIANCE = 1e-6
 """Variance that no component is taken to be below: a fifth of that of rounding to 255 grey levels."""
+BANDS = (0, 1, 2, 4, 8, 16, 32)
+"""Numbers of bands that components can be divided into."""
+BAND_POOL = 3
+"""Patches along each side of the neighbourhood that the energy in a band is the mean over: of one it is noise."""
+BAND_WEIGHT = 3.0
+"""How many times the standard deviation of a component that of a band is."""
+LEAST_ENERGY = 0.01
+"""Energy that is added to that in a band, of which patches of the training images have 1 on average."""
+LEAST_DEVIATION = 0.05
+"""Standard deviation that no band's logarithm is taken to be below, where all training images are the same."""
 UNFOLDED_PATCHES = 2**17
 """Most patches that are chosen from, 40 MB: all that ten images have, some of more images or of their tiles."""
 IMAGES_PER_PIECE = 4
@@ -40,66 +53,117 @@ class PatchMemory(nn.Module):
         size (int): Side of the images at this scale, in pixels; at least 5.
         k_shot (int): Most training images, or tiles of them.
         num_patches (int): Most patches that are remembered; where there are more, a random choice of them is.
+        num_bands (int): Bands of frequencies whose energies patches are compared by beside their pixels; a divisor of
+            32, or 0.
     """
 
     whitening: torch.Tensor
     offset: torch.Tensor
+    band_means: torch.Tensor
+    band_scales: torch.Tensor
     patches: torch.Tensor
     half_squares: torch.Tensor
+    shots: torch.Tensor
 
-    def __init__(self, size: int, k_shot: int, num_patches: int) -> None:
+    def __init__(self, size: int, k_shot: int, num_patches: int, num_bands: int = 0) -> None:
         super().__init__()
+        self.num_bands = num_bands
         capacity = min(num_patches, NUM_TURNS * k_shot * (size - PATCH_SIZE + 1) ** 2)
         self.register_buffer("whitening", torch.zeros(COMPONENTS, 3, PATCH_SIZE, PATCH_SIZE))
         self.register_buffer("offset", torch.zeros(COMPONENTS))
-        self.register_buffer("patches", torch.zeros(capacity, COMPONENTS, 1, 1))
+        if num_bands:
+            self.register_buffer("band_means", torch.zeros(num_bands, 1, 1))
+            self.register_buffer("band_scales", torch.zeros(num_bands, 1, 1))
+        self.register_buffer("patches", torch.zeros(capacity, COMPONENTS + num_bands, 1, 1))
         self.register_buffer("half_squares", torch.full((capacity,), math.inf))  # an empty place is infinitely far
+        # Which shot each patch is of is asked at the end of a training only.
+        self.register_buffer("shots", torch.zeros(capacity, dtype=torch.long), persistent=False)
 
     @torch.no_grad()
-    def remember(self, images: torch.Tensor, source: torch.Generator) -> None:
+    def remember(self, images: torch.Tensor, source: torch.Generator, num_shots: int | None = None) -> None:
         """Learn to whiten the patches of images, and remember them.
 
         Args:
-            images (torch.Tensor): The training images at this scale, of shape ``(k, 3, size, size)``.
+            images (torch.Tensor): The training images, or all tiles of one after those of another, at this scale, of
+                shape ``(n, 3, size, size)``.
             source (torch.Generator): Source of randomness, on the CPU.
+            num_shots (int | None): How many training images these are tiles of; ``None`` if they are whole.
         """
         turned = torch.cat([torch.rot90(images, turns, (2, 3)) for turns in range(NUM_TURNS)])
-        pixels = _unfold(turned, source)
+        places = _choose_places(turned, source)
+        pairs = list(zip(turned.split(1), places, strict=True))
+        self._whiten(torch.cat([F.unfold(image, PATCH_SIZE)[0, :, some].T for image, some in pairs]))
+        features = [self._describe(image)[0].flatten(1)[:, some] for image, some in pairs]
+        described = torch.cat(features, dim=1).T
+        if self.num_bands:
+            self._scale_bands(described[:, COMPONENTS:])
+            described[:, COMPONENTS:] = self._scaled(described[:, COMPONENTS:].T[:, :, None])[:, :, 0].T
+        chosen = torch.randperm(len(described), generator=source)[: len(self.patches)].to(described.device)
+        patches = described[chosen]
+        self.patches.zero_()[: len(patches)] = patches[:, :, None, None]
+        self.half_squares.fill_(math.inf)[: len(patches)] = patches.square().sum(dim=1) / 2
+        tiles = len(images) // (num_shots or len(images))
+        image_of = torch.arange(len(turned), device=images.device).repeat_interleave(len(places[0])) % len(images)
+        self.shots.zero_()[: len(patches)] = image_of[chosen] // tiles
+
+    def forward(self, images: torch.Tensor, unseen: int | None = None) -> torch.Tensor:
+        """Measure how far every patch is from the most similar one that is remembered.
+
+        Args:
+            images (torch.Tensor): Images at this scale, of shape ``(B, 3, size, size)``.
+            unseen (int | None): Number of the training image whose patches are to count as not remembered; there must
+                be others.
+
+        Returns:
+            torch.Tensor: Distances of patches, at least 0, of shape ``(B, 1, size - 4, size - 4)``.
+        """
+        half_squares = self.half_squares
+        if unseen is not None:
+            half_squares = half_squares.masked_fill(self.shots == unseen, math.inf)
+        # An exported graph takes batches of any size, so it cannot be cut into pieces.
+        pieces = [images] if torch.compiler.is_compiling() else images.split(IMAGES_PER_PIECE)
+        return torch.cat([self._distances(piece, half_squares) for piece in pieces])
+
+    def _distances(self, images: torch.Tensor, half_squares: torch.Tensor) -> torch.Tensor:
+        described = self._describe(images)
+        if self.num_bands:
+            components, bands = described.split([COMPONENTS, self.num_bands], dim=1)
+            described = torch.cat([components, self._scaled(bands)], dim=1)
+        # Half the squared distance, less half the patch's own square: |a - b|^2 / 2 = |a|^2 / 2 + (|b|^2 / 2 - a b).
+        nearest = convolve_alike(described, -self.patches, half_squares).amin(dim=1, keepdim=True)
+        return (described.square().sum(dim=1, keepdim=True) + 2 * nearest).clamp(min=0).sqrt()
+
+    def _describe(self, images: torch.Tensor) -> torch.Tensor:
+        """Whiten every patch, and list the logarithms of the energies around it behind its components."""
+        whitened = convolve_alike(images, self.whitening, self.offset)
+        if not self.num_bands:
+            return whitened
+        energies = (whitened.square() * COMPONENTS).unflatten(1, (self.num_bands, -1)).mean(dim=2)
+        around = F.pad(energies, [BAND_POOL // 2] * 4, mode="replicate")
+        return torch.cat([whitened, (F.avg_pool2d(around, BAND_POOL, stride=1) + LEAST_ENERGY).log()], dim=1)
+
+    def _whiten(self, pixels: torch.Tensor) -> None:
+        """Learn from the pixels of patches, of shape ``(n, 75)``, to whiten them; all components' squares add to 1."""
         mean = pixels.mean(dim=0)
         variances, components = torch.linalg.eigh(torch.cov(pixels.T, correction=0))  # in ascending order
         scales = (variances + RIDGE * variances.mean()).clamp(min=LEAST_VARIANCE).rsqrt()
         whitening = (components * scales)[:, -COMPONENTS:].T / math.sqrt(COMPONENTS)
         self.whitening.copy_(whitening.view_as(self.whitening))
         self.offset.copy_(-(whitening @ mean))
-        chosen = torch.randperm(len(pixels), generator=source)[: len(self.patches)].to(pixels.device)
-        patches = pixels[chosen] @ whitening.T + self.offset
-        self.patches.zero_()[: len(patches)] = patches[:, :, None, None]
-        self.half_squares.fill_(math.inf)[: len(patches)] = patches.square().sum(dim=1) / 2
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Measure how far every patch is from the most similar one that is remembered.
+    def _scale_bands(self, bands: torch.Tensor) -> None:
+        """Learn mean and deviation of bands, of shape ``(n, num_bands)``."""
+        deviations = bands.std(dim=0, correction=0).clamp(min=LEAST_DEVIATION)
+        self.band_means.copy_(bands.mean(dim=0)[:, None, None])
+        self.band_scales.copy_((BAND_WEIGHT / math.sqrt(COMPONENTS) / deviations)[:, None, None])
 
-        Args:
-            images (torch.Tensor): Images at this scale, of shape ``(B, 3, size, size)``.
-
-        Returns:
-            torch.Tensor: Distances of whitened patches, at least 0, of shape ``(B, 1, size - 4, size - 4)``.
-        """
-        # An exported graph takes batches of any size, so it cannot be cut into pieces.
-        pieces = [images] if torch.compiler.is_compiling() else images.split(IMAGES_PER_PIECE)
-        return torch.cat([self._distances(piece) for piece in pieces])
-
-    def _distances(self, images: torch.Tensor) -> torch.Tensor:
-        whitened = convolve_alike(images, self.whitening, self.offset)
-        # Half the squared distance, less half the patch's own square: |a - b|^2 / 2 = |a|^2 / 2 + (|b|^2 / 2 - a b).
-        nearest = convolve_alike(whitened, -self.patches, self.half_squares).amin(dim=1, keepdim=True)
-        return (whitened.square().sum(dim=1, keepdim=True) + 2 * nearest).clamp(min=0).sqrt()
+    def _scaled(self, bands: torch.Tensor) -> torch.Tensor:
+        return (bands - self.band_means) * self.band_scales
 
 
-def _unfold(images: torch.Tensor, source: torch.Generator) -> torch.Tensor:
-    """List the pixels of all patches, or of a random choice that is the same number from each image: ``(n, 75)``."""
-    share, of_each = UNFOLDED_PATCHES // len(images), (images.shape[-1] - PATCH_SIZE + 1) ** 2
+def _choose_places(images: torch.Tensor, source: torch.Generator) -> list[torch.Tensor]:
+    """Choose patches of each image, as many of each: all, or at random if those would be too many."""
+    share, of_each = max(UNFOLDED_PATCHES // len(images), 1), (images.shape[-1] - PATCH_SIZE + 1) ** 2
     if share >= of_each:
-        return F.unfold(images, PATCH_SIZE).transpose(1, 2).flatten(0, 1)
-    chosen = (torch.randperm(of_each, generator=source)[: max(share, 1)].to(images.device) for _ in images)
-    return torch.cat([F.unfold(each, PATCH_SIZE)[:, some].T for each, some in zip(images, chosen, strict=True)])
+        return [torch.arange(of_each, device=images.device)] * len(images)
+    return [torch.randperm(of_each, generator=source)[:share].to(images.device) for _ in images]

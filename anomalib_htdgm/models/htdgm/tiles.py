@@ -20,7 +20,6 @@ Example:
     True
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -101,12 +100,6 @@ class OverlappingTiler(Tiler):
         border = (size - stride) // 2
         inner = [slice(border, border + stride)] * (self.tiles - 2)
         return [slice(border + stride), *inner, slice(border, size)]
-
-
-def count_tiles(tiler: Tiler, size: Sequence[int]) -> int:
-    """Count the tiles of an image of a given height and width in pixels."""
-    sides = zip(size, (tiler.tile_size_h, tiler.tile_size_w), (tiler.stride_h, tiler.stride_w), strict=True)
-    return math.prod(1 + math.ceil(max(side - tile, 0) / stride) for side, tile, stride in sides)
 
 
 def cut(images: torch.Tensor, tiler: Tiler, size: Sequence[int]) -> torch.Tensor:

@@ -3,7 +3,7 @@
 
 """PyTorch model of HTDGM: image -> (tiles) -> pyramid -> canvases -> discriminators -> votes -> score and map.
 
-Beside the discriminators, a memory of patches at the coarse scales tells what merely looks different.
+Beside the discriminators, a memory of patches at the coarse scales tells what looks different.
 
 Example:
     >>> import torch
@@ -34,7 +34,8 @@ from anomalib_htdgm.validation import check_choice, check_integer, check_number
 from .anomaly_map import AnomalyMapGenerator, Localization
 from .canvases import Canvases
 from .equalization import Equalization, equalize
-from .memory import PatchMemory
+from .members import members_without
+from .memory import BANDS, PatchMemory
 from .networks import Discriminator, Generator
 from .pyramid import LARGEST_PIXEL, Pyramid, pyramid_sizes, standardize_images
 from .score import Vote, anomaly_score, average_votes, combine, patch_anomaly
@@ -59,10 +60,11 @@ class HtdgmModel(nn.Module):
         scale_factor (float): Ratio between a scale and the next finer one.
         fit_scale_factor (bool): Whether ``scale_factor`` is adapted to ``coarsest_size``, see
             :func:`~anomalib_htdgm.models.htdgm.pyramid.pyramid_sizes`.
-        votes_from (int): Side in pixels of the coarsest scale whose votes count; coarser ones, but for the finest of
-            all, are trained for the finer ones to start from.
+        votes_from (int): Side in pixels of the coarsest scale that has discriminators; the finest has some in any case.
         memory_patches (int): Most patches that are remembered at each scale of up to ``votes_from`` pixels, see
             :class:`~anomalib_htdgm.models.htdgm.memory.PatchMemory`; 0 scores and localises by votes alone.
+        memory_bands (int): Bands of frequencies whose energies patches are compared by; 0 compares pixels only, and
+            takes the arithmetic mean over scales, not the geometric one.
         memory_weight (int): How many times the memory counts beside each set of transformations in the geometric mean
             of all, in scores and maps.
         standardize (bool): Whether all images are brought to one brightness and contrast.
@@ -70,8 +72,9 @@ class HtdgmModel(nn.Module):
         double_width_every (int | None): Double the width after so many scales; ``None`` keeps one width, so that every
             scale can start from the weights of the scale before.
         adversarial (bool): Whether there are generators, and a class for generated patches.
-        members (int): Number of discriminators at each scale, each trained on its share of the images, whose votes are
-            averaged. Above 1 there are no generators.
+        members (int): Number of discriminators at each scale, each trained on its share of the images, whose scores and
+            maps are averaged. Above 1 there are no generators, and training images can be scored by those that have
+            not seen them, see :meth:`score_unseen`.
         vote (Vote): How a patch votes, see :func:`~anomalib_htdgm.models.htdgm.score.patch_anomaly`.
         patch_fraction (float): Fraction of the patches that the score is over, see
             :func:`~anomalib_htdgm.models.htdgm.score.anomaly_score`.
@@ -96,19 +99,20 @@ class HtdgmModel(nn.Module):
         self,
         input_size: tuple[int, int] | None = None,
         k_shot: int = 1,
-        transformations: str | Sequence[str] = ("rotations", "sharpness"),
+        transformations: str | Sequence[str] = "sharpness",
         image_size: int = 96,
         coarsest_size: int = 12,
         scale_factor: float = 0.7,
         fit_scale_factor: bool = True,
         votes_from: int = 48,
         memory_patches: int = 2000,
-        memory_weight: int = 3,
+        memory_bands: int = 16,
+        memory_weight: int = 2,
         standardize: bool = True,
         width: int = 16,
         double_width_every: int | None = None,
         adversarial: bool = False,
-        members: int = 1,
+        members: int = 2,
         vote: Vote = "log_probability",
         patch_fraction: float = 0.01,
         localization: Localization = "multi_scale",
@@ -130,6 +134,7 @@ class HtdgmModel(nn.Module):
         ):
             check_integer(name, given, at_least=least)
         check_number("patch_fraction", patch_fraction, above=0, at_most=1)
+        check_choice("memory_bands", memory_bands, BANDS)
         check_choice("vote", vote, get_args(Vote))
         check_choice("equalization", equalization, get_args(Equalization))
         check_choice("precision", precision, get_args(Precision))
@@ -138,13 +143,14 @@ class HtdgmModel(nn.Module):
         self.members = members
         self.vote = vote
         self.patch_fraction = patch_fraction
+        self.memory_bands = memory_bands
         self.memory_weight = memory_weight
         self.equalization = equalization
         self.precision = precision
         self.standardize = standardize
         self.transformation_sets = get_transformation_sets(transformations)
         if adversarial:
-            _check_adversarial(members, transformations, tiles, standardize=standardize)
+            _check_adversarial(members, votes_from, transformations, tiles, standardize=standardize)
         sizes = pyramid_sizes(image_size, coarsest_size, scale_factor, fit=fit_scale_factor)
         widths = [width * 2 ** (scale // (double_width_every or len(sizes))) for scale in range(len(sizes))]
         self.pyramid = Pyramid(sizes, self.input_size)
@@ -156,11 +162,14 @@ class HtdgmModel(nn.Module):
         self.canvases: Sequence[Canvases] = nn.ModuleList(canvases)  # type: ignore[assignment]
         num_classes = [len(each) + adversarial for each in self.transformation_sets]
         discriminators = (
-            Discriminator(number, width) for width in widths for number in num_classes for _ in range(members)
+            Discriminator(number, width)
+            for width in widths[self.voting_scales[0] :]
+            for number in num_classes
+            for _ in range(members)
         )
         self.discriminators: Sequence[Discriminator] = nn.ModuleList(discriminators)  # type: ignore[assignment]
         remembered = [size for size in sizes if memory_patches and size <= votes_from]
-        memories = (PatchMemory(size, k_shot * tiles**2, memory_patches) for size in remembered)
+        memories = (PatchMemory(size, k_shot * tiles**2, memory_patches, memory_bands) for size in remembered)
         self.memories: Sequence[PatchMemory] = nn.ModuleList(memories)  # type: ignore[assignment]
         generators = (Generator(width) for width in widths if adversarial)
         self.generators: Sequence[Generator] = nn.ModuleList(generators)  # type: ignore[assignment]
@@ -207,34 +216,79 @@ class HtdgmModel(nn.Module):
         # With tiles image by image: all tiles of many would not fit into memory. An exported graph takes batches of any
         # size, so it cannot be cut into pieces.
         whole = self.tiler is None or torch.compiler.is_compiling()
-        score = self._score if self.tiler is None else self._score_tiles
-        outputs = [score(self.prepare(each), each.shape[-2:]) for each in ([images] if whole else images.split(1))]
-        scores, maps = zip(*outputs, strict=True)
-        return InferenceBatch(pred_score=torch.cat(scores), anomaly_map=torch.cat(maps))
+        return _join([self._look(each) for each in ([images] if whole else images.split(1))])
 
-    def _score_tiles(self, images: torch.Tensor, size: torch.Size) -> tuple[torch.Tensor, torch.Tensor]:
+    def score_unseen(self, image: torch.Tensor, shot: int) -> InferenceBatch:
+        """Score and localise a training image as if it had not been seen: by what was learnt of the others.
+
+        The memory leaves out its patches, and the discriminators that were trained on it do not vote. What was trained
+        on all images, as a single member is, votes on it all the same.
+
+        Args:
+            image (torch.Tensor): The training image in [-1, 1], of shape ``(1, 3, H, W)``.
+            shot (int): Its index among the training images, of which there must be two or more.
+
+        Returns:
+            InferenceBatch: As :meth:`forward`'s.
+
+        Raises:
+            RuntimeError: If the model has not been trained.
+            ValueError: If there is no such training image, or no other.
+        """
+        self._require_training()
+        if not 0 <= shot < self.num_shots or self.num_shots == 1:
+            msg = f"shot: got {shot}; allowed are 0 to {int(self.num_shots) - 1}, if there are two training images"
+            raise ValueError(msg)
+        return _join([self._look(image, unseen=shot)])
+
+    def _look(self, images: torch.Tensor, unseen: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Score and localise images, or one image by what was learnt of all training images but one."""
+        score = self._score if self.tiler is None else self._score_tiles
+        return score(self.prepare(images), images.shape[-2:], unseen)
+
+    def _score_tiles(
+        self, images: torch.Tensor, size: torch.Size, unseen: int | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Score prepared images by their most anomalous tiles, and join the tiles' maps to maps of a given size."""
         tiler = copy.copy(self.tiler)  # it takes notes while it cuts, which are not for other threads' images
         assert tiler is not None  # noqa: S101  # for the type checker
         tiles = cut(images, tiler, self.input_size)
         pieces = [tiles] if torch.compiler.is_compiling() else tiles.split(TILES_PER_PIECE)
-        scores, maps = zip(*(self._score(each, each.shape[-2:]) for each in pieces), strict=True)
+        scores, maps = zip(*(self._score(each, each.shape[-2:], unseen) for each in pieces), strict=True)
         joined = tiler.untile(torch.cat(maps))
         if joined.shape[-2:] != size:
             joined = F.interpolate(joined, size, mode="bilinear")
         return torch.cat(scores).view(images.shape[0], -1).amax(dim=1), joined
 
-    def _score(self, images: torch.Tensor, size: torch.Size) -> tuple[torch.Tensor, torch.Tensor]:
+    def _score(self, images: torch.Tensor, size: torch.Size, unseen: int | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Score prepared images, or tiles, and make their maps, of a given size."""
         pairs = self._reduce_and_enlarge(images)
-        anomalies = [[patch_anomaly(votes, self.vote) for votes in each] for each in self._votes(pairs)]
-        distances = self._distances([reduced for reduced, _ in pairs])
-        voting = [[self.canvases_of(scale, index) for scale in self.voting_scales] for index in range(len(anomalies))]
-        parts = [anomaly_score(each, self.patch_fraction) for each in anomalies]
+        sets, scales = range(len(self.transformation_sets)), self.voting_scales
+        members = self._members_without(unseen)
+        votes = [[self._votes_at(scale, index, members, *pairs[scale]) for scale in scales] for index in sets]
+        parts = [self._score_votes(each) for each in votes]
+        distances = self._distances([reduced for reduced, _ in pairs], unseen)
         if distances:
-            parts += [anomaly_score(distances, self.patch_fraction)] * self.memory_weight
-        scores = combine(parts)
-        return scores, self.anomaly_map_generator(anomalies, voting, distances, size)
+            parts += [self._score_distances(distances)] * self.memory_weight
+        anomalies = [[patch_anomaly(average_votes(scale, self.vote), self.vote) for scale in each] for each in votes]
+        voting = [[self.canvases_of(scale, index) for scale in scales] for index in sets]
+        return combine(parts), self.anomaly_map_generator(anomalies, voting, distances, size)
+
+    def _score_votes(self, votes: Sequence[Sequence[torch.Tensor]]) -> torch.Tensor:
+        """Score by the votes of one set, scale by scale, member by member: the mean of what its members would say.
+
+        A member alone has to say on average what all of them say, or training images that some members have not seen
+        would score otherwise than others.
+        """
+        of_members = zip(*votes, strict=True)
+        anomalies = [[patch_anomaly(scale, self.vote) for scale in each] for each in of_members]
+        scores = [anomaly_score(each, self.patch_fraction) for each in anomalies]
+        return sum(scores[1:], scores[0]) / len(scores)
+
+    def _score_distances(self, distances: Sequence[torch.Tensor]) -> torch.Tensor:
+        if not self.memory_bands:
+            return anomaly_score(distances, self.patch_fraction)
+        return combine([anomaly_score([scale], self.patch_fraction) for scale in distances])
 
     def votes(self, images: torch.Tensor) -> list[list[torch.Tensor]]:
         """Let every patch of every transformed image vote.
@@ -248,7 +302,14 @@ class HtdgmModel(nn.Module):
             :meth:`Canvases.log_probabilities` defines it. Of several members it is the average, see
             :func:`~anomalib_htdgm.models.htdgm.score.average_votes`. With tiles ``B`` is their number.
         """
-        return self._votes(self.reduce_and_enlarge(images))
+        pairs = self.reduce_and_enlarge(images)
+        return [
+            [
+                average_votes(self._votes_at(scale, index, self._members_without(None), *pairs[scale]), self.vote)
+                for scale in self.voting_scales
+            ]
+            for index in range(len(self.transformation_sets))
+        ]
 
     def reduce_and_enlarge(
         self, images: torch.Tensor, *, training: bool = False
@@ -278,15 +339,20 @@ class HtdgmModel(nn.Module):
         by_size = {each.shape[-1]: each for each in (*scales, *self.enlarged_pyramid(images))}
         return [(each, by_size[enlarged_size(size)]) for size, each in zip(self.pyramid.sizes, scales, strict=True)]
 
-    def _votes(self, pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> list[list[torch.Tensor]]:
-        sets = range(len(self.transformation_sets))
-        return [[self._votes_at(scale, index, *pairs[scale]) for scale in self.voting_scales] for index in sets]
-
-    def _votes_at(self, scale: int, set_index: int, reduced: torch.Tensor, enlarged: torch.Tensor) -> torch.Tensor:
+    def _votes_at(
+        self, scale: int, set_index: int, members: Sequence[int], reduced: torch.Tensor, enlarged: torch.Tensor
+    ) -> list[torch.Tensor]:
+        """Let some members vote at one scale."""
         canvases = self.canvases_of(scale, set_index)
         drawn = canvases.draw(reduced, self.dtype, enlarged)
-        members = (canvases.log_probabilities(each(drawn)) for each in self.discriminators_of(scale, set_index))
-        return average_votes(members, self.vote)
+        discriminators = self.discriminators_of(scale, set_index)
+        return [canvases.log_probabilities(discriminators[member](drawn)) for member in members]
+
+    def _members_without(self, unseen: int | None) -> Sequence[int]:
+        """List the members that vote: all, or those that were not trained on one of the images."""
+        if unseen is None:
+            return range(self.members)
+        return members_without(unseen, self.members, int(self.num_shots))
 
     def distances(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Measure how far every patch is from those that are remembered.
@@ -300,8 +366,8 @@ class HtdgmModel(nn.Module):
         """
         return self._distances(self.reduce(images))
 
-    def _distances(self, scales: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        return [memory(reduced) for memory, reduced in zip(self.memories, scales, strict=False)]
+    def _distances(self, scales: Sequence[torch.Tensor], unseen: int | None = None) -> list[torch.Tensor]:
+        return [memory(reduced, unseen) for memory, reduced in zip(self.memories, scales, strict=False)]
 
     def remember(self, scales: Sequence[torch.Tensor], source: torch.Generator) -> None:
         """Remember the patches of the training images.
@@ -311,15 +377,16 @@ class HtdgmModel(nn.Module):
             source (torch.Generator): Source of randomness, on the CPU.
         """
         for memory, reduced in zip(self.memories, scales, strict=False):
-            memory.remember(reduced, source)
+            memory.remember(reduced, source, int(self.num_shots))
 
     def canvases_of(self, scale: int, set_index: int = 0) -> Canvases:
         """Return the canvases of one scale for one set of transformations."""
         return self.canvases[scale * len(self.transformation_sets) + set_index]
 
     def discriminators_of(self, scale: int, set_index: int = 0) -> Sequence[Discriminator]:
-        """Return the discriminators of one scale for one set of transformations, one for each member."""
-        first = (scale * len(self.transformation_sets) + set_index) * self.members
+        """Return the discriminators of one voting scale for one set of transformations, one for each member."""
+        from_first = scale - self.voting_scales[0]
+        first = (from_first * len(self.transformation_sets) + set_index) * self.members
         return self.discriminators[first : first + self.members]
 
     @property
@@ -501,7 +568,9 @@ class HtdgmModel(nn.Module):
         return images
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
-        """Load what was saved when there was fixed noise at the coarsest scale only, too; refuse too many shots."""
+        """Load what was saved by earlier versions, too; refuse too many shots."""
+        if state_dict.get(f"{prefix}is_trained"):
+            self._drop_untrained_scales(state_dict, prefix)
         older = state_dict.pop(f"{prefix}fixed_noise", None)
         if older is not None and self.adversarial:
             finer = {scale: torch.zeros_like(self.fixed_noise(scale)) for scale in range(1, len(self.generators))}
@@ -510,6 +579,20 @@ class HtdgmModel(nn.Module):
         if not 0 <= self.num_shots <= self.k_shot:
             msg = f"{prefix}num_shots: got {int(self.num_shots)}; allowed are 0 to k_shot, {self.k_shot}"
             args[-1].append(msg)  # PyTorch's list of errors
+
+    def _drop_untrained_scales(self, state_dict: dict[str, Any], prefix: str) -> None:
+        """Leave out discriminators that voted at no scale: the finer ones once started from these."""
+        beginning = f"{prefix}discriminators."
+        names = [name for name in state_dict if name.startswith(beginning)]
+        numbers = {int(name.removeprefix(beginning).partition(".")[0]) for name in names}
+        surplus = len(numbers) - len(self.discriminators)
+        if surplus != self.voting_scales[0] * len(self.transformation_sets) * self.members:
+            return
+        saved = {name: state_dict.pop(name) for name in names}
+        for name, weights in saved.items():
+            number, _, rest = name.removeprefix(beginning).partition(".")
+            if int(number) >= surplus:
+                state_dict[f"{beginning}{int(number) - surplus}.{rest}"] = weights
 
     def _require_training(self) -> None:
         # An exported graph cannot hold this question, and a trained model answers it at export.
@@ -527,13 +610,21 @@ class HtdgmModel(nn.Module):
             raise RuntimeError(msg)
 
 
-def _check_adversarial(members: int, transformations: str | Sequence[str], tiles: int, *, standardize: bool) -> None:
+def _join(outputs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> InferenceBatch:
+    scores, maps = zip(*outputs, strict=True)
+    return InferenceBatch(pred_score=torch.cat(scores), anomaly_map=torch.cat(maps))
+
+
+def _check_adversarial(
+    members: int, votes_from: int, transformations: str | Sequence[str], tiles: int, *, standardize: bool
+) -> None:
     """Refuse what does not go with generators: they play against one discriminator, and make images in [-1, 1].
 
     Nor do they make tiles: each of k images has a number that a generator is told, and is in every iteration.
     """
     for name, given, allowed, is_allowed in (
         ("members", members, 1, members == 1),
+        ("votes_from", votes_from, 0, votes_from == 0),
         ("transformations", transformations, "one set", len(get_transformation_sets(transformations)) == 1),
         ("standardize", standardize, False, not standardize),
         ("tiles", tiles, 1, tiles == 1),

@@ -13,6 +13,7 @@ from torch.optim import Adam, Optimizer
 from anomalib_htdgm.validation import check_integer, check_number
 
 from .loss import reconstruction_loss, transformation_loss
+from .members import share_of
 from .networks import RECEPTIVE_FIELD, Discriminator, Generator, initialize
 from .torch_model import HtdgmModel
 from .windows import Windows
@@ -178,7 +179,7 @@ class Training:
         source.set_state(progress.source.cpu())
         model.is_trained.fill_(False)  # noqa: FBT003
         model.num_shots.fill_(len(images))
-        stride = len(model.transformation_sets) * model.members
+        stride, first = len(model.transformation_sets) * model.members, model.voting_scales[0]
         if not progress.finished:
             for scale in range(len(model.generators)):
                 model.fixed_noise(scale).zero_()
@@ -186,8 +187,9 @@ class Training:
         pairs = model.reduce_and_enlarge(images, training=True)
         for index in range(progress.finished, len(model.discriminators)):
             scale, offset = divmod(index, stride)
+            scale += first
             set_index, member = divmod(offset, model.members)
-            _start(model.discriminators[offset::stride], scale, source)
+            _start(model.discriminators[offset::stride], scale - first, source)
             _start(model.generators, scale, source)
             trainer = _ScaleTrainer(self, model, scale, set_index, member, *pairs[scale], source, optimizers)
             for iteration in range(self.iterations):
@@ -232,20 +234,6 @@ def _check(images: torch.Tensor, most_images: int) -> None:
             raise ValueError(msg)
 
 
-def share_of(member: int, members: int, images: torch.Tensor) -> torch.Tensor:
-    """Choose the images that a member is trained on: every image is one member's, and none is left without.
-
-    Args:
-        member (int): Index of the member.
-        members (int): Number of members.
-        images (torch.Tensor): All training images, of shape ``(k, ...)``.
-
-    Returns:
-        torch.Tensor: Those of the member; members take turns where there are fewer images than members.
-    """
-    return images[member % len(images) :: members]
-
-
 def _share_of_images(member: int, model: HtdgmModel, images: torch.Tensor) -> torch.Tensor:
     """Choose what a member is trained on of images, or of their tiles: all tiles of an image are one member's."""
     by_image = images.unflatten(0, (int(model.num_shots), -1))
@@ -281,7 +269,8 @@ class _ScaleTrainer:
         self.member = member
         self.real = _share_of_images(member, model, real)
         self.canvases = model.canvases_of(scale, set_index)
-        index = (scale * len(model.transformation_sets) + set_index) * model.members + member
+        scale_index = scale - model.voting_scales[0]
+        index = (scale_index * len(model.transformation_sets) + set_index) * model.members + member
         self.discriminator = model.discriminators[index]
         self.discriminator_optimizer = optimizers[index]
         pixels = None if model.adversarial else training.pixels_per_iteration
@@ -329,7 +318,7 @@ class _ScaleTrainer:
 
     def finish(self) -> None:
         """End the training of this scale."""
-        if self.training.reestimate_statistics and self.scale in self.model.voting_scales:
+        if self.training.reestimate_statistics:
             self.discriminator.reestimate_statistics(self._draw_real(ITERATIONS_FOR_STATISTICS)[0])
 
     def _step_discriminator(self, *inputs: torch.Tensor) -> dict[str, torch.Tensor]:

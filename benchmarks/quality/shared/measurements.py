@@ -69,6 +69,37 @@ class ScoringClock(Callback):
         self._end = time.perf_counter()
 
 
+class Verdicts(Callback):
+    """Counts what a threshold makes of raw scores."""
+
+    def __init__(self) -> None:
+        self._counts = torch.zeros(2, 2)
+
+    def on_test_epoch_start(self, *_: object) -> None:
+        """Begin anew."""
+        self._counts.zero_()
+
+    def on_test_batch_end(self, _trainer: object, model: Any, outputs: Any, *_: object) -> None:  # noqa: ANN401
+        """Count the images of a batch by label and verdict."""
+        is_above = outputs.pred_score.flatten() > model.post_processor.image_threshold
+        for label, verdict in zip(outputs.gt_label.flatten().tolist(), is_above.tolist(), strict=True):
+            self._counts[int(label), int(verdict)] += 1
+
+    def shares(self, model: Any) -> dict[str, str]:  # noqa: ANN401  # its post-processor has no type
+        """Compute the share of good images that were called anomalous, and of defective ones that were found.
+
+        Args:
+            model (AnomalibModule): The model.
+
+        Returns:
+            dict[str, str]: ``false_alarms`` and ``recall``; empty where the model has no threshold.
+        """
+        if model.post_processor.image_threshold.isnan():
+            return {"false_alarms": "", "recall": ""}
+        good, anomalous = (self._counts[:, 1] / self._counts.sum(dim=1)).tolist()
+        return {"false_alarms": f"{good:.6f}", "recall": f"{anomalous:.6f}"}
+
+
 class MapKeeper(Callback):
     """Keeps the anomaly maps of a few test images.
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 COLUMNS = (
-    *("key", "dataset", "category", "model", "shots", "known_anomalies", "trial"),
-    *("image_AUROC", "image_F1Max", "pixel_AUROC", "pixel_AUPRO"),
+    *("key", "dataset", "category", "model", "shots", "known_anomalies", "unlabelled", "trial"),
+    *("image_AUROC", "image_F1Max", "pixel_AUROC", "pixel_AUPRO", "false_alarms", "recall"),
     *("fit_seconds", "test_seconds", "test_images", "memory_megabytes", "weights_megabytes", "pretrained"),
     *("threads", "training_images"),
     *("configuration", "versions", "machine", "finished"),
