@@ -281,7 +281,9 @@ def make_tables_of_pages(table: pd.DataFrame) -> list[Table]:
     is_whole = table["dataset"].isin(CLASSES)  # of images that are anomalous as a whole; their classes are many
     shown = table[((table["category"] == AVERAGE) == is_whole) & table["model"].isin(AT_A_GLANCE)]
     lines = [
-        {"": _name_class(str(dataset), str(category)), **_compare_methods(part, numbers_of_shots)}
+        {"": _name_class(str(dataset), str(category))}
+        | _compare_methods(part, numbers_of_shots)
+        | _judge(part, numbers_of_shots)
         for (_, dataset, category), part in shown.groupby([is_whole, "dataset", "category"])
     ]
     return [*tables, _to_table("At a glance", lines)] if lines else tables
@@ -303,6 +305,16 @@ def _compare_methods(part: pd.DataFrame, shots: list[int]) -> dict[str, str]:
             cells[f"{method}, {_name_shots(number)}"] = "" if row is None else _spread(row, "image_AUROC")
         ours = by_method.get("Htdgm")
         cells[f"paper, {_name_shots(number)}"] = "" if ours is None else _number(ours["paper"], ours["paper_std"])
+    return cells
+
+
+def _judge(part: pd.DataFrame, shots: list[int]) -> dict[str, str]:
+    """Make the cells of a class: for each number of shots, what our threshold makes of good and of defective images."""
+    cells = {}
+    for number in shots:
+        rows = part[(part["shots"] == number) & part["model"].str.startswith("Htdgm")]
+        for name, metric in (("false alarms", "false_alarms"), ("defects found", "recall")):
+            cells[f"{name} [%], {_name_shots(number)}"] = "" if rows.empty else _spread(rows.iloc[0], metric)
     return cells
 
 

@@ -3,6 +3,7 @@
 
 """The documentation builds without a warning, shows every argument, asks nothing of other servers, and is whole."""
 
+import inspect
 import re
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from anomalib_htdgm import Htdgm
 
 PROJECT = Path(__file__).parents[2]
 DOCS = PROJECT / "docs"
@@ -44,6 +47,14 @@ def test_a_page_is_a_question_that_the_start_and_the_readme_link_to() -> None:
         assert title.endswith("?"), page
         assert f"[{title}]({page})" in start
         assert f"[{title}](docs/{page})" in readme
+
+
+def test_arguments_have_the_defaults_that_their_page_says() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| `?([\w.]+)`? \|", (DOCS / "arguments.md").read_text(), re.MULTILINE)
+    said = {name: yaml.safe_load(default) for name, default in rows}
+    parameters = inspect.signature(Htdgm).parameters
+    assert said == {name: parameters[name].default for name in said}
+    assert {"k_shot", "transformations", "members", "tiles"} <= said.keys()
 
 
 def test_the_readme_is_read_in_one_sitting() -> None:
