@@ -5,7 +5,7 @@
 
     python benchmarks/quality/explore.py cifar10 --arrays cifar10.npz --classes 0 2 4 6 8 --seeds 0 1 --set iterations=4
     python benchmarks/quality/explore.py mvtec --root MVTEC_AD --classes bottle --seeds 0 1 2 3 4 --set iterations=15
-    python benchmarks/quality/explore.py folders --root DIRECTORY --classes mvtec/bottle more/pillqc --contains combined
+    python benchmarks/quality/explore.py folders --root DIRECTORY --classes mvtec/bottle more/pillqc --contains model
 
 ``folders`` are in MVTec AD's layout, with or without masks. ``--set`` gives arguments of HtdgmModel and Training. No
 Engine: images come in their own size, the model's votes are kept, and each way of scoring is an AUROC in percent:
@@ -13,14 +13,13 @@ mean, standard deviation and minimum over classes and seeds, and the mean of eac
 images and the weights; ``--files`` names the training images instead, and ``--each`` trains on one after the other.
 Ways of scoring:
 
-* ``<vote> <fraction>``: the model's own score, of the most anomalous fraction of patches;
+* ``as the model``: the model's own score, by its own arguments;
+* ``<vote> <fraction>``: of the most anomalous fraction of patches;
 * ``<vote> <fraction> scale <i>``, ``<vote> <fraction> scales 0-<i>``: of some of the scales only;
 * ``<vote> <fraction> standardized``: each scale divided by its mean on the training images;
 * ``<vote> <fraction> of the map``: of the pixels of the multi-scale map in place of patches;
 * ``<vote> trimmed <fraction>``: without the most anomalous fraction of patches;
-* ``memory <fraction>``: the distances to what is remembered;
-* ``<vote> <fraction> combined``: the geometric mean of all sets of transformations and the memory, which is the
-  model's own score.
+* ``memory <fraction>``: the distances to what is remembered.
 
 With several sets of transformations, the names of ways that are of one of them begin with ``set <i>``.
 
@@ -38,7 +37,8 @@ from typing import Any, cast, get_args
 import pandas as pd
 import torch
 import yaml
-from anomalib.data import AnomalibDataModule, AnomalibDataset, Folder, MVTecAD
+from anomalib.data import AnomalibDataModule, AnomalibDataset, MVTecAD
+from shared.layout import open_folder
 from sklearn.metrics import roc_auc_score
 
 from anomalib_htdgm import FewShot, OneClass, QuickstartTextures
@@ -69,17 +69,7 @@ def load(options: argparse.Namespace, category: str) -> AnomalibDataModule:
     if options.data == "mvtec":
         return MVTecAD(options.root, category=category, num_workers=0)
     if options.data == "folders":
-        root = options.root / category
-        defects = [f"test/{each.name}" for each in sorted(root.glob("test/*")) if each.name != "good"]
-        return Folder(
-            root.name,
-            normal_dir="train/good",
-            root=root,
-            abnormal_dir=defects,
-            normal_test_dir="test/good",
-            val_split_mode="same_as_test",
-            num_workers=0,
-        )
+        return open_folder(options.root, category)
     if options.data == "textures":
         return QuickstartTextures(category, options.root)  # type: ignore[arg-type]  # checks it itself
     dataset = {"cifar10": "CIFAR10", "mnist": "MNIST", "fashion_mnist": "FashionMNIST"}[options.data]

@@ -97,6 +97,27 @@ def test_distances_equal_those_of_a_slow_search(num_images: int, bands: int, mak
     np.testing.assert_allclose(memory(tests).numpy(), expected, rtol=1e-3)
 
 
+def test_what_is_strange_where_good_images_differ_counts_for_less(make_images: MakeImages) -> None:
+    """The left half of all images is one, the right half another one in each."""
+    images = make_images(5, SIZE)
+    images[..., : SIZE // 2] = images[:1, ..., : SIZE // 2]
+    good, strange = images[:4], images[4:]
+    memory = remember(good, bands=16, k_shot=4)
+    assert memory.usual[..., :3].mean() < 0.6
+    assert memory.usual[..., -3:].mean() > 1.5
+    torch.testing.assert_close(memory.over_usual(memory(strange)), memory(strange) / memory.usual)
+    for shot, image in enumerate(good.split(1)):  # what the others tell of places is much the same
+        distances = memory(image, shot)
+        usual = distances / memory.over_usual(distances, are_of_unseen=True)
+        assert usual[..., -3:].mean() > 1.5
+        assert not torch.equal(usual, memory.usual)
+
+
+def test_two_images_do_not_tell_what_is_usual_where(make_images: MakeImages) -> None:
+    memory = remember(make_images(2, SIZE), bands=16)
+    assert torch.equal(memory.usual, torch.ones_like(memory.usual))
+
+
 @pytest.mark.parametrize("bands", [0, 16])
 @pytest.mark.parametrize("unseen", [0, 2])
 def test_an_unseen_image_is_compared_with_the_others_alone(bands: int, unseen: int, make_images: MakeImages) -> None:

@@ -58,14 +58,7 @@ from .equalization import Equalization
 from .interruption import Advice
 from .networks import RECEPTIVE_FIELD
 from .score import Vote
-from .threshold import (
-    GUESSED_RATIO,
-    LEAST_FIRM,
-    LEAST_UNLABELLED,
-    Basis,
-    threshold_above_good,
-    threshold_above_most,
-)
+from .threshold import GUESSED_RATIOS, LEAST_FIRM, LEAST_UNLABELLED, Basis, threshold_above_most
 from .tiles import OverlappingTiler, whole_size
 from .torch_model import HtdgmModel
 from .training import Progress, Training, TrainingStep
@@ -486,7 +479,7 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
                 self.threshold_chosen_by = "labelled images"
             else:
                 greatest = torch.stack([getattr(each, fields[0]).max() for each in good])
-                threshold = GUESSED_RATIO * greatest.max() if is_guess else threshold_above_good(greatest)
+                threshold = GUESSED_RATIOS[kind] * greatest.max() if is_guess else threshold_above_most(greatest)
             _set_threshold(post_processor, kind, threshold)
         self._warn_of_guess()
 

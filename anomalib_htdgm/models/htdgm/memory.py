@@ -9,6 +9,9 @@ Industrial Anomaly Detection*, CVPR 2022), but by their whitened pixels, for wan
 
 Pixels alone take what is blank for good, since the mean of all patches lies near to many of them. So a patch is
 compared by its bands, too: how much there is of each band of frequencies around it, on a logarithmic scale.
+
+Three images or more tell where good ones are never quite alike, as at an edge. A distance counts there for less in a
+score; a map shows distances as they are.
 """
 
 import math
@@ -16,6 +19,7 @@ import math
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
+from torchvision.transforms.v2.functional import gaussian_blur
 
 from .networks import convolve_alike
 
@@ -40,6 +44,12 @@ LEAST_ENERGY = 0.01
 """Energy that is added to that in a band, of which patches of the training images have 1 on average."""
 LEAST_DEVIATION = 0.05
 """Standard deviation that no band's logarithm is taken to be below, where all training images are the same."""
+LEAST_SHOTS = 3
+"""Training images from which on places are compared: each by how far the others are from one another there."""
+USUAL_SIGMA = 0.05
+"""Standard deviation of the smoothing of usual distances, as a share of the side: parts lie nearly alike."""
+LEAST_USUAL = 0.5
+"""What the usual distance at a place is at least taken for, as a share of the mean over all places."""
 UNFOLDED_PATCHES = 2**17
 """Most patches that are chosen from, 40 MB: all that ten images have, some of more images or of their tiles."""
 IMAGES_PER_PIECE = 4
@@ -64,6 +74,8 @@ class PatchMemory(nn.Module):
     patches: torch.Tensor
     half_squares: torch.Tensor
     shots: torch.Tensor
+    usual: torch.Tensor
+    total: torch.Tensor
 
     def __init__(self, size: int, k_shot: int, num_patches: int, num_bands: int = 0) -> None:
         super().__init__()
@@ -74,10 +86,12 @@ class PatchMemory(nn.Module):
         if num_bands:
             self.register_buffer("band_means", torch.zeros(num_bands, 1, 1))
             self.register_buffer("band_scales", torch.zeros(num_bands, 1, 1))
+            self.register_buffer("usual", torch.ones(1, 1, *[size - PATCH_SIZE + 1] * 2))
         self.register_buffer("patches", torch.zeros(capacity, COMPONENTS + num_bands, 1, 1))
         self.register_buffer("half_squares", torch.full((capacity,), math.inf))  # an empty place is infinitely far
-        # Which shot each patch is of is asked at the end of a training only.
+        # Which shot a patch is of, and the sum of the shots' distances, are asked for at the end of a training only.
         self.register_buffer("shots", torch.zeros(capacity, dtype=torch.long), persistent=False)
+        self.register_buffer("total", torch.zeros(1, 1, *[size - PATCH_SIZE + 1] * 2), persistent=False)
 
     @torch.no_grad()
     def remember(self, images: torch.Tensor, source: torch.Generator, num_shots: int | None = None) -> None:
@@ -105,6 +119,21 @@ class PatchMemory(nn.Module):
         tiles = len(images) // (num_shots or len(images))
         image_of = torch.arange(len(turned), device=images.device).repeat_interleave(len(places[0])) % len(images)
         self.shots.zero_()[: len(patches)] = image_of[chosen] // tiles
+        if self.num_bands:
+            self._compare_places(images if tiles == 1 else images[:0])
+
+    def _compare_places(self, images: torch.Tensor) -> None:
+        """Learn the usual distance at each place: of each image to the others. Tiles are places of their own."""
+        self.total.zero_()
+        self.usual.fill_(1)
+        if len(images) < LEAST_SHOTS:
+            return
+        for shot, image in enumerate(images.split(1)):
+            self.total += self._distances(image, self._half_squares_without(shot))
+        self.usual.copy_(_smooth(self.total))
+
+    def _half_squares_without(self, shot: int) -> torch.Tensor:
+        return self.half_squares.masked_fill(self.shots == shot, math.inf)
 
     def forward(self, images: torch.Tensor, unseen: int | None = None) -> torch.Tensor:
         """Measure how far every patch is from the most similar one that is remembered.
@@ -117,12 +146,28 @@ class PatchMemory(nn.Module):
         Returns:
             torch.Tensor: Distances of patches, at least 0, of shape ``(B, 1, size - 4, size - 4)``.
         """
-        half_squares = self.half_squares
         if unseen is not None:
-            half_squares = half_squares.masked_fill(self.shots == unseen, math.inf)
+            return self._distances(images, self._half_squares_without(unseen))
         # An exported graph takes batches of any size, so it cannot be cut into pieces.
         pieces = [images] if torch.compiler.is_compiling() else images.split(IMAGES_PER_PIECE)
-        return torch.cat([self._distances(piece, half_squares) for piece in pieces])
+        return torch.cat([self._distances(piece, self.half_squares) for piece in pieces])
+
+    def over_usual(self, distances: torch.Tensor, *, are_of_unseen: bool = False) -> torch.Tensor:
+        """Divide distances by those that are usual at their places.
+
+        Args:
+            distances (torch.Tensor): What :meth:`forward` gives.
+            are_of_unseen (bool): Whether they are those of a training image that counts as not remembered, and so
+                does not tell what is usual either.
+
+        Returns:
+            torch.Tensor: The same shape. Where fewer than three images, or tiles, were remembered, the distances.
+        """
+        if not self.num_bands:
+            return distances
+        if are_of_unseen:
+            return distances / _smooth(self.total - distances) if self.total.any() else distances
+        return distances / self.usual
 
     def _distances(self, images: torch.Tensor, half_squares: torch.Tensor) -> torch.Tensor:
         described = self._describe(images)
@@ -159,6 +204,15 @@ class PatchMemory(nn.Module):
 
     def _scaled(self, bands: torch.Tensor) -> torch.Tensor:
         return (bands - self.band_means) * self.band_scales
+
+
+def _smooth(distances: torch.Tensor) -> torch.Tensor:
+    """Smooth distances by place, of shape ``(1, 1, h, h)``, over their mean."""
+    sigma = max(USUAL_SIGMA * distances.shape[-1], 0.5)
+    radius = min(math.ceil(2 * sigma), distances.shape[-1] - 1)
+    padded = F.pad(distances, [radius] * 4, mode="replicate")
+    smooth = gaussian_blur(padded, [2 * radius + 1] * 2, [sigma] * 2)[..., radius:-radius, radius:-radius]
+    return (smooth / smooth.mean().clamp(min=torch.finfo(smooth.dtype).tiny)).clamp(min=LEAST_USUAL)
 
 
 def _choose_places(images: torch.Tensor, source: torch.Generator) -> list[torch.Tensor]:

@@ -269,7 +269,7 @@ class HtdgmModel(nn.Module):
         parts = [self._score_votes(each) for each in votes]
         distances = self._distances([reduced for reduced, _ in pairs], unseen)
         if distances:
-            parts += [self._score_distances(distances)] * self.memory_weight
+            parts += [self._score_distances(distances, unseen)] * self.memory_weight
         anomalies = [[patch_anomaly(average_votes(scale, self.vote), self.vote) for scale in each] for each in votes]
         voting = [[self.canvases_of(scale, index) for scale in scales] for index in sets]
         return combine(parts), self.anomaly_map_generator(anomalies, voting, distances, size)
@@ -285,10 +285,12 @@ class HtdgmModel(nn.Module):
         scores = [anomaly_score(each, self.patch_fraction) for each in anomalies]
         return sum(scores[1:], scores[0]) / len(scores)
 
-    def _score_distances(self, distances: Sequence[torch.Tensor]) -> torch.Tensor:
+    def _score_distances(self, distances: Sequence[torch.Tensor], unseen: int | None) -> torch.Tensor:
         if not self.memory_bands:
             return anomaly_score(distances, self.patch_fraction)
-        return combine([anomaly_score([scale], self.patch_fraction) for scale in distances])
+        pairs = zip(self.memories, distances, strict=True)
+        over_usual = [memory.over_usual(scale, are_of_unseen=unseen is not None) for memory, scale in pairs]
+        return combine([anomaly_score([scale], self.patch_fraction) for scale in over_usual])
 
     def votes(self, images: torch.Tensor) -> list[list[torch.Tensor]]:
         """Let every patch of every transformed image vote.

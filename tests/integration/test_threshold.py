@@ -1,0 +1,168 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What a threshold is chosen by, in every way that a user comes by one, and that the checkpoint tells."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from anomalib.data import Folder, ImageBatch, MVTecAD
+from anomalib.engine import Engine
+from anomalib.post_processing import PostProcessor
+from PIL import Image
+from skimage import data as photographs
+
+from anomalib_htdgm import FewLabelledAnomalies, FewShot, Htdgm
+
+NUM_UNLABELLED = 10
+
+
+@pytest.fixture(scope="module")
+def walls(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Crops of a brick wall: good ones, unlabelled ones of which two are defective, and ones to test on."""
+    root = tmp_path_factory.mktemp("walls")
+    brick, gravel, source = photographs.brick(), photographs.gravel(), np.random.default_rng(0)
+    for folder, number, defective in (("good", 4, 0), ("unlabelled", NUM_UNLABELLED, 2), ("new", 6, 3)):
+        (root / folder).mkdir()
+        for index in range(number):
+            top, left = source.integers(0, 384, 2)
+            image = brick[top : top + 128, left : left + 128].copy()
+            if index < defective:
+                image[30:90, 30:90] = gravel[:60, :60]
+            Image.fromarray(image).save(root / folder / f"{index}.png")
+    return root
+
+
+def make_model(**arguments: object) -> Htdgm:
+    small = {"iterations": 8, "image_size": 48, "memory_patches": 300, "precision": "float32"}
+    return Htdgm(**small | arguments)
+
+
+def open_folder(walls: Path, k_shot: int, **arguments: object) -> FewShot:
+    usual = {"test_split_mode": "none", "val_split_mode": "same_as_test", "num_workers": 0}
+    return FewShot(Folder("wall", "good", root=walls, **usual | arguments), k_shot=k_shot)
+
+
+def unlabelled(walls: Path, k_shot: int) -> FewShot:
+    """Shots, and photographs that nobody has looked at, all of which anomalib has to take for good ones."""
+    modes = {"test_split_mode": "from_dir", "val_split_mode": "same_as_test"}
+    return open_folder(walls, k_shot, normal_test_dir="unlabelled", **modes)
+
+
+def verdicts(model: Htdgm, walls: Path) -> list[bool]:
+    return [bool(model.eval()(read(path)).pred_label) for path in sorted((walls / "new").iterdir())]
+
+
+def read(path: Path) -> torch.Tensor:
+    return torch.from_numpy(np.stack([np.asarray(Image.open(path))] * 3)[None] / np.float32(255))
+
+
+@pytest.mark.parametrize(("k_shot", "basis"), [(1, "guess"), (2, "guess"), (3, "training images")])
+def test_shots_alone(walls: Path, engine: Engine, k_shot: int, basis: str, caplog: pytest.LogCaptureFixture) -> None:
+    model = make_model(k_shot=k_shot)
+    engine.fit(model, datamodule=open_folder(walls, k_shot))
+    assert model.threshold_chosen_by == basis
+    assert ("The threshold is a guess" in caplog.text) == (basis == "guess")
+    loaded = Htdgm.load_from_checkpoint(engine.best_model_path)
+    assert loaded.threshold_chosen_by == basis
+    assert loaded.post_processor.image_threshold == model.post_processor.image_threshold > 0
+    if k_shot > 1:
+        assert verdicts(loaded, walls) == [True] * 3 + [False] * 3
+
+
+def test_shots_are_scored_as_if_they_had_not_been_seen(walls: Path, engine: Engine) -> None:
+    model = make_model(k_shot=4)
+    engine.fit(model, datamodule=open_folder(walls, 4))
+    shots = torch.cat([read(path) for path in sorted((walls / "good").iterdir())])
+    images = model.pre_processor(shots)
+    seen = model.model(images).pred_score
+    unseen = torch.cat([model.model.score_unseen(images[shot : shot + 1], shot).pred_score for shot in range(4)])
+    new = model.model(model.pre_processor(torch.cat([read(walls / "new" / f"{index}.png") for index in (3, 4, 5)])))
+    assert seen.max() < unseen.min()
+    assert unseen.min() / 1.3 < new.pred_score.median() < 1.3 * unseen.max()
+    assert unseen.max() < model.post_processor.image_threshold < 2 * unseen.max()
+
+
+@pytest.mark.parametrize("shot", [-1, 4, 9])
+def test_only_training_images_can_be_unseen(walls: Path, engine: Engine, shot: int) -> None:
+    model = make_model(k_shot=5)
+    engine.fit(model, datamodule=open_folder(walls, 4))
+    with pytest.raises(ValueError, match=f"^shot: got {shot}; allowed are 0 to 3"):
+        model.model.score_unseen(torch.zeros(1, 3, 64, 64), shot)
+
+
+def test_twins_do_not_tell_how_good_images_differ(walls: Path, tmp_path: Path, engine: Engine) -> None:
+    (tmp_path / "twins").mkdir()
+    for index in range(3):
+        (tmp_path / "twins" / f"{index}.png").write_bytes((walls / "good" / "0.png").read_bytes())
+    twins = Folder("twins", "twins", root=tmp_path, test_split_mode="none", val_split_mode="same_as_test")
+    model = make_model(k_shot=3)
+    engine.fit(model, datamodule=twins)
+    assert model.threshold_chosen_by == "guess"
+    image = model.pre_processor(read(walls / "good" / "0.png"))
+    assert model.post_processor.image_threshold > 1.2 * model.model(image).pred_score
+
+
+@pytest.mark.parametrize("k_shot", [1, 3])
+def test_unlabelled_images_in_fit(walls: Path, engine: Engine, k_shot: int) -> None:
+    """Of ten photographs that anomalib is told are good two are not, and the threshold is below them."""
+    model = make_model(k_shot=k_shot)
+    datamodule = unlabelled(walls, k_shot)
+    engine.fit(model, datamodule=datamodule)
+    assert model.threshold_chosen_by == "unlabelled images"
+    assert verdicts(model, walls) == [True] * 3 + [False] * 3
+    assert verdicts(Htdgm.load_from_checkpoint(engine.best_model_path), walls) == [True] * 3 + [False] * 3
+    found = list(engine.predict(model, data_path=walls / "unlabelled"))
+    labels = torch.cat([batch.pred_label for batch in found])
+    assert labels[:2].all()
+    assert labels.sum() <= 3
+    masks = torch.cat([batch.pred_mask.flatten(1).any(dim=1) for batch in found])
+    assert masks[:2].all()
+    assert masks.sum() <= 4
+
+
+def test_unlabelled_images_in_the_validation_of_a_finished_checkpoint(
+    walls: Path, engine: Engine, tmp_path: Path
+) -> None:
+    model = make_model(k_shot=1)
+    engine.fit(model, datamodule=open_folder(walls, 1))
+    guessed = model.post_processor.image_threshold.clone()
+    loaded = Htdgm.load_from_checkpoint(engine.best_model_path)
+    second = Engine(logger=False, default_root_dir=tmp_path / "second", accelerator="cpu", enable_progress_bar=False)
+    second.validate(loaded, datamodule=unlabelled(walls, 1))
+    assert loaded.threshold_chosen_by == "unlabelled images"
+    assert loaded.post_processor.image_threshold != guessed
+    second.trainer.save_checkpoint(tmp_path / "firm.ckpt")
+    firm = Htdgm.load_from_checkpoint(tmp_path / "firm.ckpt")
+    assert firm.threshold_chosen_by == "unlabelled images"
+    assert verdicts(firm, walls) == [True] * 3 + [False] * 3
+
+
+def test_labelled_images_choose_as_anomalib_does(wall: MVTecAD, engine: Engine) -> None:
+    model = make_model(k_shot=3, post_processor=PostProcessor(enable_normalization=False))
+    engine.fit(model, datamodule=wall)
+    assert model.threshold_chosen_by == "labelled images"
+    wall.setup()
+    expected = PostProcessor()
+    for batch in wall.val_dataloader():
+        images = model.pre_processor(batch.image)
+        outputs = ImageBatch(image=batch.image, gt_label=batch.gt_label, **model.model(images)._asdict())
+        expected._image_threshold_metric.update(outputs)  # noqa: SLF001
+    assert model.post_processor.image_threshold == expected._image_threshold_metric.compute()  # noqa: SLF001
+
+
+def test_known_defects_choose_with_the_shots(wall: MVTecAD, tmp_path: Path) -> None:
+    model = make_model(k_shot=3)
+    unvalidated = Engine(logger=False, default_root_dir=tmp_path, accelerator="cpu", limit_val_batches=0)
+    unvalidated.fit(model, datamodule=FewLabelledAnomalies(wall, 2))
+    assert model.threshold_chosen_by == "labelled images"
+
+
+def test_older_checkpoints_do_not_tell(walls: Path, engine: Engine) -> None:
+    engine.fit(make_model(k_shot=1), datamodule=open_folder(walls, 1))
+    checkpoint = torch.load(engine.best_model_path, weights_only=False)
+    del checkpoint["threshold_chosen_by"]
+    torch.save(checkpoint, engine.best_model_path)
+    assert Htdgm.load_from_checkpoint(engine.best_model_path).threshold_chosen_by == "unknown"
