@@ -5,8 +5,11 @@
 
     python benchmarks/quality/report.py cifar10.csv mnist.csv --output report
     python benchmarks/quality/report.py table1.csv --into benchmarks/README.md "table 1" --title "mean over classes"
+    python benchmarks/quality/report.py speed.md --into benchmarks/README.md "speed table"
 
-The second command also writes tables into a page, between ``<!-- table 1 -->`` and ``<!-- end of table 1 -->``.
+The second command also writes tables into a page, between ``<!-- table 1 -->`` and ``<!-- end of table 1 -->``: one of
+the report, or one that only pages have, of :func:`make_tables_of_pages`. The third takes a table that another program
+has printed.
 
 Prints Markdown and writes it to ``report/tables.md``; ``report/index.html`` has the same tables and the pictures in one
 file, and the pictures lie beside it. What the figures are is said in :data:`LEGEND`.
@@ -61,6 +64,9 @@ CLASS_NAMES = {
 METHODS = {"Ours": "Htdgm", "Ours2": "Htdgm"}
 METHODS |= {name: name for name in ("DifferNet", "PatchSVDD", "DROCC", "DeepSVDD", "GEOM", "GOAD")}
 METHODS |= {f"({letter})": f"({letter})" for letter in "abcdefg"}
+# What is compared at a glance: our settings, one for each kind of images, and the PatchCore that all images were given.
+AT_A_GLANCE = ("Htdgm", "Htdgm symmetries", "Htdgm grayscale", "PatchCore Lite0")
+TRIVIAL = ("Brightness", "Contrast")
 OF_FRACTIONS = 7  # the supplement's table of fractions of patches
 WITH_FRACTION = r"(.*) (0\.\d+|1\.0)"  # names of models that are tested with several
 # Detection and segmentation AUROC of all of MVTec AD, as the paper's page at HyperAI has them. Ours is over all pixels
@@ -215,10 +221,14 @@ def make_tables(table: pd.DataFrame) -> list[Table]:
     for (dataset, shots), part in table.groupby(["dataset", "shots"], sort=False):
         order = {category: index for index, category in enumerate(dict.fromkeys(part["category"]))}
         ordered = part.sort_values("category", key=lambda each: each.map(order), kind="stable")
-        rows = [_cells(row) for _, row in ordered.iterrows()]
-        header = [name for name in rows[0] if any(row[name] for row in rows)]
-        tables.append(Table(make_title(dataset, shots), header, [[row[name] for name in header] for row in rows]))
+        tables.append(_to_table(make_title(dataset, shots), [_cells(row) for _, row in ordered.iterrows()]))
     return tables
+
+
+def _to_table(title: str, rows: list[dict[str, str]]) -> Table:
+    """Make a table of rows of cells by column, without columns that would be empty."""
+    header = [name for name in rows[0] if any(row[name] for row in rows)]
+    return Table(title, header, [[row[name] for name in header] for row in rows])
 
 
 def make_tables_of_averages(table: pd.DataFrame) -> list[Table]:
@@ -241,6 +251,81 @@ def make_tables_of_averages(table: pd.DataFrame) -> list[Table]:
             lines.append([str(model), *(cell for pair in cells for cell in pair)])
         tables.append(Table(f"{dataset}, mean over classes", header, lines))
     return tables
+
+
+def make_tables_of_pages(table: pd.DataFrame) -> list[Table]:
+    """Make the tables that pages have beside those of the report.
+
+    Args:
+        table (pd.DataFrame): As :func:`compare` makes it.
+
+    Returns:
+        list[Table]: "Side by side", every model, number of shots and class below each other; "<data set>, by class" of
+        each data set with several; "At a glance", our settings, PatchCore and the paper, a line for each class, or for
+        each data set of whole images.
+    """
+    numbers_of_shots = sorted(table["shots"].unique())
+    classes = table[table["category"] != AVERAGE].sort_values(["dataset", "category", "shots"], kind="stable")
+    side_by_side = [
+        {"class": row["category"], "shots": str(row["shots"])} | _without_times(_cells(row))
+        for _, row in classes.iterrows()
+    ]
+    tables = [_to_table("Side by side", side_by_side)] if side_by_side else []
+    for dataset in table.loc[table["category"] == AVERAGE, "dataset"].unique():
+        of_dataset = table[table["dataset"] == dataset]
+        lines = [
+            {"class": str(category), **_compare_methods(part, numbers_of_shots), **_trivial(part)}
+            for category, part in of_dataset.groupby("category", sort=False)
+        ]
+        tables.append(_to_table(f"{dataset}, by class", lines))
+    is_whole = table["dataset"].isin(CLASSES)  # of images that are anomalous as a whole; their classes are many
+    shown = table[((table["category"] == AVERAGE) == is_whole) & table["model"].isin(AT_A_GLANCE)]
+    lines = [
+        {"": _name_class(str(dataset), str(category))}
+        | _compare_methods(part, numbers_of_shots)
+        | _judge(part, numbers_of_shots)
+        for (_, dataset, category), part in shown.groupby([is_whole, "dataset", "category"])
+    ]
+    return [*tables, _to_table("At a glance", lines)] if lines else tables
+
+
+def _without_times(cells: dict[str, str]) -> dict[str, str]:
+    """Leave out what a table of its own has, and what can be read off the figures."""
+    return {name: cell for name, cell in cells.items() if name not in {"difference", "fit [s]", "test [ms/image]"}}
+
+
+def _compare_methods(part: pd.DataFrame, shots: list[int]) -> dict[str, str]:
+    """Make the cells of a class: for each number of shots, the methods' figures and the paper's of ours."""
+    cells = {}
+    for number in shots:
+        rows = part[(part["shots"] == number) & part["model"].isin(AT_A_GLANCE)]
+        by_method = {row["model"].split()[0]: row for _, row in rows.iterrows()}
+        for method in dict.fromkeys(model.split()[0] for model in AT_A_GLANCE):
+            row = by_method.get(method)
+            cells[f"{method}, {_name_shots(number)}"] = "" if row is None else _spread(row, "image_AUROC")
+        ours = by_method.get("Htdgm")
+        cells[f"paper, {_name_shots(number)}"] = "" if ours is None else _number(ours["paper"], ours["paper_std"])
+    return cells
+
+
+def _judge(part: pd.DataFrame, shots: list[int]) -> dict[str, str]:
+    """Make the cells of a class: for each number of shots, what our threshold makes of good and of defective images."""
+    cells = {}
+    for number in shots:
+        rows = part[(part["shots"] == number) & part["model"].str.startswith("Htdgm")]
+        for name, metric in (("false alarms", "false_alarms"), ("defects found", "recall")):
+            cells[f"{name} [%], {_name_shots(number)}"] = "" if rows.empty else _spread(rows.iloc[0], metric)
+    return cells
+
+
+def _trivial(part: pd.DataFrame) -> dict[str, str]:
+    values = part.drop_duplicates("model").set_index("model")["image_AUROC"].reindex(list(TRIVIAL))
+    return {str(name).lower(): _number(value) for name, value in values.items()}
+
+
+def _name_class(dataset: str, category: str) -> str:
+    is_only_one = category == AVERAGE or category.lower() == dataset.replace(" ", "").lower()
+    return dataset if is_only_one else f"{dataset} {category}"
 
 
 def _name_shots(number: int) -> str:
@@ -433,11 +518,11 @@ def write_tables(rows: pd.DataFrame, directory: Path) -> list[Table]:
     """
     plt.switch_backend("agg")
     knows_anomalies = rows["known_anomalies"] > 0
+    is_usual = _is_usual(rows)
     directory.mkdir(parents=True, exist_ok=True)
     tables: list[Table] = []
     pictures: dict[str, Path] = {}
     has_fraction = rows["model"].str.fullmatch(WITH_FRACTION)
-    is_usual = ~knows_anomalies & ~has_fraction
     if is_usual.any():
         usual = rows[is_usual].astype({"shots": int})
         table = compare(summarize(usual))
@@ -455,6 +540,11 @@ def write_tables(rows: pd.DataFrame, directory: Path) -> list[Table]:
     return tables
 
 
+def _is_usual(rows: pd.DataFrame) -> "pd.Series[bool]":
+    """Tell rows of models that know good images only, tested in one way; others have tables of their own."""
+    return ~(rows["known_anomalies"] > 0) & ~rows["model"].str.fullmatch(WITH_FRACTION)
+
+
 def write_into(page: Path, marker: str, tables: list[Table]) -> None:
     """Write tables into a page, in place of what is between two comments.
 
@@ -469,31 +559,59 @@ def write_into(page: Path, marker: str, tables: list[Table]) -> None:
     if not tables:
         msg = "title: no table has such a title; the report lists them all"
         raise ValueError(msg)
+    parts = [(f"**{table.title}**\n\n" if len(tables) > 1 else "") + to_lines(table) for table in tables]
+    _write_between(page, marker, "\n\n".join(parts))
+
+
+def write_printed_into(page: Path, marker: str, printed: Path) -> None:
+    """Write a table that another program has printed into a page.
+
+    Args:
+        page (Path): The page, in Markdown.
+        marker (str): As :func:`write_into` has it.
+        printed (Path): What the program has printed, a table in Markdown among it.
+
+    Raises:
+        ValueError: If there is no such place, or no table in the file.
+    """
+    lines = [line for line in printed.read_text().splitlines() if line.startswith("|")]
+    if not lines:
+        msg = f"results: {printed} has no table"
+        raise ValueError(msg)
+    _write_between(page, marker, "\n".join(lines))
+
+
+def _write_between(page: Path, marker: str, text: str) -> None:
     before, begin, rest = page.read_text().partition(f"<!-- {marker} -->\n")
     _, end, after = rest.partition(f"<!-- end of {marker} -->")
     if not begin or not end:
         msg = f"into: {page} has no place between '<!-- {marker} -->' and '<!-- end of {marker} -->'"
         raise ValueError(msg)
-    parts = [(f"**{table.title}**\n\n" if len(tables) > 1 else "") + to_lines(table) for table in tables]
-    page.write_text(before + begin + "\n\n".join(parts) + "\n" + end + after)
+    page.write_text(f"{before}{begin}{text}\n{end}{after}")
 
 
 def main() -> None:
     """Write the report of the command line's files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=Path, nargs="+", help="CSV files of run.py, or of anomalib benchmark")
+    results = "CSV files of run.py, or of anomalib benchmark; or a table in Markdown (.md) to write into a page"
+    parser.add_argument("results", type=Path, nargs="+", help=results)
     parser.add_argument("--output", type=Path, default=Path("report"), help="directory for tables, pictures and page")
     parser.add_argument("--models", default="", help="regular expression: report on models with such names only")
-    parser.add_argument("--shots", type=int, nargs="+", help="report on these numbers of shots only")
+    parser.add_argument("--shots", nargs="+", help="report on these numbers of shots only")
     parser.add_argument("--into", nargs=2, metavar=("PAGE", "MARKER"), help="page to write tables into, and where")
     parser.add_argument("--title", default="", help="write only tables with this in their title into the page")
     options = parser.parse_args()
+    if options.into and options.results[0].suffix == ".md":
+        write_printed_into(Path(options.into[0]), options.into[1], options.results[0])
+        return
     rows = read_results(options.results)
     rows = rows[rows["model"].str.contains(options.models)]
-    rows = rows[rows["shots"].isin(options.shots)] if options.shots else rows
+    rows = rows[rows["shots"].astype(str).isin(options.shots)] if options.shots else rows
     tables = write_tables(rows, options.output)
     print(to_markdown(tables))
     if options.into:
+        usual = rows[_is_usual(rows)].astype({"shots": int})
+        tables += [] if usual.empty else make_tables_of_pages(compare(summarize(usual)))
         write_into(Path(options.into[0]), options.into[1], [each for each in tables if options.title in each.title])
 
 

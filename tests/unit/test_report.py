@@ -14,6 +14,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "quality"))
 
+import report
 from report import read_results, write_into, write_report, write_tables
 from shared.rows import COLUMNS
 
@@ -85,6 +86,96 @@ def test_tables_are_written_into_the_place_of_a_page(results: Path, tmp_path: Pa
     with pytest.raises(ValueError, match="title: no table"):
         write_into(page, "side by side", [])
     assert page.read_text() == text
+
+
+def read_table(page: Path) -> dict[str, dict[str, str]]:
+    """Read the table between a page's marks, lines by their first cells."""
+    lines = page.read_text().partition("<!-- table -->\n")[2].partition("<!-- end")[0].splitlines()
+    header, _, *rows = ([each.strip() for each in line.split("|")[1:-1]] for line in lines)
+    assert all(len(row) == len(header) for row in rows)
+    return {row[0]: dict(zip(header, row, strict=True)) for row in rows}
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Path:
+    path = tmp_path / "page.md"
+    path.write_text("<!-- table -->\n<!-- end of table -->\n")
+    return path
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["report.py", *map(str, arguments)])
+    report.main()
+
+
+def test_tables_that_only_pages_have(
+    results: Path, page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bottle = pd.read_csv(results).replace({"model": {"PatchCore": "PatchCore Lite0"}})
+    bottle.loc[bottle["model"] == "Htdgm", ["false_alarms", "recall"]] = 0.25, 1
+    digits = [
+        bottle.iloc[:1]
+        .drop(columns=["false_alarms", "recall"])
+        .assign(dataset="MNIST", category=name, model=model, image_AUROC=value, key=model + name)
+        for model, value in (("Htdgm grayscale", 0.8), ("Brightness", 0.4), ("GEOM", 0.3))
+        for name in ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    ]
+    rows = pd.concat([bottle, bottle.assign(shots=10, key=bottle["key"] + "ten"), *digits])
+    rows.to_csv(results, index=False)
+    into = [results, "--output", tmp_path / "report", "--into", page, "table", "--title"]
+
+    run(monkeypatch, *into, "At a glance")
+    table = read_table(page)
+    assert list(table) == ["MVTec bottle", "MNIST"]
+    assert table["MVTec bottle"] == {
+        "": "MVTec bottle",
+        "Htdgm, 1 shot": "85.0 ± 7.1",
+        "PatchCore, 1 shot": "97.0 ± 2.8",
+        "paper, 1 shot": "85.0 ± 3.7",
+        "false alarms [%], 1 shot": "25.0 ± 0.0",
+        "defects found [%], 1 shot": "100.0 ± 0.0",
+        "Htdgm, 10 shots": "85.0 ± 7.1",
+        "PatchCore, 10 shots": "97.0 ± 2.8",
+        "paper, 10 shots": "90.5 ± 3.1",
+        "false alarms [%], 10 shots": "25.0 ± 0.0",
+        "defects found [%], 10 shots": "100.0 ± 0.0",
+    }
+    assert table["MNIST"]["Htdgm, 1 shot"] == "80.0"
+    assert table["MNIST"]["paper, 1 shot"] == "79.3 ± 5.6"
+
+    run(monkeypatch, *into, "MNIST, by class")
+    table = read_table(page)
+    assert next(iter(table)) == "zero"
+    assert table["zero"] == {
+        "class": "zero",
+        "Htdgm, 1 shot": "80.0",
+        "paper, 1 shot": "75.2 ± 5.8",
+        "brightness": "40.0",
+    }
+    assert table["average"]["brightness"] == "40.0"
+
+    run(monkeypatch, *into, "Side by side", "--shots", "10", "--models", "Lite0")
+    assert read_table(page)["bottle"] | {"class": "", "trials": ""} == {
+        "class": "",
+        "shots": "10",
+        "model": "PatchCore Lite0",
+        "trials": "",
+        "image AUROC": "97.0 ± 2.8",
+        "F1 (best)": "100.0 ± 0.0",
+        "memory [MB]": "1500",
+        "weights [MB]": "0.9",
+        "pretrained": "yes",
+    }
+
+
+def test_a_table_of_another_program_is_written_as_it_is(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    printed = page.with_name("speed.md")
+    printed.write_text("| model | fit [s] |\n| --- | --- |\n| Htdgm | 3.2 |\n\nHtdgm in bfloat16\n")
+    run(monkeypatch, printed, "--into", page, "table")
+    assert read_table(page) == {"Htdgm": {"model": "Htdgm", "fit [s]": "3.2"}}
+    printed.write_text("no table\n")
+    with pytest.raises(ValueError, match=r"results: .* has no table"):
+        run(monkeypatch, printed, "--into", page, "table")
 
 
 def test_the_page_needs_no_other_file(results: Path, tmp_path: Path) -> None:

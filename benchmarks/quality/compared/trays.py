@@ -11,20 +11,23 @@ for each trial and number of tiles is appended to the results; those that are th
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from skimage.io import imread
 from sklearn.metrics import roc_auc_score
+from torch.nn import functional as F  # noqa: N812
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+from anomalib_htdgm import Htdgm
 
-from compared.tiles import score, train
+if TYPE_CHECKING:
+    from anomalib.pre_processing import PreProcessor
 
 PERCENT = ("image_AUROC", "pixel_AUROC", "found")
 
@@ -39,6 +42,32 @@ def draw(paths: Sequence[Path], number: int, generator: np.random.Generator) -> 
     """Read a random choice of images, none twice unless there are too few."""
     chosen = generator.choice(len(paths), number, replace=len(paths) < number)
     return [imread(paths[index])[..., :3] for index in chosen]
+
+
+def prepare(model: Htdgm, image: NDArray[np.uint8]) -> torch.Tensor:
+    """Pre-process an image as the model does: ``(1, 3, H, W)``."""
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+    transform = cast("PreProcessor", model.pre_processor).transform
+    assert transform is not None  # noqa: S101  # for the type checker
+    prepared: torch.Tensor = transform(pixels)
+    return prepared
+
+
+def train(tiles: int, shot: NDArray[np.uint8], seed: int) -> tuple[Htdgm, float]:
+    """Train a model with default arguments, and measure the seconds that it takes."""
+    model = Htdgm(k_shot=1, seed=seed, tiles=tiles, post_processor=False, evaluator=False, visualizer=False)
+    start = time.perf_counter()
+    for _ in model.training_schedule.run(model.model, prepare(model, shot), seed):
+        pass
+    return model, time.perf_counter() - start
+
+
+@torch.inference_mode()
+def score(model: Htdgm, image: NDArray[np.uint8]) -> tuple[float, NDArray[np.float32]]:
+    """Score an image, and make its map, in the image's own size."""
+    output = model.model(prepare(model, image))
+    enlarged = F.interpolate(output.anomaly_map, image.shape[:2], mode="bilinear")
+    return float(output.pred_score), enlarged[0, 0].numpy()
 
 
 def measure(category: Path, trial: int, tiles: int, side: int, num_good: int, num_defective: int) -> dict[str, float]:
