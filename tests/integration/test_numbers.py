@@ -119,7 +119,6 @@ def test_training_images_are_low_and_noise_is_high(trained: Trained) -> None:
     assert score_raw(trained.model, noise).min() > defects.median()
 
 
-@pytest.mark.xfail(strict=True, reason="blurred patches are like the mean of all that is remembered: docs/scores.md")
 def test_blank_images_are_high(trained: Trained) -> None:
     constant = torch.tensor([0, 0.3, 1])[:, None, None, None].expand(3, 3, 128, 128)
     assert score_raw(trained.model, constant).min() > score_raw(trained.model, trained.shots).max()
