@@ -147,7 +147,7 @@ def draw_images(page: Page, shots: torch.Tensor, test: torch.Tensor) -> None:
 def draw_pyramid(page: Page, scales: Sequence[torch.Tensor]) -> None:
     """Step 2: the pyramid of the test image, with the receptive field."""
     left, gap, pixel = 2.62, 0.05, 0.0063
-    page.heading(left, TOP, 2, "Nine scales")
+    page.heading(left, TOP, 2, "Seven scales")
     x, y = left, TOP - 1.42
     for scale in scales:
         size = scale.shape[-1]
@@ -160,8 +160,8 @@ def draw_pyramid(page: Page, scales: Sequence[torch.Tensor]) -> None:
     page.text(
         left,
         y - 0.28,
-        "Reduced to 12 to 96 pixels, trained from\ncoarse to fine. The finest four vote, by\n"
-        f"patches of 11 {TIMES} 11; the others remember.",
+        "Reduced to 12 to 96 pixels. The finest three\n"
+        f"vote, by patches of 11 {TIMES} 11; those up to 48\npixels remember patches of 5 {TIMES} 5.",
     )
 
 
@@ -201,18 +201,18 @@ def draw_canvases(page: Page, image: torch.Tensor) -> None:
         left,
         y - 0.28,
         'The 54 transformed images of the set "full" are\ncrops of 16 canvases (8 more: without colour).\n'
-        "The defaults are 4 rotations, and 3 of sharpness:\nas it is, enlarged, blurred.",
+        "The default is sharpness, on 3 canvases: as it\nis, enlarged, blurred.",
     )
 
 
 def draw_discriminator(page: Page, image: torch.Tensor, votes: torch.Tensor, limit: float) -> None:
-    """Step 4: from a canvas, here the rotated image, through five convolutions to a map of votes."""
+    """Step 4: through five convolutions to a map of votes, here of the enlarged image, put back in its place."""
     left, side, block, gap = 0.15, 0.82, 0.3, 0.07
     size = image.shape[-1]
     pixel = side / size
     y = BOTTOM - 1.22
     page.heading(left, BOTTOM, 4, "Discriminators at each scale")
-    page.image(left, y, side, torch.rot90(image, 1, (-2, -1)))
+    page.image(left, y, side, image)
     patch = (size // 2 - MARGIN) * pixel
     page.box(left + patch, y + patch, RECEPTIVE_FIELD * pixel, RECEPTIVE_FIELD * pixel, BLUE)
     x = left + side + 0.12
@@ -224,7 +224,7 @@ def draw_discriminator(page: Page, image: torch.Tensor, votes: torch.Tensor, lim
         x += block + gap
     page.text(left + side / 2, y - 0.06, f"{size} {TIMES} {size}", GREY, ha="center")
     x += 0.05
-    page.heat(x, y + MARGIN * pixel, votes.shape[-1] * pixel, torch.rot90(votes), limit)
+    page.heat(x, y + MARGIN * pixel, votes.shape[-1] * pixel, votes, limit)
     middle = (votes.shape[-1] // 2) * pixel
     page.box(x + middle - pixel, y + MARGIN * pixel + middle - pixel, 3 * pixel, 3 * pixel, BLUE)
     page.text(
@@ -233,15 +233,15 @@ def draw_discriminator(page: Page, image: torch.Tensor, votes: torch.Tensor, lim
     page.text(
         left,
         y - 0.28,
-        "Five convolutions without padding, 32 channels.\nTwo, with a question each for every patch: how\n"
-        "was it rotated? How sharp is it?",
+        "Five convolutions without padding, 16 channels.\nOf every patch: how sharp is it? Two at each\n"
+        "scale, for half of the training images each.",
     )
 
 
 def draw_votes(
     page: Page, image: torch.Tensor, probabilities: torch.Tensor, patches: Sequence[tuple[int, int]]
 ) -> None:
-    """Step 5: two patches, and the probability of the right rotation at each."""
+    """Step 5: two patches, and the probability of the right sharpness at each."""
     left, side = 4.1, 0.82
     pixel = side / image.shape[-1]
     y = BOTTOM - 1.22
@@ -252,19 +252,19 @@ def draw_votes(
         bottom = y + side - (row + RECEPTIVE_FIELD) * pixel
         page.box(left + column * pixel, bottom, RECEPTIVE_FIELD * pixel, RECEPTIVE_FIELD * pixel, colour)
     base, full, bar = left + side + 0.6, 0.76, 0.12
-    for level, name in ((0, "0"), (0.25, "chance"), (1, "1")):
+    for level, name in ((0, "0"), (1 / 3, "chance"), (1, "1")):
         page.axes.plot([base, base + 1.44], [y + level * full] * 2, color="#c8ced4", linewidth=1, zorder=0)
         page.text(base - 0.05, y + level * full, name, GREY, ha="right", va="center")
-    for turn in range(4):
-        x = base + 0.06 + 0.36 * turn
+    for index, name in enumerate(("as is", "larger", "blurred")):
+        x = base + 0.1 + 0.48 * index
         for offset, (row, column), colour in zip((0, bar), patches, colours, strict=True):
-            height = float(probabilities[turn, row, column]) * full
+            height = float(probabilities[index, row, column]) * full
             page.axes.add_patch(Rectangle((x + offset, y), bar - 0.01, height, color=colour, linewidth=0))
-        page.text(x + bar, y - 0.06, f"{90 * turn}°", GREY, ha="center")
+        page.text(x + bar, y - 0.06, name, GREY, ha="center")
     page.text(
         left,
         y - 0.28,
-        "Probability p of the right rotation, the image\nturned by 0 to 270°. Blue: a typical good patch;\n"
+        "Probability p of the right sharpness, of the\nimage in three. Blue: a typical good patch;\n"
         "red: a typical patch of the defect.",
     )
 
@@ -281,7 +281,7 @@ def draw_result(page: Page, maps: torch.Tensor, scores: torch.Tensor, limit: flo
     page.text(
         left,
         y - 0.28,
-        f"Geometric mean of {MINUS}log p,\nboth questions', and of the\nmemory's distances.",
+        f"Geometric mean of {MINUS}log p\nand the memory's distances,\nwhich count twice.",
     )
 
 
@@ -317,7 +317,7 @@ def main() -> None:
     model = train(data.shots)
     with torch.no_grad():
         scales = model.reduce(data.tests)
-        log_probabilities = model.votes(data.tests)[0][-1]  # of rotations
+        log_probabilities = model.votes(data.tests)[0][-1]  # of sharpness
         prediction = model(data.tests)
     votes = model.canvases_of(len(scales) - 1).invert(log_probabilities)[1]
     maps = torch.nn.functional.interpolate(prediction.anomaly_map, (64, 64), mode="area")
