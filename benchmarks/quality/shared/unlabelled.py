@@ -35,9 +35,10 @@ def set_aside(datamodule: "AnomalibDataModule", number: int, defective: int, see
             raise ValueError(msg)
         chosen += source.choice(of_label, wanted, replace=False).tolist()
     rest = np.setdiff1d(np.arange(len(samples)), chosen)
-    datamodule.val_data = _subset(datamodule.test_data, sorted(chosen))
-    datamodule.val_data.samples["label_index"] = 0
-    datamodule.test_data = _subset(datamodule.test_data, rest.tolist())
+    unlabelled, tested = (_subset(datamodule.test_data, sorted(each)) for each in (chosen, rest.tolist()))
+    unlabelled.samples["label_index"] = 0
+    for owner in (datamodule, getattr(datamodule, "datamodule", datamodule)):  # FewShot's dataloaders are the other's
+        owner.val_data, owner.test_data = unlabelled, tested
 
 
 def _subset(dataset: "AnomalibDataset", indices: list[int]) -> "AnomalibDataset":
