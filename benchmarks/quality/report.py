@@ -286,7 +286,49 @@ def make_tables_of_pages(table: pd.DataFrame) -> list[Table]:
         | _judge(part, numbers_of_shots)
         for (_, dataset, category), part in shown.groupby([is_whole, "dataset", "category"])
     ]
+    tables += make_tables_of_verdicts(classes)
     return [*tables, _to_table("At a glance", lines)] if lines else tables
+
+
+def make_tables_of_verdicts(classes: pd.DataFrame) -> list[Table]:
+    """Make tables of what thresholds make of good and of defective images that nobody labelled.
+
+    Args:
+        classes (pd.DataFrame): As :func:`compare` makes it, without averages.
+
+    Returns:
+        list[Table]: "Verdicts, by set", a line for each set, and "Verdicts, mean over sets", of all data sets together,
+        a line for each model and number of shots.
+    """
+    judged = classes.dropna(subset=["false_alarms", "recall"])
+    if judged.empty:
+        return []
+    pairs = sorted({(str(row["model"]), int(row["shots"])) for _, row in judged.iterrows()})
+    by_set = []
+    for category, part in judged.groupby("category", sort=False):
+        rows = {(row["model"], row["shots"]): row for _, row in part.iterrows()}
+        cells = {f"{key[0]}, {_name_shots(key[1])}": _verdict(rows.get(key)) for key in pairs}
+        by_set.append({"": str(category)} | cells)
+    means = [
+        {
+            "model": str(model),
+            "shots": str(shots),
+            "sets": str(len(part)),
+            "image AUROC": _number(part["image_AUROC"].mean()),
+            "false alarms [%]": _number(part["false_alarms"].mean()),
+            "defects found [%]": _number(part["recall"].mean()),
+        }
+        for (model, shots), part in judged.groupby(["model", "shots"])
+    ]
+    return [_to_table("Verdicts, by set", by_set), _to_table("Verdicts, mean over sets", means)]
+
+
+def _verdict(row: "pd.Series[Any] | None") -> str:
+    """Name AUROC; false alarms / defects found."""
+    if row is None:
+        return ""
+    shares = (_number(row[name], digits=0) for name in ("false_alarms", "recall"))
+    return f"{_spread(row, 'image_AUROC')}; {' / '.join(shares)}"
 
 
 def _without_times(cells: dict[str, str]) -> dict[str, str]:

@@ -143,6 +143,18 @@ def test_tables_that_only_pages_have(
     assert table["MNIST"]["Htdgm, 1 shot"] == "80.0"
     assert table["MNIST"]["paper, 1 shot"] == "79.3 ± 5.6"
 
+    run(monkeypatch, *into, "Verdicts, by set")
+    assert read_table(page)["bottle"]["Htdgm, 10 shots"] == "85.0 ± 7.1; 25 / 100"
+    run(monkeypatch, *into, "Verdicts, mean over sets")
+    mean = {
+        "model": "Htdgm",
+        "shots": "1",
+        "image AUROC": "85.0",
+        "false alarms [%]": "25.0",
+        "defects found [%]": "100.0",
+    }
+    assert read_table(page)["Htdgm"].items() >= mean.items() - {("shots", "1")}
+
     run(monkeypatch, *into, "MNIST, by class")
     table = read_table(page)
     assert next(iter(table)) == "zero"
