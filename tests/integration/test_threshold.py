@@ -123,6 +123,33 @@ def test_unlabelled_images_in_fit(walls: Path, engine: Engine, k_shot: int) -> N
     assert masks.sum() <= 4
 
 
+def test_few_validation_images_tell_less_than_the_shots(walls: Path, tmp_path: Path, engine: Engine) -> None:
+    (tmp_path / "few").mkdir()
+    for index in range(2):
+        (tmp_path / "few" / f"{index}.png").write_bytes((walls / "unlabelled" / f"{index + 5}.png").read_bytes())
+    modes = {"test_split_mode": "from_dir", "val_split_mode": "same_as_test"}
+    bases = {}
+    for k_shot in (1, 3):
+        model = make_model(k_shot=k_shot)
+        few = open_folder(walls, k_shot, normal_test_dir=tmp_path / "few", **modes)
+        Engine(logger=False, default_root_dir=tmp_path, accelerator="cpu").fit(model, datamodule=few)
+        bases[k_shot] = model.threshold_chosen_by
+    assert bases == {1: "guess", 3: "training images"}
+    alone = make_model(k_shot=3)
+    engine.fit(alone, datamodule=open_folder(walls, 3))
+    assert model.post_processor.image_threshold == alone.post_processor.image_threshold
+
+
+def test_training_images_are_no_validation_images(walls: Path, tmp_path: Path, engine: Engine) -> None:
+    """A folder is often given twice; what was trained on scores far below what was not."""
+    modes = {"test_split_mode": "from_dir", "val_split_mode": "same_as_test"}
+    model, alone = make_model(k_shot=3), make_model(k_shot=3)
+    engine.fit(model, datamodule=open_folder(walls, 4, normal_test_dir="good", **modes))
+    Engine(logger=False, default_root_dir=tmp_path, accelerator="cpu").fit(alone, datamodule=open_folder(walls, 4))
+    assert model.threshold_chosen_by == "training images"
+    assert model.post_processor.image_threshold == alone.post_processor.image_threshold
+
+
 def test_unlabelled_images_in_the_validation_of_a_finished_checkpoint(
     walls: Path, engine: Engine, tmp_path: Path
 ) -> None:

@@ -397,7 +397,9 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         scored = super().validation_step(batch, batch_idx)
         scores, maps = cast("torch.Tensor", scored.pred_score), cast("torch.Tensor", scored.anomaly_map)
         is_anomalous = batch.gt_label is not None and bool(batch.gt_label.any())
-        self._validated.append((scores.cpu(), maps.flatten(1).amax(dim=1).cpu(), is_anomalous))
+        # What was trained on scores lower than what was not, and tells nothing.
+        is_new = [path not in self._digests for path in batch.image_path or [""] * len(scores)]
+        self._validated.append((scores[is_new].cpu(), maps.flatten(1).amax(dim=1)[is_new].cpu(), is_anomalous))
         return scored
 
     def on_validation_epoch_end(self) -> None:
@@ -405,14 +407,19 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
 
         anomalib would take the greatest score, which is a defect's if one is among images that nobody has looked at.
         """
-        if self._validated and isinstance(self.post_processor, PostProcessor):
-            scores, maxima, anomalous = zip(*self._validated, strict=True)
-            if any(anomalous):
+        validated, self._validated = self._validated, []
+        if validated and isinstance(self.post_processor, PostProcessor):
+            scores, maxima = (torch.cat(each) for each in list(zip(*validated, strict=True))[:2])
+            if any(is_anomalous for *_, is_anomalous in validated):
                 self.threshold_chosen_by = "labelled images"
-            else:
-                self._choose_by_unlabelled(self.post_processor, torch.cat(scores), torch.cat(maxima))
-        self._validated = []
+            elif self._shots is not None and len(scores) < (LEAST_UNLABELLED if self._has_firm_shots() else 1):
+                return  # the training images tell more, once the epoch is over
+            elif len(scores):
+                self._choose_by_unlabelled(self.post_processor, scores, maxima)
         self._progress = None
+
+    def _has_firm_shots(self) -> bool:
+        return int(self.model.num_shots) >= LEAST_FIRM
 
     def on_train_epoch_end(self) -> None:
         """Finish the training, and calibrate the scores, where no validation did: there is none, or it was cut off."""
