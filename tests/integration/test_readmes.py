@@ -159,7 +159,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     mask.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.eye(64, dtype=np.uint8) * 255).save(mask)
     for index in range(5):
-        for folder in ("photos/good", "photos/new", "photos/bad", "images/good"):
+        for folder in ("photos/good", "photos/new", "photos/bad", "photos/unchecked", "images/good"):
             save(tmp_path / folder / f"{index:03}.png", source)
         orientation = Image.Exif()
         orientation[0x0112] = 6 if index % 2 else 1  # every other photograph is upright only by its note

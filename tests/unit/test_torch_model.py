@@ -174,6 +174,17 @@ class TestForward:
             alone.append(single(images).pred_score)
         torch.testing.assert_close(model(images).pred_score, torch.stack(alone).mean(dim=0))
 
+    def test_a_model_whose_coarse_scales_were_trained_for_the_finer_ones_loads_without_them(
+        self, make_images: MakeImages
+    ) -> None:
+        arguments = {"transformations": ["rotations", "sharpness"], "members": 2, "k_shot": 2}
+        earlier = train(small_model(**arguments), torch.cat([shingles(), shingles(seed=1)]), iterations=2)
+        fresh = small_model(**arguments | {"votes_from": 26})
+        fresh.load_state_dict(earlier.state_dict())
+        images = make_images(2, SIZE)
+        for votes, expected in zip(fresh.votes(images), earlier.votes(images), strict=True):
+            assert_identical(votes, expected[1:])
+
     def test_untrained_model_refuses(self) -> None:
         with pytest.raises(RuntimeError, match="Htdgm has not been trained"):
             small_model()(shingles())
