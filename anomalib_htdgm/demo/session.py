@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from anomalib_htdgm import Htdgm, QuickstartTextures
 from anomalib_htdgm.data.reading import UnreadableImageError, read_image
-from anomalib_htdgm.models.htdgm.threshold import Basis, threshold_above_most
+from anomalib_htdgm.models.htdgm.threshold import DEVIATIONS_OF_UNLABELLED, Basis, threshold_above_most
 
 from .photographs import FAST, Photograph, take_in
 
@@ -206,7 +206,8 @@ class Session:
                 self.findings.append(_note(photograph, batch))
         self.findings.sort(key=lambda finding: finding.score, reverse=True)
         if len(self.findings) >= ENOUGH_UNCHECKED:
-            threshold = threshold_above_most(torch.tensor([finding.score for finding in self.findings]))
+            scores = torch.tensor([finding.score for finding in self.findings])
+            threshold = threshold_above_most(scores, DEVIATIONS_OF_UNLABELLED)
             self.threshold, self.threshold_chosen_by = min(round(float(threshold), 2), 1.0), "unlabelled images"
 
     def save(self, threshold: float) -> list[Path]:

@@ -6,7 +6,11 @@
 import pytest
 import torch
 
-from anomalib_htdgm.models.htdgm.threshold import USUAL_DEVIATION, threshold_above_most
+from anomalib_htdgm.models.htdgm.threshold import (
+    DEVIATIONS_OF_UNLABELLED,
+    USUAL_DEVIATION,
+    threshold_above_most,
+)
 
 TRIALS = 400
 
@@ -33,7 +37,7 @@ def test_a_fifth_of_defective_images_does_not_move_it_far(number: int) -> None:
     scores = draw(number, USUAL_DEVIATION)
     mixed = scores.clone()
     mixed[:, : number // 5] *= 10
-    moved = torch.stack([threshold_above_most(each) for each in mixed]).log()
+    moved = torch.stack([threshold_above_most(each, DEVIATIONS_OF_UNLABELLED) for each in mixed]).log()
     unmoved = torch.stack([threshold_above_most(each) for each in scores]).log()
     assert (moved - unmoved).mean() < 1.25 * USUAL_DEVIATION
     assert (moved < 5 * USUAL_DEVIATION).float().mean() > 0.95  # the defects are at 23

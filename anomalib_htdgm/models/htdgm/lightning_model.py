@@ -58,7 +58,14 @@ from .equalization import Equalization
 from .interruption import Advice
 from .networks import RECEPTIVE_FIELD
 from .score import Vote
-from .threshold import GUESSED_RATIOS, LEAST_FIRM, LEAST_UNLABELLED, Basis, threshold_above_most
+from .threshold import (
+    DEVIATIONS_OF_UNLABELLED,
+    GUESSED_RATIOS,
+    LEAST_FIRM,
+    LEAST_UNLABELLED,
+    Basis,
+    threshold_above_most,
+)
 from .tiles import OverlappingTiler, whole_size
 from .torch_model import HtdgmModel
 from .training import Progress, Training, TrainingStep
@@ -456,8 +463,8 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
 
     def _choose_by_unlabelled(self, post_processor: PostProcessor, scores: torch.Tensor, maxima: torch.Tensor) -> None:
         """Choose thresholds by validation images of which most are good: of images, and of their maps' maxima."""
-        _set_threshold(post_processor, "image", threshold_above_most(scores))
-        _set_threshold(post_processor, "pixel", threshold_above_most(maxima))
+        _set_threshold(post_processor, "image", threshold_above_most(scores, DEVIATIONS_OF_UNLABELLED))
+        _set_threshold(post_processor, "pixel", threshold_above_most(maxima, DEVIATIONS_OF_UNLABELLED))
         self.threshold_chosen_by = "unlabelled images" if len(scores) >= LEAST_UNLABELLED else "guess"
         logger.info("Threshold by %d validation images, up to a fifth of which may be anomalous", len(scores))
         self._warn_of_guess()

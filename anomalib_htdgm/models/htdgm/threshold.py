@@ -13,6 +13,8 @@ Basis = Literal["guess", "training images", "unlabelled images", "labelled image
 
 DEVIATIONS = 2.0
 """Standard deviations of the logarithm between the middle of good images' scores and the threshold."""
+DEVIATIONS_OF_UNLABELLED = 1.75
+"""The same, where defects may be among them, which raise both middle and deviation."""
 USUAL_DEVIATION = 0.1
 """Standard deviation of the logarithm of good images' scores, as it is on thirteen sets on average."""
 USUAL_WEIGHT = 4
@@ -28,15 +30,16 @@ GUESSED_RATIOS = {"image": 1.5, "pixel": 1.75}
 what gives least false alarms and misses together on thirteen sets."""
 
 
-def threshold_above_most(scores: torch.Tensor) -> torch.Tensor:
+def threshold_above_most(scores: torch.Tensor, deviations: float = DEVIATIONS) -> torch.Tensor:
     """Choose a threshold by images of which most are good, and that were not trained on.
 
-    It is the end of an interval that the next good image's logarithm lies below: two deviations above the middle, and
+    It is the end of an interval that the next good image's logarithm lies below: some deviations above the middle, and
     more where few are known. Middle and deviation are the median and the median absolute deviation, which a few
     defective images hardly move. Since the deviation of few is uncertain, it is drawn towards the usual one.
 
     Args:
         scores (torch.Tensor): Scores of the images, at least 0, of shape ``(n,)``.
+        deviations (float): How many deviations.
 
     Returns:
         torch.Tensor: The threshold, a scalar.
@@ -47,4 +50,4 @@ def threshold_above_most(scores: torch.Tensor) -> torch.Tensor:
     deviation = MAD_TO_DEVIATION * (logarithms - middle).abs().quantile(0.5)
     squares = (number - 1) * deviation**2 + USUAL_WEIGHT * USUAL_DEVIATION**2
     expected = (squares / (number - 1 + USUAL_WEIGHT)).sqrt()
-    return (middle + DEVIATIONS * expected * math.sqrt(1 + 1 / number)).exp().float()
+    return (middle + deviations * expected * math.sqrt(1 + 1 / number)).exp().float()
