@@ -169,7 +169,7 @@ def measure(config: DictConfig, key: str) -> list[dict[str, object]]:
                 setattr(model.model, attribute, value)
             (values,) = engine.test(model, datamodule=datamodule, verbose=False)
             metrics = {name: f"{metric:.6f}" for name, metric in values.items()} | verdicts.shares(model)
-            by = f", {config.unlabelled.images} unlabelled" if config.unlabelled.images else ""
+            by = " with unlabelled" if config.unlabelled.images else ""
             name, part = f"{config.model.name} {value}".strip() + by, f"{key}{value}"
             rows.append({"key": part, "model": name, **metrics, "test_seconds": f"{clock.seconds:.3f}"})
     peak_memory = read_peak_memory()
