@@ -262,7 +262,7 @@ def _show_findings(session: Session, threshold: float) -> Sequence[Any]:
     now = (
         f" {turned[0].verdict(threshold).capitalize()} now, but not at {session.threshold}: {names}." if turned else ""
     )
-    count = f"**{anomalous} of {len(findings)} anomalous{doubt}.**"
+    count = f"**{anomalous} of {len(findings)} anomalous{doubt or '.'}**"
     return pictures, f"{count}{now}\n\n{GUESS}" if doubt else f"{count}{now}", table
 
 

@@ -44,7 +44,6 @@ OFFLINE = (
     "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream",
 )
-THRESHOLD = 0.7
 PATIENCE = 120
 """Seconds that a training may take on a machine that does other things, too."""
 
@@ -146,8 +145,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with serve() as address, browse(address) as browser:
         wait_for(browser, "message", "Learnt in")
-        set_threshold(browser, THRESHOLD)
-        wait_for(browser, "verdicts", "Good now")
+        wait_for(browser, "verdicts", "anomalous")
         time.sleep(1)  # until pictures are drawn
         screenshot = Image.open(BytesIO(browser.get_screenshot_as_png()))
     screenshot.convert("P", palette=Image.Palette.ADAPTIVE).save(arguments.into, optimize=True)

@@ -107,7 +107,10 @@ def test_it_begins_with_the_quick_starts_bricks(browser: Chrome) -> None:
     assert wait_for(browser, "message", "3 good photographs")
     wait_until(browser, lambda: (len(captions(browser, "good")), len(captions(browser, "results"))) == (3, 6))
     scores = [float(each.split()[0]) for each in captions(browser, "results")]
-    assert max(scores[:3]) < min(scores[3:])  # the last three have a patch of another material
+    assert scores == sorted(scores, reverse=True)
+    table = wait_for(browser, "table", "test_good")
+    assert table.rindex("defect") < table.index("test_good")  # defects have a patch of another material
+    assert "guess" not in wait_for(browser, "verdicts", "3 of 6 anomalous.")  # three good photographs are firm
     source = find(browser, "#results img").get_attribute("src")
     with Image.open(BytesIO(download(source))) as picture:
         assert picture.size == (256, 128)  # photograph and heat map
@@ -124,13 +127,13 @@ def test_from_photographs_to_files(browser: Chrome, photographs: dict[str, Path]
 
     assert "third.png" in wait_for(browser, "table", "bad.png")
     wait_until(browser, lambda: len(captions(browser, "results")) == 2)
-    good, bad = (float(each.split()[0]) for each in captions(browser, "results"))
+    bad, good = (float(each.split()[0]) for each in captions(browser, "results"))
     assert good < bad
     set_threshold(browser, 0)
-    wait_for(browser, "verdicts", "2 of 2 anomalous.")
-    wait_until(browser, lambda: {each.split()[1] for each in captions(browser, "results")} == {"anomalous"})
+    assert "The threshold is a guess" in wait_for(browser, "verdicts", "2 of 2 anomalous?")  # of two photographs
+    wait_until(browser, lambda: {each.split()[1] for each in captions(browser, "results")} == {"anomalous?"})
     set_threshold(browser, 1)
-    turned = wait_for(browser, "verdicts", "0 of 2 anomalous.")
+    turned = wait_for(browser, "verdicts", "0 of 2 anomalous?")
     assert f"bad.png ({bad:.2f})" in turned
     assert (f"third.png ({good:.2f})" in turned) == (good > 0.5)
     set_threshold(browser, 0.99)
