@@ -54,6 +54,7 @@ from anomalib_htdgm.models.precision import Precision
 from anomalib_htdgm.models.single_epoch import SingleEpochMixin
 
 from .anomaly_map import Localization
+from .earlier import EARLIER
 from .equalization import Equalization
 from .interruption import Advice
 from .networks import RECEPTIVE_FIELD
@@ -74,17 +75,6 @@ MOVES = ((2.0, 0.02, 0.0), (-2.0, 0.0, 0.02), (0.0, -0.02, 0.01), (0.0, 0.01, -0
 """Degrees, and shares of width and height, by which a good part may lie otherwise than the one trained on."""
 MOST_SCORED = 20
 """Most training images that a threshold is chosen by: more would tell little, and take longer."""
-EARLIER: dict[str, Any] = {
-    "votes_from": 0,
-    "memory_patches": 0,
-    "members": 1,
-    "memory_bands": 0,
-    "memory_weight": 1,
-    "standardize": False,
-    "pixels_per_iteration": None,
-    "tiles": 1,
-}
-"""What models did that were saved before there were these arguments."""
 ITERATIONS_PER_LOG = 10
 """Iterations after which the progress bar shows where a training is; loggers have their own number, the trainer's."""
 THRESHOLD = "threshold_chosen_by"
@@ -207,10 +197,12 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         if pre_processor is True and tiles > 1:
             self.pre_processor = self.configure_pre_processor(default_size)
         self.note_given(
-            pre_processor=pre_processor, post_processor=post_processor, evaluator=evaluator, visualizer=visualizer
+            skip_unreadable=skip_unreadable,
+            pre_processor=pre_processor,
+            post_processor=post_processor,
+            evaluator=evaluator,
+            visualizer=visualizer,
         )
-        self.skip_unreadable = skip_unreadable
-        self.hparams.pop("skip_unreadable", None)
         self.automatic_optimization = False
         self.k_shot = k_shot
         self.seed = seed
