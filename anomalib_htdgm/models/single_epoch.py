@@ -6,7 +6,8 @@
 import inspect
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -325,8 +326,14 @@ class SingleEpochMixin:
         """
         check_exported(self.pre_processor)
         defaults = {"opset_version": OPSET, "external_data": False}
-        path: Path = super().to_onnx(export_root, *args, **(defaults | kwargs))  # type: ignore[misc]
+        with self.exportable():
+            path: Path = super().to_onnx(export_root, *args, **(defaults | kwargs))  # type: ignore[misc]
         return path
+
+    @contextmanager
+    def exportable(self) -> Iterator[None]:
+        """Be what a graph can hold, for as long as it takes to export one to ONNX."""
+        yield
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:

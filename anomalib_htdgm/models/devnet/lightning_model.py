@@ -27,8 +27,10 @@ See Also:
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import cast, get_args
 
 import torch
 from anomalib.data import ImageBatch
@@ -237,24 +239,12 @@ class Devnet(BaselineMixin, AnomalibModule):
         super().teardown(stage)
         self._batches = None
 
-    def to_onnx(  # type: ignore[override]  # anomalib's signature, not Lightning's
-        self,
-        export_root: Path | str,
-        *args: Any,  # noqa: ANN401
-        **kwargs: Any,  # noqa: ANN401
-    ) -> Path:
-        """Export to ONNX.
+    @contextmanager
+    def exportable(self) -> Iterator[None]:
+        """Have the map of the scores of each place, for a graph cannot differentiate.
 
-        A graph cannot differentiate, so its map is that of the scores of each place. If threshold and range of the
-        pixels are those of gradients, it has the images' instead, since image scores are means of such scores.
-
-        Args:
-            export_root (Path | str): Path of the folder.
-            *args: As :meth:`BaselineMixin.to_onnx`'s.
-            **kwargs: As :meth:`BaselineMixin.to_onnx`'s.
-
-        Returns:
-            Path: Path of the exported model.
+        If threshold and range of the pixels are those of gradients, it has the images' instead, since image scores are
+        means of such scores.
         """
         post_processor = self.post_processor
         explanation = self.model.explanation
@@ -266,7 +256,7 @@ class Devnet(BaselineMixin, AnomalibModule):
                 getattr(post_processor, pixel).copy_(getattr(post_processor, image))
         self.model.explanation = "scores"
         try:
-            return super().to_onnx(export_root, *args, **kwargs)
+            yield
         finally:
             self.model.explanation = explanation
             for pixel, value in kept.items():

@@ -27,7 +27,8 @@ See Also:
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -231,27 +232,12 @@ class Differnet(BaselineMixin, AnomalibModule):
         super().teardown(stage)
         self._images = self._augmentation = None
 
-    def to_onnx(  # type: ignore[override]  # anomalib's signature, not Lightning's
-        self,
-        export_root: Path | str,
-        *args: Any,  # noqa: ANN401
-        **kwargs: Any,  # noqa: ANN401
-    ) -> Path:
-        """Export to ONNX.
-
-        The graph has scores only, since ONNX knows no gradients.
-
-        Args:
-            export_root (Path | str): Path of the folder.
-            *args: As :meth:`BaselineMixin.to_onnx`'s.
-            **kwargs: As :meth:`BaselineMixin.to_onnx`'s.
-
-        Returns:
-            Path: Path of the exported model.
-        """
+    @contextmanager
+    def exportable(self) -> Iterator[None]:
+        """Have scores only, since ONNX knows no gradients."""
         map_rotations, self.model.map_rotations = self.model.map_rotations, 0
         try:
-            return super().to_onnx(export_root, *args, **kwargs)
+            yield
         finally:
             self.model.map_rotations = map_rotations
 

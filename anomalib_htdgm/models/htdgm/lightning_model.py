@@ -29,7 +29,8 @@ See Also:
 import copy
 import logging
 import math
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -65,8 +66,6 @@ from .torch_model import HtdgmModel
 from .training import Progress, Training, TrainingStep
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch.utils.data import DataLoader
 
 logger = logging.getLogger(__name__)
@@ -496,29 +495,13 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         scored = self.model(images) if unseen is None else self.model.score_unseen(images, unseen)
         return batch.update(**scored._asdict())
 
-    def to_onnx(  # type: ignore[override]  # anomalib's signature, not Lightning's
-        self,
-        export_root: Path | str,
-        *args: Any,  # noqa: ANN401
-        **kwargs: Any,  # noqa: ANN401
-    ) -> Path:
-        """Export to ONNX.
-
-        Args:
-            export_root (Path | str): Path of the folder.
-            *args: As :meth:`SingleEpochMixin.to_onnx`'s.
-            **kwargs: As :meth:`SingleEpochMixin.to_onnx`'s.
-
-        Returns:
-            Path: Path of the exported model.
-
-        Raises:
-            ValueError: If test images are equalised, which kornia can only do to batches of one fixed size in a graph.
-        """
+    @contextmanager
+    def exportable(self) -> Iterator[None]:
+        """Refuse equalised test images, which kornia can only make in batches of one fixed size in a graph."""
         if self.model.equalization == "both":
             msg = "equalization: got 'both', which cannot be exported to ONNX or OpenVINO; allowed are 'none', 'train'"
             raise ValueError(msg)
-        return super().to_onnx(export_root, *args, **kwargs)
+        yield
 
     @staticmethod
     def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
