@@ -80,14 +80,20 @@ def look(path: Path, **what: object) -> Iterator[dict[str, object]]:
     print(text, flush=True)
 
 
+def synchronize() -> None:
+    """Wait for all that was launched."""
+    if not SMALL:
+        torch.cuda.synchronize()
+
+
 def time_on_device(work: Callable[[], object], repeats: int = 1) -> float:
     """Take the median time of a piece of work, in seconds, with all that it launches."""
-    times, wait = [], (lambda: None) if SMALL else torch.cuda.synchronize
+    times = []
     for _ in range(repeats):
-        wait()
+        synchronize()
         start = time.perf_counter()
         work()
-        wait()
+        synchronize()
         times.append(time.perf_counter() - start)
     return statistics.median(times)
 
@@ -108,7 +114,7 @@ def _make(precision: str) -> Htdgm:
 
 
 def _engine(device: str, folder: str, **arguments: Any) -> Engine:  # noqa: ANN401
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     return Engine(accelerator=device.replace("cuda", "gpu"), default_root_dir=folder, **quiet, **arguments)
 
 
@@ -267,6 +273,7 @@ def _record(transformations: str, image: torch.Tensor, iterations: int, seed: in
     if SMALL:
         for _ in steps:
             yield
+        return
     for group in (group for optimizer in optimizers for group in optimizer.param_groups):
         group |= {"capturable": True, "lr": torch.tensor(group["lr"], device=DEVICE)}
     stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
