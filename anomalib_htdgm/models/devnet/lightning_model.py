@@ -62,7 +62,7 @@ DECAY_EPOCHS = 10
 """Epochs after which the learning rate falls to a tenth, again and again, as published."""
 
 
-class Devnet(BaselineMixin, AnomalibModule):
+class Devnet(BaselineMixin, AnomalibModule):  # type: ignore[misc]  # anomalib's `to_onnx`, not Lightning's
     """DevNet, and with ``loss="focal"`` its sibling FLOS: anomaly detection from a few labelled anomalies.
 
     Its training set has to have both kinds of images, see :class:`anomalib_htdgm.FewLabelledAnomalies`. The defaults

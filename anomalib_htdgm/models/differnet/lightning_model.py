@@ -61,7 +61,7 @@ BETAS, EPSILON = (0.8, 0.8), 1e-4
 """Adam's, as in the authors' code."""
 
 
-class Differnet(BaselineMixin, AnomalibModule):
+class Differnet(BaselineMixin, AnomalibModule):  # type: ignore[misc]  # anomalib's `to_onnx`, not Lightning's
     """DifferNet: a normalizing flow on features of a frozen network.
 
     Args:

@@ -82,7 +82,7 @@ UNFINISHED = "unfinished_training"
 """Key of a checkpoint for what the training, broken off there, can be taken up with."""
 
 
-class Htdgm(SingleEpochMixin, AnomalibModule):
+class Htdgm(SingleEpochMixin, AnomalibModule):  # type: ignore[misc]  # anomalib's `to_onnx`, not Lightning's
     """HTDGM: few-shot anomaly detection without pretrained weights.
 
     It trains on normal images only. Validation images choose the threshold; if none of them is labelled as anomalous,
