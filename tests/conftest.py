@@ -5,6 +5,7 @@
 
 import os
 import platform
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
 import pytest
@@ -12,6 +13,17 @@ import pytest
 REPORTED = ("anomalib", "torch", "torchvision", "lightning", "torchmetrics", "numpy", "onnx", "onnxruntime", "openvino")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before PyTorch is imported
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Compute in one thread: small networks only wait for a second one, and sums depend on their number."""
+    import torch  # noqa: PLC0415  # after the number of threads is set
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

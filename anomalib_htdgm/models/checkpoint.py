@@ -21,7 +21,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 
-from .interruption import WholeCheckpointIO, local_path
+from .checkpoint_io import WholeCheckpointIO, local_path
 
 FORMAT = 1
 """Format of the checkpoints that are saved. It rises when an earlier version could no longer load them."""

@@ -6,7 +6,8 @@
 import inspect
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from anomalib import LearningType
 from anomalib.data import ImageBatch, ImageItem, InferenceBatch
 from anomalib.metrics import AUPRO, AUROC, Evaluator, F1Score
+from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins import Precision
@@ -33,8 +35,8 @@ from .checkpoint import (
     mark,
     named,
 )
+from .checkpoint_io import check_writable
 from .components import check_held, describe_lost, detach_components, restore_components
-from .interruption import check_writable
 from .pre_processor import adopt_pre_processor, check_exported
 
 logger = logging.getLogger(__name__)
@@ -60,14 +62,17 @@ class SingleEpochMixin:
     given: frozenset[str] = frozenset()
     """Names of the components that the caller has given; a checkpoint takes the place of the others only."""
 
-    def note_given(self, **components: Any) -> None:  # noqa: ANN401
+    def note_given(self, *, skip_unreadable: bool, **components: Any) -> None:  # noqa: ANN401
         """Note which components the caller has given, be it ``False``, and let anomalib's pre-processor export well.
 
         Args:
+            skip_unreadable (bool): See :attr:`skip_unreadable`.
             **components (Any): What the constructor was given: pre-processor and so on.
         """
         self.given = frozenset(name for name, component in components.items() if component is not True)
         self.pre_processor = adopt_pre_processor(self.pre_processor)
+        self.skip_unreadable = skip_unreadable
+        self.hparams.pop("skip_unreadable", None)  # type: ignore[attr-defined]
 
     def setup(self, stage: str) -> None:
         """Let no image file cost a finished training or the other files' results, and look at checkpoints first.
@@ -133,7 +138,7 @@ class SingleEpochMixin:
     @classmethod
     def checkpoint_name(cls) -> str:
         """Name of the model in checkpoints: the class of this package, whatever has been derived from it."""
-        return next(each.__name__ for each in cls.__mro__ if SingleEpochMixin in each.__bases__)
+        return next(each.__name__ for each in cls.__mro__ if AnomalibModule in each.__bases__)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write into the checkpoint what it is.
@@ -159,17 +164,6 @@ class SingleEpochMixin:
             raise self._name_checkpoint(error) from error
         with restore_components(self, checkpoint, self.given) as others:  # type: ignore[arg-type]
             super().on_load_checkpoint(others)  # type: ignore[misc]
-
-    def refuse_to_resume(self) -> None:
-        """Refuse to go on with the training of a checkpoint, for a model that cannot.
-
-        Raises:
-            ValueError: If a trainer is about to.
-        """
-        if self.is_resuming:
-            name = type(self).__name__
-            msg = f"ckpt_path: {name} does not resume trainings; fit without it, or validate, test and predict with it"
-            raise ValueError(msg)
 
     @property
     def is_resuming(self) -> bool:
@@ -332,8 +326,14 @@ class SingleEpochMixin:
         """
         check_exported(self.pre_processor)
         defaults = {"opset_version": OPSET, "external_data": False}
-        path: Path = super().to_onnx(export_root, *args, **(defaults | kwargs))  # type: ignore[misc]
+        with self.exportable():
+            path: Path = super().to_onnx(export_root, *args, **(defaults | kwargs))  # type: ignore[misc]
         return path
+
+    @contextmanager
+    def exportable(self) -> Iterator[None]:
+        """Be what a graph can hold, for as long as it takes to export one to ONNX."""
+        yield
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:

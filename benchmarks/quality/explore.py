@@ -10,15 +10,13 @@
 ``folders`` are in MVTec AD's layout, with or without masks. ``--set`` gives arguments of HtdgmModel and Training. No
 Engine: images come in their own size, the model's votes are kept, and each way of scoring is an AUROC in percent:
 mean, standard deviation and minimum over classes and seeds, and the mean of each class. A seed draws the training
-images and the weights; ``--files`` names the training images instead, and ``--each`` trains on one after the other.
+images and the weights; with ``--each`` images are trained on one after the other, in place of a draw.
 Ways of scoring:
 
 * ``as the model``: the model's own score, by its own arguments;
 * ``<vote> <fraction>``: of the most anomalous fraction of patches;
-* ``<vote> <fraction> scale <i>``, ``<vote> <fraction> scales 0-<i>``: of some of the scales only;
-* ``<vote> <fraction> standardized``: each scale divided by its mean on the training images;
+* ``<vote> <fraction> scale <i>``: of one scale only;
 * ``<vote> <fraction> of the map``: of the pixels of the multi-scale map in place of patches;
-* ``<vote> trimmed <fraction>``: without the most anomalous fraction of patches;
 * ``memory <fraction>``: the distances to what is remembered.
 
 With several sets of transformations, the names of ways that are of one of them begin with ``set <i>``.
@@ -60,8 +58,6 @@ BEFORE_MEMORY: dict[str, Any] = {
     "memory_patches": 0,
     "standardize": False,
 }
-TINY = 1e-12
-"""Least mean of a scale on the training images: after a long training it may be zero."""
 
 
 def load(options: argparse.Namespace, category: str) -> AnomalibDataModule:
@@ -78,17 +74,14 @@ def load(options: argparse.Namespace, category: str) -> AnomalibDataModule:
 
 
 def draw(options: argparse.Namespace, category: str, seed: int) -> AnomalibDataModule:
-    """Draw the training images of one class, or choose those that are named."""
+    """Draw the training images of one class, or choose the one of that number."""
     datamodule = load(options, category)
-    if not options.files and not options.each:
+    if not options.each:
         datamodule = FewShot(datamodule, k_shot=options.shots, seed=seed)
     datamodule.prepare_data()
     datamodule.setup()
     if options.each:
         datamodule.train_data.subsample([seed], inplace=True)
-    if options.files:
-        names = [Path(path).name for path in datamodule.train_data.samples["image_path"]]
-        datamodule.train_data.subsample([names.index(name) for name in options.files], inplace=True)
     return datamodule
 
 
@@ -97,66 +90,45 @@ def read(dataset: AnomalibDataset) -> torch.Tensor:
     return torch.stack([cast("torch.Tensor", dataset[index].image) for index in range(len(dataset))]) * 2 - 1
 
 
-def score(
-    model: HtdgmModel,
-    votes: Sequence[Sequence[torch.Tensor]],
-    usual: Sequence[Sequence[torch.Tensor]],
-    distances: Sequence[torch.Tensor],
-) -> dict[str, torch.Tensor]:
+def score(model: HtdgmModel, images: torch.Tensor) -> dict[str, torch.Tensor]:
     """Score images in every way.
 
     Args:
         model (HtdgmModel): The trained model.
-        votes (Sequence[Sequence[torch.Tensor]]): Votes on ``B`` images.
-        usual (Sequence[Sequence[torch.Tensor]]): Votes on the training images.
-        distances (Sequence[torch.Tensor]): Distances of the memory on the ``B`` images.
+        images (torch.Tensor): Images in [-1, 1] of shape ``(B, 3, H, W)``.
 
     Returns:
         dict[str, torch.Tensor]: For each way of scoring, scores of shape ``(B,)``.
     """
-    scores = {f"memory {fraction}": anomaly_score(distances, fraction) for fraction in FRACTIONS if distances}
-    for index, (of_images, of_training) in enumerate(zip(votes, usual, strict=True)):
+    votes, distances = model.votes(images), model.distances(images)
+    scores = {"as the model": model(images).pred_score}
+    scores |= {f"memory {fraction}": anomaly_score(distances, fraction) for fraction in FRACTIONS if distances}
+    for index, of_set in enumerate(votes):
         prefix = f"set {index} " if len(votes) > 1 else ""
-        of_set = score_set(model, index, of_images, of_training)
-        scores |= {f"{prefix}{name}": values for name, values in of_set.items()}
+        scores |= {f"{prefix}{name}": values for name, values in score_set(model, index, of_set).items()}
     return scores
 
 
-def score_set(
-    model: HtdgmModel, index: int, votes: Sequence[torch.Tensor], usual: Sequence[torch.Tensor]
-) -> dict[str, torch.Tensor]:
+def score_set(model: HtdgmModel, index: int, votes: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
     """Score images in every way by the votes on one set of transformations, as :func:`score` does by all."""
     scores = {}
     canvases = [model.canvases_of(scale, index) for scale in model.voting_scales]
     for vote in get_args(Vote):
         anomalies = [patch_anomaly(each, vote) for each in votes]
-        usual_anomalies = [patch_anomaly(each, vote) for each in usual]
         pixels = model.anomaly_map_generator([anomalies], [canvases], [], (model.pyramid.sizes[-1],) * 2)
         for fraction in FRACTIONS:
             name = f"{vote} {fraction}"
             alone = [anomaly_score([scale], fraction) for scale in anomalies]
-            by_training = [anomaly_score([scale], fraction).mean().clamp(min=TINY) for scale in usual_anomalies]
             scores[name] = torch.stack(alone).mean(dim=0)
             scores[f"{name} of the map"] = anomaly_score([pixels], fraction)
-            scores[f"{name} standardized"] = torch.stack(
-                [each / mean for each, mean in zip(alone, by_training, strict=True)]
-            ).mean(dim=0)
-            for scale in range(len(alone)):
-                scores[f"{name} scale {scale}"] = alone[scale]
-                scores[f"{name} scales 0-{scale}"] = torch.stack(alone[: scale + 1]).mean(dim=0)
-        for fraction in FRACTIONS[:-1]:
-            scores[f"{vote} trimmed {fraction}"] = -anomaly_score([-each for each in anomalies], 1 - fraction)
+            scores |= {f"{name} scale {scale}": each for scale, each in enumerate(alone)}
     return scores
 
 
 @torch.inference_mode()
-def score_all(model: HtdgmModel, shots: torch.Tensor, images: torch.Tensor) -> dict[str, torch.Tensor]:
+def score_all(model: HtdgmModel, images: torch.Tensor) -> dict[str, torch.Tensor]:
     """Score all ``B`` images in every way: for each, scores of shape ``(B,)``."""
-    usual = model.votes(shots)
-    parts = [
-        {"as the model": model(batch).pred_score} | score(model, model.votes(batch), usual, model.distances(batch))
-        for batch in images.split(BATCH_SIZE)
-    ]
+    parts = [score(model, batch) for batch in images.split(BATCH_SIZE)]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -190,10 +162,10 @@ def run(options: argparse.Namespace, arguments: dict[str, Any]) -> Iterator[dict
         for _ in training.run(model, shots, seed):
             pass
         labels = torch.tensor(datamodule.test_data.samples["label_index"].to_list())
-        scores = score_all(model, shots, images)
+        scores = score_all(model, images)
         if not training.reestimate_statistics:
             reestimate(model, shots)
-            others = score_all(model, shots, images)
+            others = score_all(model, images)
             scores |= {f"{name} both": scores[name] + values for name, values in others.items()}
             scores |= {f"{name} re-estimated": values for name, values in others.items()}
         for name, values in scores.items():
@@ -208,7 +180,6 @@ def main() -> None:
     parser.add_argument("--arrays", type=Path, help=".npz file of the images, see OneClass")
     parser.add_argument("--classes", nargs="+", required=True)
     parser.add_argument("--shots", type=int, default=1)
-    parser.add_argument("--files", nargs="+", help="names of the training images, in place of a draw")
     parser.add_argument(
         "--each", type=int, nargs="+", help="indices of training images, each of them the only one once"
     )

@@ -22,6 +22,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from anomalib_htdgm import Htdgm
 
+from .stored import make_engine
+
 TIMEOUT = 240
 ARGUMENTS = {"k_shot": 2, "seed": 1, "image_size": 20, "width": 4, "iterations": 3, "memory_patches": 50}
 SCALES, STEPS = 3, 6
@@ -57,9 +59,7 @@ def fit(
     root: Path, folder: Path, callbacks: list[Callback], model: Htdgm, ckpt_path: Path | None = None
 ) -> tuple[Htdgm, Engine]:
     """Train as any user would."""
-    engine = Engine(
-        logger=False, default_root_dir=folder, accelerator="cpu", enable_progress_bar=False, callbacks=callbacks
-    )
+    engine = make_engine(folder, callbacks=callbacks)
     datamodule = MVTecAD(root=root, category="wall", eval_batch_size=5, num_workers=0)
     engine.fit(model, datamodule=datamodule, ckpt_path=ckpt_path)
     return model, engine

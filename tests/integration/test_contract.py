@@ -20,7 +20,7 @@ from PIL import Image
 
 from anomalib_htdgm import FewShot, Htdgm
 
-from .stored import make_small_model
+from .stored import make_engine, make_small_model
 
 PRECISE = {"INFERENCE_PRECISION_HINT": "f32"}
 """Left to itself OpenVINO computes in bfloat16 where the processor can."""
@@ -30,14 +30,7 @@ METRICS = {"image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score", "pixe
 @pytest.fixture(scope="module")
 def checkpoint(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Train by name, in the precision of exported graphs, otherwise with default arguments, and keep the checkpoint."""
-    engine = Engine(
-        logger=False,
-        default_root_dir=tmp_path_factory.mktemp("fit"),
-        max_epochs=1,
-        devices=1,
-        accelerator="cpu",
-        enable_progress_bar=False,
-    )
+    engine = make_engine(tmp_path_factory.mktemp("fit"))
     engine.fit(
         get_model("htdgm", precision="float32"), datamodule=MVTecAD(root=mvtec_root, category="wall", num_workers=0)
     )

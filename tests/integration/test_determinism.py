@@ -10,11 +10,11 @@ import pytest
 import torch
 import yaml
 from anomalib.data import MVTecAD
-from anomalib.engine import Engine
 
 from anomalib_htdgm import Htdgm
 
 from .conftest import RunAnomalib
+from .stored import make_engine
 
 ITERATIONS = 3
 
@@ -28,7 +28,7 @@ def fit_and_test(root: Path, directory: Path, batch_size: int) -> tuple[Htdgm, d
         eval_batch_size=batch_size,
         num_workers=0,
     )
-    engine = Engine(logger=False, default_root_dir=directory, accelerator="cpu", enable_progress_bar=False)
+    engine = make_engine(directory)
     model = Htdgm(k_shot=2, seed=1, iterations=ITERATIONS)
     engine.fit(model, datamodule=datamodule)
     (metrics,) = engine.test(model, datamodule=datamodule)

@@ -22,6 +22,7 @@ from anomalib_htdgm import Devnet, FewLabelledAnomalies, Htdgm
 from anomalib_htdgm.models.backbone import create_backbone
 
 from .conftest import RunAnomalib
+from .stored import make_engine
 
 METRICS = {"image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score", "pixel_AUPRO"}
 TINY = {"backbone": "test_efficientnet", "pre_trained": False, "image_sizes": (64, 32), "batch_size": 4}
@@ -37,14 +38,7 @@ def labelled(wall: MVTecAD) -> FewLabelledAnomalies:
 @pytest.fixture(scope="module")
 def checkpoint(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Train by name, and keep the checkpoint."""
-    engine = Engine(
-        logger=False,
-        default_root_dir=tmp_path_factory.mktemp("fit"),
-        max_epochs=1,
-        devices=1,
-        accelerator="cpu",
-        enable_progress_bar=False,
-    )
+    engine = make_engine(tmp_path_factory.mktemp("fit"))
     datamodule = FewLabelledAnomalies(MVTecAD(root=mvtec_root, category="wall", num_workers=0), n_anomalies=2)
     model = get_model("devnet", **TINY, epochs=3, steps_per_epoch=20, learning_rate=2e-3, rotation=0.0)
     engine.fit(model, datamodule=datamodule)
@@ -158,7 +152,7 @@ def reference(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Dev
 def fit(root: Path, directory: Path, batch_size: int) -> Devnet:
     torch.manual_seed(batch_size)
     datamodule = MVTecAD(root, "wall", train_batch_size=batch_size, num_workers=0)
-    engine = Engine(logger=False, default_root_dir=directory, accelerator="cpu", enable_progress_bar=False)
+    engine = make_engine(directory)
     model = Devnet(**SHORT, seed=1)
     engine.fit(model, datamodule=FewLabelledAnomalies(datamodule, n_anomalies=2))
     return model
@@ -275,7 +269,7 @@ class TestKnownDefectsOfHtdgm:
     def fit(self, wrapped: AnomalibDataModule, directory: Path, n_anomalies: int) -> Htdgm:
         datamodule = FewLabelledAnomalies(wrapped, n_anomalies) if n_anomalies else wrapped
         model = Htdgm(k_shot=3, iterations=5, precision="float32")
-        engine = Engine(logger=False, default_root_dir=directory, accelerator="cpu", enable_progress_bar=False)
+        engine = make_engine(directory)
         engine.fit(model, datamodule=datamodule)
         return model
 

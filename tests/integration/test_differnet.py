@@ -21,6 +21,7 @@ from anomalib_htdgm import Differnet, FewShot
 from anomalib_htdgm.models.backbone import create_backbone
 
 from .conftest import RunAnomalib
+from .stored import make_engine
 
 SMALL: dict[str, Any] = {
     "pre_trained": False,
@@ -35,12 +36,6 @@ SMALL: dict[str, Any] = {
 }
 METRICS = {"image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score", "pixel_AUPRO"}
 CONFIG = Path(__file__).parents[2] / "configs" / "differnet" / "1shot.yaml"
-
-
-def make_engine(directory: Path, **arguments: Any) -> Engine:  # noqa: ANN401
-    return Engine(
-        logger=False, default_root_dir=directory, accelerator="cpu", enable_progress_bar=False, devices=1, **arguments
-    )
 
 
 def fit_and_test(root: Path, directory: Path, batch_size: int) -> tuple[Differnet, dict[str, float]]:

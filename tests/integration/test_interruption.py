@@ -19,20 +19,11 @@ from anomalib_htdgm import Htdgm
 
 from .interrupted import ARGUMENTS, SCALES, STEPS, Child, Order, fit
 
-pytestmark = pytest.mark.thorough
+pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("one_thread")]  # as the children have
 
 EVERY_STEP = {"every_n_train_steps": 1, "save_last": True, "save_top_k": -1}
 EVERY_SCALE = {"every_n_train_steps": STEPS}
 EXIT_CODES = {signal.SIGINT: 1, signal.SIGTERM: 128 + signal.SIGTERM, signal.SIGKILL: -signal.SIGKILL}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Compute in one thread, as the children do: sums depend on their number."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import sys
 import threading
 import urllib.request
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,13 +21,14 @@ import pytest
 import torch
 from anomalib.data import MVTecAD
 from anomalib.deploy import OpenVINOInferencer, TorchInferencer
-from anomalib.engine import Engine
 from anomalib.post_processing import PostProcessor
 
 from anomalib_htdgm import Htdgm
 from benchmarks.quality.shared.measurements import read_peak_memory, reset_peak_memory
 
-pytestmark = pytest.mark.thorough
+from .stored import make_engine
+
+pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("one_thread")]
 
 SMALL = {
     "k_shot": 1,
@@ -72,20 +73,12 @@ def count_tensors() -> int:
 
 
 def fit(root: Path, results: Path, **arguments: object) -> Htdgm:
-    engine = Engine(logger=False, default_root_dir=results, accelerator="cpu", enable_progress_bar=False)
+    engine = make_engine(results)
     # Without normalisation, which gives all that is far above the threshold the same score.
     post_processor = PostProcessor(enable_normalization=False, enable_thresholding=False)
     model = Htdgm(**arguments, pre_processor=Htdgm.configure_pre_processor((64, 64)), post_processor=post_processor)
     engine.fit(model, datamodule=MVTecAD(root=root, category="wall", num_workers=0))
     return model.eval()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -144,12 +137,7 @@ def test_memory_is_flat_over_eight_fits_and_models_go(mvtec_root: Path, tmp_path
 def trained_in_a_thread(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
     """Train in a thread of this process, which must not matter, what the two processes train."""
     with ThreadPoolExecutor(1) as pool:
-        engine = Engine(
-            logger=False,
-            default_root_dir=tmp_path_factory.mktemp("thread"),
-            accelerator="cpu",
-            enable_progress_bar=False,
-        )
+        engine = make_engine(tmp_path_factory.mktemp("thread"))
         model = Htdgm(**SMALL)
         datamodule = MVTecAD(root=mvtec_root, category="wall", num_workers=0)
         pool.submit(engine.fit, model, datamodule=datamodule).result()

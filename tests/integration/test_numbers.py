@@ -3,7 +3,6 @@
 
 """Scores are finite whatever the image, and images keep their order wherever and however they are scored."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,19 +25,13 @@ from anomalib_htdgm import FewShot, Htdgm, QuickstartTextures
 from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
 from anomalib_htdgm.models.htdgm.training import Training
 
-pytestmark = pytest.mark.thorough
+from .stored import make_engine
+
+pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("one_thread")]
 
 BATCH_SIZES = (1, 2, 7, 32)
 SIDE = 64
 MOST = torch.finfo(torch.float32).max / 8  # resizing adds up a few pixels, and [0, 1] becomes [-1, 1]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Trained(NamedTuple):
@@ -65,7 +58,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         # It takes what is far from the threshold for equal, which would hide where such images change places.
         post_processor=PostProcessor(enable_normalization=False, enable_thresholding=False),
     )
-    engine = Engine(logger=False, default_root_dir=root, accelerator="cpu", enable_progress_bar=False)
+    engine = make_engine(root)
     engine.fit(model, datamodule=bricks)
     # Read once more: items of the datamodule are already resized for the model.
     tested = sorted(zip(bricks.test_data.samples["label_index"], bricks.test_data.samples["image_path"], strict=True))

@@ -16,6 +16,8 @@ from skimage import data as photographs
 
 from anomalib_htdgm import FewLabelledAnomalies, FewShot, Htdgm
 
+from .stored import make_engine
+
 NUM_UNLABELLED = 10
 
 
@@ -157,7 +159,7 @@ def test_unlabelled_images_in_the_validation_of_a_finished_checkpoint(
     engine.fit(model, datamodule=open_folder(walls, 1))
     guessed = model.post_processor.image_threshold.clone()
     loaded = Htdgm.load_from_checkpoint(engine.best_model_path)
-    second = Engine(logger=False, default_root_dir=tmp_path / "second", accelerator="cpu", enable_progress_bar=False)
+    second = make_engine(tmp_path / "second")
     second.validate(loaded, datamodule=unlabelled(walls, 1))
     assert loaded.threshold_chosen_by == "unlabelled images"
     assert loaded.post_processor.image_threshold != guessed
@@ -182,7 +184,7 @@ def test_labelled_images_choose_as_anomalib_does(wall: MVTecAD, engine: Engine) 
 
 def test_known_defects_choose_with_the_shots(wall: MVTecAD, tmp_path: Path) -> None:
     model = make_model(k_shot=3)
-    unvalidated = Engine(logger=False, default_root_dir=tmp_path, accelerator="cpu", limit_val_batches=0)
+    unvalidated = make_engine(tmp_path, limit_val_batches=0)
     unvalidated.fit(model, datamodule=FewLabelledAnomalies(wall, 2))
     assert model.threshold_chosen_by == "labelled images"
 

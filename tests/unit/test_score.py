@@ -39,12 +39,6 @@ def test_equals_a_slow_loop(anomalies: list[torch.Tensor], fraction: float) -> N
     assert anomaly_score(anomalies, fraction).tolist() == pytest.approx(expected, rel=1e-5)
 
 
-def test_fraction_of_one_is_the_mean(anomalies: list[torch.Tensor]) -> None:
-    expected = sum(scale.mean(dim=(1, 2, 3)) for scale in anomalies) / 3
-    torch.testing.assert_close(anomaly_score(anomalies, 1.0), expected)
-    torch.testing.assert_close(anomaly_score(anomalies, 1), expected)
-
-
 def test_at_least_one_patch_counts(anomalies: list[torch.Tensor]) -> None:
     expected = sum(scale.amax(dim=(2, 3)).mean(dim=1) for scale in anomalies) / 3
     torch.testing.assert_close(anomaly_score(anomalies, 1e-9), expected)

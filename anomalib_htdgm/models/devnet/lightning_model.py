@@ -27,8 +27,10 @@ See Also:
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import cast, get_args
 
 import torch
 from anomalib.data import ImageBatch
@@ -45,8 +47,8 @@ from torchvision.transforms.v2 import Compose, Normalize, Resize
 from anomalib_htdgm.data.augmentation import augmentation_of
 from anomalib_htdgm.data.shots import read_anomalies, read_shots
 from anomalib_htdgm.models.backbone import IMAGENET_MEAN, IMAGENET_STD, load_pretrained
+from anomalib_htdgm.models.baseline import BaselineMixin
 from anomalib_htdgm.models.pre_processor import AntialiasedPreProcessor
-from anomalib_htdgm.models.single_epoch import SingleEpochMixin
 from anomalib_htdgm.validation import check_choice, check_integer, check_number
 
 from .batches import BalancedBatches
@@ -60,7 +62,7 @@ DECAY_EPOCHS = 10
 """Epochs after which the learning rate falls to a tenth, again and again, as published."""
 
 
-class Devnet(SingleEpochMixin, AnomalibModule):
+class Devnet(BaselineMixin, AnomalibModule):  # type: ignore[misc]  # anomalib's `to_onnx`, not Lightning's
     """DevNet, and with ``loss="focal"`` its sibling FLOS: anomaly detection from a few labelled anomalies.
 
     Its training set has to have both kinds of images, see :class:`anomalib_htdgm.FewLabelledAnomalies`. The defaults
@@ -151,30 +153,14 @@ class Devnet(SingleEpochMixin, AnomalibModule):
         if pre_processor is True:
             self.pre_processor = self.configure_pre_processor((max(image_sizes), max(image_sizes)))
         self.note_given(
-            pre_processor=pre_processor, post_processor=post_processor, evaluator=evaluator, visualizer=visualizer
+            skip_unreadable=skip_unreadable,
+            pre_processor=pre_processor,
+            post_processor=post_processor,
+            evaluator=evaluator,
+            visualizer=visualizer,
         )
-        self.skip_unreadable = skip_unreadable
-        self.hparams.pop("skip_unreadable", None)
         self.model: DevnetModel = model
         self._batches: BalancedBatches | None = None
-        self._source = torch.Generator()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Become the model that was saved, whatever arguments this one was made with.
-
-        Args:
-            checkpoint (dict[str, Any]): Lightning's checkpoint.
-
-        Raises:
-            ValueError: If a training was to be resumed.
-        """
-        self.refuse_to_resume()
-        super().on_load_checkpoint(checkpoint)
-        arguments = self.arguments_of(checkpoint.get("hyper_parameters", {}))
-        if arguments != dict(self.hparams):
-            self.model = self.rebuild(arguments).model.to(self.device)
-            self.hparams.update(arguments)
-            logger.info("Arguments of the model are those of the checkpoint.")
 
     def setup(self, stage: str) -> None:
         """Read the training images, once, and draw or load the weights to start from.
@@ -223,10 +209,6 @@ class Devnet(SingleEpochMixin, AnomalibModule):
         schedule = StepLR(optimizer, DECAY_EPOCHS * self.hparams["steps_per_epoch"], DECAY)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def on_train_start(self) -> None:
-        """Begin the draw of reference scores anew."""
-        self._source.manual_seed(self.hparams["seed"])
-
     def training_step(self, batch: ImageBatch, batch_idx: int) -> STEP_OUTPUT:
         """Score a batch, and compute the loss.
 
@@ -257,24 +239,12 @@ class Devnet(SingleEpochMixin, AnomalibModule):
         super().teardown(stage)
         self._batches = None
 
-    def to_onnx(  # type: ignore[override]  # anomalib's signature, not Lightning's
-        self,
-        export_root: Path | str,
-        *args: Any,  # noqa: ANN401
-        **kwargs: Any,  # noqa: ANN401
-    ) -> Path:
-        """Export to ONNX.
+    @contextmanager
+    def exportable(self) -> Iterator[None]:
+        """Have the map of the scores of each place, for a graph cannot differentiate.
 
-        A graph cannot differentiate, so its map is that of the scores of each place. If threshold and range of the
-        pixels are those of gradients, it has the images' instead, since image scores are means of such scores.
-
-        Args:
-            export_root (Path | str): Path of the folder.
-            *args: As :meth:`SingleEpochMixin.to_onnx`'s.
-            **kwargs: As :meth:`SingleEpochMixin.to_onnx`'s.
-
-        Returns:
-            Path: Path of the exported model.
+        If threshold and range of the pixels are those of gradients, it has the images' instead, since image scores are
+        means of such scores.
         """
         post_processor = self.post_processor
         explanation = self.model.explanation
@@ -286,7 +256,7 @@ class Devnet(SingleEpochMixin, AnomalibModule):
                 getattr(post_processor, pixel).copy_(getattr(post_processor, image))
         self.model.explanation = "scores"
         try:
-            return super().to_onnx(export_root, *args, **kwargs)
+            yield
         finally:
             self.model.explanation = explanation
             for pixel, value in kept.items():

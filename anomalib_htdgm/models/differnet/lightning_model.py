@@ -27,7 +27,8 @@ See Also:
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -44,9 +45,9 @@ from torchvision.transforms.v2 import Resize
 
 from anomalib_htdgm.data.augmentation import Augmentation, augmentation_of
 from anomalib_htdgm.data.shots import read_shots
+from anomalib_htdgm.models.baseline import BaselineMixin
 from anomalib_htdgm.models.pre_processor import AntialiasedPreProcessor
 from anomalib_htdgm.models.precision import Precision
-from anomalib_htdgm.models.single_epoch import SingleEpochMixin
 from anomalib_htdgm.validation import check_integer, check_number
 
 from .batches import ShuffledBatches
@@ -60,7 +61,7 @@ BETAS, EPSILON = (0.8, 0.8), 1e-4
 """Adam's, as in the authors' code."""
 
 
-class Differnet(SingleEpochMixin, AnomalibModule):
+class Differnet(BaselineMixin, AnomalibModule):  # type: ignore[misc]  # anomalib's `to_onnx`, not Lightning's
     """DifferNet: a normalizing flow on features of a frozen network.
 
     Args:
@@ -136,10 +137,12 @@ class Differnet(SingleEpochMixin, AnomalibModule):
             visualizer=visualizer,
         )
         self.note_given(
-            pre_processor=pre_processor, post_processor=post_processor, evaluator=evaluator, visualizer=visualizer
+            skip_unreadable=skip_unreadable,
+            pre_processor=pre_processor,
+            post_processor=post_processor,
+            evaluator=evaluator,
+            visualizer=visualizer,
         )
-        self.skip_unreadable = skip_unreadable
-        self.hparams.pop("skip_unreadable", None)
         self.seed = seed
         self.pre_trained = pre_trained
         self.weights = weights
@@ -161,7 +164,6 @@ class Differnet(SingleEpochMixin, AnomalibModule):
             self.pre_processor = self.configure_pre_processor((image_sizes[0], image_sizes[0]))
         self._images: torch.Tensor | None = None
         self._augmentation: Augmentation | None = None
-        self._source = torch.Generator()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out the optimiser's state, which is twice as large as the model: the training is over.
@@ -171,26 +173,6 @@ class Differnet(SingleEpochMixin, AnomalibModule):
         """
         super().on_save_checkpoint(checkpoint)
         checkpoint.pop("optimizer_states", None)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Become the model that was saved, whatever arguments this one was made with.
-
-        Args:
-            checkpoint (dict[str, Any]): Lightning's checkpoint.
-
-        Raises:
-            ValueError: If a training was to be resumed.
-        """
-        self.refuse_to_resume()
-        super().on_load_checkpoint(checkpoint)
-        arguments = self.arguments_of(checkpoint.get("hyper_parameters", {}))
-        if arguments != dict(self.hparams):
-            model = self.rebuild(arguments, pre_processor=False, post_processor=False)
-            for name in vars(self).keys() & arguments.keys():
-                setattr(self, name, arguments[name])
-            self.model = model.model.to(self.device)
-            self.hparams.update(arguments)
-            logger.info("Arguments of the model are those of the checkpoint.")
 
     def setup(self, stage: str) -> None:
         """Give the model its initial weights, and read all training images, once.
@@ -224,10 +206,6 @@ class Differnet(SingleEpochMixin, AnomalibModule):
             fused=True,
         )
 
-    def on_train_start(self) -> None:
-        """Draw rotations from the start."""
-        self._source.manual_seed(self.seed)
-
     def training_step(self, batch: ImageBatch, batch_idx: int) -> STEP_OUTPUT:
         """Compute the loss of a few images in random rotations.
 
@@ -254,27 +232,12 @@ class Differnet(SingleEpochMixin, AnomalibModule):
         super().teardown(stage)
         self._images = self._augmentation = None
 
-    def to_onnx(  # type: ignore[override]  # anomalib's signature, not Lightning's
-        self,
-        export_root: Path | str,
-        *args: Any,  # noqa: ANN401
-        **kwargs: Any,  # noqa: ANN401
-    ) -> Path:
-        """Export to ONNX.
-
-        The graph has scores only, since ONNX knows no gradients.
-
-        Args:
-            export_root (Path | str): Path of the folder.
-            *args: As :meth:`SingleEpochMixin.to_onnx`'s.
-            **kwargs: As :meth:`SingleEpochMixin.to_onnx`'s.
-
-        Returns:
-            Path: Path of the exported model.
-        """
+    @contextmanager
+    def exportable(self) -> Iterator[None]:
+        """Have scores only, since ONNX knows no gradients."""
         map_rotations, self.model.map_rotations = self.model.map_rotations, 0
         try:
-            return super().to_onnx(export_root, *args, **kwargs)
+            yield
         finally:
             self.model.map_rotations = map_rotations
 

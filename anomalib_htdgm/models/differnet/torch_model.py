@@ -31,6 +31,7 @@ from torchvision.transforms.v2.functional import normalize
 from anomalib_htdgm.models.backbone import IMAGENET_MEAN, IMAGENET_STD, create_backbone, load_pretrained
 from anomalib_htdgm.models.pre_processor import AntialiasedResize
 from anomalib_htdgm.models.precision import Precision, choose_dtype
+from anomalib_htdgm.models.tracing import require_training
 from anomalib_htdgm.validation import check_choice, check_integer, check_number
 
 from .anomaly_map import AnomalyMapGenerator
@@ -38,6 +39,7 @@ from .flow import create_flow
 from .loss import negative_log_likelihood
 from .rotation import regular_angles, rotate
 
+UNTRAINED = "Differnet has not been trained: fit it, or load a checkpoint of a trained model, before it can score"
 ROTATIONS_AT_ONCE = 4
 """Rotations of a batch that the backbone sees together. As many are trained on by default, so that scoring a batch
 takes about the memory of training on one."""
@@ -161,10 +163,7 @@ class DiffernetModel(nn.Module):
         Raises:
             RuntimeError: If the model has not been trained.
         """
-        # An exported graph cannot hold this question, and a trained model answers it at export.
-        if not torch.compiler.is_compiling() and not self.is_trained:
-            msg = "Differnet has not been trained: fit it, or load a checkpoint of a trained model, before it can score"
-            raise RuntimeError(msg)
+        require_training(self.is_trained, UNTRAINED)
         anomaly_map = self.localize(images).log1p() if self.map_rotations else None
         return InferenceBatch(pred_score=self.score(images).log1p(), anomaly_map=anomaly_map)
 

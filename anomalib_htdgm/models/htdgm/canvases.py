@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from anomalib_htdgm.models.tracing import pieces
+
 from .networks import MARGIN, NEGLIGIBLE_LOGIT
 from .transformations import Detail, Transformation, locate_enlarged_votes, reflect, shift_length, to_grayscale
 
@@ -267,9 +269,7 @@ class Canvases(nn.Module):
             canvas of the first ``b`` images, then those of the next ones.
         """
         pixels = self.lay_out(images, dtype, enlarged)
-        # An exported graph takes batches of any size, so it cannot be cut into pieces.
-        pieces = [pixels] if torch.compiler.is_compiling() else pixels.split(self.images_per_piece)
-        return [group.draw(piece) for piece in pieces for group in self.groups]
+        return [group.draw(piece) for piece in pieces(pixels, self.images_per_piece) for group in self.groups]
 
     def lay_out(
         self, images: torch.Tensor, dtype: torch.dtype = torch.float32, enlarged: torch.Tensor | None = None

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from anomalib_htdgm.models.interruption import WholeCheckpointIO
+from anomalib_htdgm.models.checkpoint_io import WholeCheckpointIO
 
 logger = logging.getLogger(__name__)
 

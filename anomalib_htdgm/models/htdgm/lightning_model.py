@@ -29,7 +29,8 @@ See Also:
 import copy
 import logging
 import math
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -54,6 +55,7 @@ from anomalib_htdgm.models.precision import Precision
 from anomalib_htdgm.models.single_epoch import SingleEpochMixin
 
 from .anomaly_map import Localization
+from .earlier import EARLIER
 from .equalization import Equalization
 from .interruption import Advice
 from .networks import RECEPTIVE_FIELD
@@ -71,8 +73,6 @@ from .torch_model import HtdgmModel
 from .training import Progress, Training, TrainingStep
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch.utils.data import DataLoader
 
 logger = logging.getLogger(__name__)
@@ -81,17 +81,6 @@ MOVES = ((2.0, 0.02, 0.0), (-2.0, 0.0, 0.02), (0.0, -0.02, 0.01), (0.0, 0.01, -0
 """Degrees, and shares of width and height, by which a good part may lie otherwise than the one trained on."""
 MOST_SCORED = 20
 """Most training images that a threshold is chosen by: more would tell little, and take longer."""
-EARLIER: dict[str, Any] = {
-    "votes_from": 0,
-    "memory_patches": 0,
-    "members": 1,
-    "memory_bands": 0,
-    "memory_weight": 1,
-    "standardize": False,
-    "pixels_per_iteration": None,
-    "tiles": 1,
-}
-"""What models did that were saved before there were these arguments."""
 ITERATIONS_PER_LOG = 10
 """Iterations after which the progress bar shows where a training is; loggers have their own number, the trainer's."""
 THRESHOLD = "threshold_chosen_by"
@@ -100,7 +89,7 @@ UNFINISHED = "unfinished_training"
 """Key of a checkpoint for what the training, broken off there, can be taken up with."""
 
 
-class Htdgm(SingleEpochMixin, AnomalibModule):
+class Htdgm(SingleEpochMixin, AnomalibModule):  # type: ignore[misc]  # anomalib's `to_onnx`, not Lightning's
     """HTDGM: few-shot anomaly detection without pretrained weights.
 
     It trains on normal images only. Validation images choose the threshold; if none of them is labelled as anomalous,
@@ -214,10 +203,12 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         if pre_processor is True and tiles > 1:
             self.pre_processor = self.configure_pre_processor(default_size)
         self.note_given(
-            pre_processor=pre_processor, post_processor=post_processor, evaluator=evaluator, visualizer=visualizer
+            skip_unreadable=skip_unreadable,
+            pre_processor=pre_processor,
+            post_processor=post_processor,
+            evaluator=evaluator,
+            visualizer=visualizer,
         )
-        self.skip_unreadable = skip_unreadable
-        self.hparams.pop("skip_unreadable", None)
         self.automatic_optimization = False
         self.k_shot = k_shot
         self.seed = seed
@@ -518,29 +509,13 @@ class Htdgm(SingleEpochMixin, AnomalibModule):
         scored = self.model(images) if unseen is None else self.model.score_unseen(images, unseen)
         return batch.update(**scored._asdict())
 
-    def to_onnx(  # type: ignore[override]  # anomalib's signature, not Lightning's
-        self,
-        export_root: Path | str,
-        *args: Any,  # noqa: ANN401
-        **kwargs: Any,  # noqa: ANN401
-    ) -> Path:
-        """Export to ONNX.
-
-        Args:
-            export_root (Path | str): Path of the folder.
-            *args: As :meth:`SingleEpochMixin.to_onnx`'s.
-            **kwargs: As :meth:`SingleEpochMixin.to_onnx`'s.
-
-        Returns:
-            Path: Path of the exported model.
-
-        Raises:
-            ValueError: If test images are equalised, which kornia can only do to batches of one fixed size in a graph.
-        """
+    @contextmanager
+    def exportable(self) -> Iterator[None]:
+        """Refuse equalised test images, which kornia can only make in batches of one fixed size in a graph."""
         if self.model.equalization == "both":
             msg = "equalization: got 'both', which cannot be exported to ONNX or OpenVINO; allowed are 'none', 'train'"
             raise ValueError(msg)
-        return super().to_onnx(export_root, *args, **kwargs)
+        yield
 
     @staticmethod
     def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:

@@ -21,6 +21,8 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from torchvision.transforms.v2.functional import gaussian_blur
 
+from anomalib_htdgm.models.tracing import pieces
+
 from .networks import convolve_alike
 
 PATCH_SIZE = 5
@@ -148,9 +150,7 @@ class PatchMemory(nn.Module):
         """
         if unseen is not None:
             return self._distances(images, self._half_squares_without(unseen))
-        # An exported graph takes batches of any size, so it cannot be cut into pieces.
-        pieces = [images] if torch.compiler.is_compiling() else images.split(IMAGES_PER_PIECE)
-        return torch.cat([self._distances(piece, self.half_squares) for piece in pieces])
+        return torch.cat([self._distances(piece, self.half_squares) for piece in pieces(images, IMAGES_PER_PIECE)])
 
     def over_usual(self, distances: torch.Tensor, *, are_of_unseen: bool = False) -> torch.Tensor:
         """Divide distances by those that are usual at their places.

@@ -9,6 +9,8 @@ from typing import Literal
 
 import torch
 
+from anomalib_htdgm.models.tracing import pieces
+
 Vote = Literal["probability", "log_probability"]
 
 
@@ -85,6 +87,4 @@ def combine(parts: Sequence[torch.Tensor]) -> torch.Tensor:
     bounded = [each.clamp(max=most) for each in parts]
     product = math.prod(bounded[1:], start=bounded[0])
     # Image by image: powers are computed in vectors, and those that fill none otherwise, which may move the last bit.
-    # An exported graph takes batches of any size, so it cannot be cut into pieces.
-    pieces = [product] if torch.compiler.is_compiling() else product.split(1)
-    return torch.cat([each.pow(1 / len(parts)) for each in pieces])
+    return torch.cat([each.pow(1 / len(parts)) for each in pieces(product, 1)])

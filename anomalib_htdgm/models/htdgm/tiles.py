@@ -20,18 +20,22 @@ Example:
     True
 """
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 
 import torch
 from anomalib.data.utils.tiler import ImageUpscaleMode, Tiler
 from torch.nn import functional as F  # noqa: N812
 
+from anomalib_htdgm.models.tracing import pieces
 from anomalib_htdgm.validation import check_integer
 
 from .networks import RECEPTIVE_FIELD
 
 TILE_SIZE = 256
 """Side in pixels of a tile of an image that the default pre-processor resizes: that of a whole image without tiles."""
+TILES_PER_PIECE = 16
+"""Tiles that are scored at a time: so many make the most of the networks' own pieces, and take some 100 MB."""
 
 
 def whole_size(tiles: int) -> tuple[int, int]:
@@ -118,3 +122,29 @@ def cut(images: torch.Tensor, tiler: Tiler, size: Sequence[int]) -> torch.Tensor
         images = F.interpolate(images, tuple(size), mode="bicubic", antialias=True)
     tiles: torch.Tensor = tiler.tile(images)
     return tiles
+
+
+def by_tiles(
+    images: torch.Tensor,
+    tiler: Tiler,
+    size: Sequence[int],
+    score: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Score images by their most anomalous tiles, and join the tiles' maps.
+
+    Args:
+        images (torch.Tensor): Images of shape ``(B, 3, H, W)``.
+        tiler (Tiler): The tiler.
+        size (Sequence[int]): As :func:`cut`'s.
+        score (Callable): Makes scores and maps of tiles.
+
+    Returns:
+        tuple[torch.Tensor, torch.Tensor]: Scores of shape ``(B,)``, and maps of shape ``(B, 1, H, W)``.
+    """
+    tiler = copy.copy(tiler)  # it takes notes while it cuts, which are not for other threads' images
+    tiles = pieces(cut(images, tiler, size), TILES_PER_PIECE)
+    scores, maps = zip(*(score(each) for each in tiles), strict=True)
+    joined = tiler.untile(torch.cat(maps))
+    if joined.shape[-2:] != images.shape[-2:]:
+        joined = F.interpolate(joined, images.shape[-2:], mode="bilinear")
+    return torch.cat(scores).view(images.shape[0], -1).amax(dim=1), joined
