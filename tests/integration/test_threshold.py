@@ -95,6 +95,13 @@ def test_only_training_images_can_be_unseen(walls: Path, engine: Engine, shot: i
         model.model.score_unseen(torch.zeros(1, 3, 64, 64), shot)
 
 
+def test_a_loaded_model_does_not_know_its_training_images(walls: Path, engine: Engine) -> None:
+    engine.fit(make_model(k_shot=3), datamodule=open_folder(walls, 3))
+    loaded = Htdgm.load_from_checkpoint(engine.best_model_path).model
+    with pytest.raises(RuntimeError, match=r"^score_unseen: the model was loaded"):
+        loaded.score_unseen(torch.zeros(1, 3, 64, 64), 1)
+
+
 def test_twins_do_not_tell_how_good_images_differ(walls: Path, tmp_path: Path, engine: Engine) -> None:
     (tmp_path / "twins").mkdir()
     for index in range(3):

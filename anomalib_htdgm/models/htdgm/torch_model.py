@@ -65,6 +65,7 @@ class HtdgmModel(GenerationMixin):
     """
 
     _tiler: Tiler | None = None
+    _knows_shots = False
 
     def __init__(
         self,
@@ -201,10 +202,14 @@ class HtdgmModel(GenerationMixin):
             InferenceBatch: As :meth:`forward`'s.
 
         Raises:
-            RuntimeError: If the model has not been trained.
+            RuntimeError: If the model has not been trained, or was loaded: only a training notes which patch of the
+                memory is of which image.
             ValueError: If there is no such training image, or no other.
         """
         self._require_training()
+        if not self._knows_shots:
+            msg = "score_unseen: the model was loaded, and only a training notes which patch is of which image"
+            raise RuntimeError(msg)
         if not 0 <= shot < self.num_shots or self.num_shots == 1:
             msg = f"shot: got {shot}; allowed are 0 to {int(self.num_shots) - 1}, if there are two training images"
             raise ValueError(msg)
@@ -306,6 +311,7 @@ class HtdgmModel(GenerationMixin):
         """
         for memory, reduced in zip(self.memories, scales, strict=False):
             memory.remember(reduced, source, int(self.num_shots))
+        self._knows_shots = True
 
     def canvases_of(self, scale: int, set_index: int = 0) -> Canvases:
         """Return the canvases of one scale for one set of transformations."""
@@ -385,6 +391,7 @@ class HtdgmModel(GenerationMixin):
             untrained = self.voting_scales[0] * len(self.transformation_sets) * self.members
             drop_untrained(state_dict, prefix, len(self.discriminators), untrained)
         name_noise(state_dict, prefix, [self.fixed_noise(scale) for scale in range(len(self.generators))])
+        self._knows_shots = False
         super()._load_from_state_dict(state_dict, prefix, *args)
         if not 0 <= self.num_shots <= self.k_shot:
             msg = f"{prefix}num_shots: got {int(self.num_shots)}; allowed are 0 to k_shot, {self.k_shot}"
