@@ -25,7 +25,7 @@ from anomalib_htdgm import Htdgm
 from .stored import make_engine
 
 TIMEOUT = 240
-ARGUMENTS = {"k_shot": 2, "seed": 1, "image_size": 20, "width": 4, "iterations": 3, "memory_patches": 50}
+ARGUMENTS = {"k_shot": 2, "seed": 1, "image_size": 20, "width": 4, "iterations": 3, "votes_from": 12}
 SCALES, STEPS = 3, 6
 """Scales of that model, and steps at each: two sets of transformations, three iterations."""
 
