@@ -50,6 +50,7 @@ def folder(tmp_path: Path) -> Folder:
 
 def alter(path: Path, alteration: Alteration) -> Path:
     checkpoint = torch.load(CHECKPOINT, weights_only=True)
+    Htdgm.load_from_checkpoint(CHECKPOINT).model.drop_untrained(checkpoint["state_dict"], "model.")  # not loaded today
     alteration(checkpoint)
     torch.save(checkpoint, path)
     return path

@@ -29,7 +29,7 @@ See Also:
 import copy
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -301,6 +301,24 @@ class Htdgm(SingleEpochMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
             )
         self._digests = unfinished.pop("images", {})
         self._progress = Progress(**unfinished) if unfinished else None
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401
+        """Load weights, those of earlier versions, too, or say in one line why not.
+
+        Args:
+            state_dict (Mapping[str, Any]): The weights.
+            strict (bool): Whether there may be neither more nor fewer.
+            assign (bool): As PyTorch's.
+
+        Returns:
+            Names of the weights that are missing or too many.
+
+        Raises:
+            CheckpointError: If they are not weights of this model.
+        """
+        weights = dict(state_dict)
+        self.model.drop_untrained(weights, "model.")
+        return super().load_state_dict(weights, strict=strict, assign=assign)
 
     def setup(self, stage: str) -> None:
         """Let an epoch be the whole training: one batch for each iteration.

@@ -385,11 +385,21 @@ class HtdgmModel(GenerationMixin):
             images = equalize(images)
         return standardize_images(images) if self.standardize else images
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
-        """Load what was saved by earlier versions, too; refuse too many shots."""
-        if state_dict.get(f"{prefix}is_trained"):
+    def drop_untrained(self, state_dict: dict[str, Any], prefix: str) -> None:
+        """Leave out of weights those of discriminators that voted at no scale, as earlier versions saved them.
+
+        Args:
+            state_dict (dict[str, Any]): The weights, which are changed.
+            prefix (str): What their names begin with.
+        """
+        is_trained = state_dict.get(f"{prefix}is_trained")
+        if isinstance(is_trained, torch.Tensor) and is_trained.any():
             untrained = self.voting_scales[0] * len(self.transformation_sets) * self.members
             drop_untrained(state_dict, prefix, len(self.discriminators), untrained)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
+        """Load what was saved by earlier versions, too; refuse too many shots."""
+        self.drop_untrained(state_dict, prefix)
         name_noise(state_dict, prefix, [self.fixed_noise(scale) for scale in range(len(self.generators))])
         self._knows_shots = False
         super()._load_from_state_dict(state_dict, prefix, *args)
