@@ -197,7 +197,8 @@ class TestTraining:
             for index in range(2):
                 pixels = make_image("good", index)[0].numpy().astype(bits) * factor
                 Image.fromarray(pixels).save(folder.root / "good" / f"{index}.png")
-            model = make_small_model()
+            # Stripes leave components without variance, whose basis, and so their bands, are rounding's.
+            model = make_small_model(memory_bands=0)
             make_engine(folder.root).fit(model, datamodule=reopen(folder))
             scores.append(score(model))
         assert scores[1] == pytest.approx(scores[0], rel=1e-3)

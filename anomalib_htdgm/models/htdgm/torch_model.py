@@ -224,14 +224,15 @@ class HtdgmModel(GenerationMixin):
         """Score prepared images, or tiles, and make their maps, of the same size."""
         pairs = self._reduce_and_enlarge(images)
         votes = self._votes(pairs, unseen)
+        anomalies = [[[patch_anomaly(each, self.vote) for each in scale] for scale in of_set] for of_set in votes]
         distances = self._distances([reduced for reduced, _ in pairs], unseen)
-        parts = [self._score_votes(each) for each in votes]
+        parts = [self._score_anomalies(of_set) for of_set in anomalies]
         if distances:
             parts += [self._score_distances(distances, unseen)] * self.memory_weight
-        anomalies = [[patch_anomaly(average_votes(scale, self.vote), self.vote) for scale in each] for each in votes]
+        of_members = [[_mean(scale) for scale in of_set] for of_set in anomalies]
         sets = range(len(self.transformation_sets))
         voting = [[self.canvases_of(scale, index) for scale in self.voting_scales] for index in sets]
-        return combine(parts), self.anomaly_map_generator(anomalies, voting, distances, images.shape[-2:])
+        return combine(parts), self.anomaly_map_generator(of_members, voting, distances, images.shape[-2:])
 
     def _votes(self, pairs: Pairs, unseen: int | None = None) -> list[list[list[torch.Tensor]]]:
         """Let the discriminators vote: of each set of transformations, scale by scale, member by member."""
@@ -257,16 +258,13 @@ class HtdgmModel(GenerationMixin):
     def _distances(self, scales: Sequence[torch.Tensor], unseen: int | None = None) -> list[torch.Tensor]:
         return [memory(reduced, unseen) for memory, reduced in zip(self.memories, scales, strict=False)]
 
-    def _score_votes(self, votes: Sequence[Sequence[torch.Tensor]]) -> torch.Tensor:
-        """Score by the votes of one set, scale by scale, member by member: the mean of what its members would say.
+    def _score_anomalies(self, anomalies: Sequence[Sequence[torch.Tensor]]) -> torch.Tensor:
+        """Score by the anomalies of one set, scale by scale, member by member: the mean of what its members would say.
 
         A member alone has to say on average what all of them say, or training images that some members have not seen
         would score otherwise than others.
         """
-        of_members = zip(*votes, strict=True)
-        anomalies = [[patch_anomaly(scale, self.vote) for scale in each] for each in of_members]
-        scores = [anomaly_score(each, self.patch_fraction) for each in anomalies]
-        return sum(scores[1:], scores[0]) / len(scores)
+        return _mean([anomaly_score(of_member, self.patch_fraction) for of_member in zip(*anomalies, strict=True)])
 
     def _score_distances(self, distances: Sequence[torch.Tensor], unseen: int | None) -> torch.Tensor:
         if not self.memory_bands:
@@ -406,6 +404,11 @@ class HtdgmModel(GenerationMixin):
         if not 0 <= self.num_shots <= self.k_shot:
             msg = f"{prefix}num_shots: got {int(self.num_shots)}; allowed are 0 to k_shot, {self.k_shot}"
             args[-1].append(msg)  # PyTorch's list of errors
+
+
+def _mean(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    # Elementwise: the result for an image must not depend on the images beside it.
+    return sum(tensors[1:], tensors[0]) / len(tensors)
 
 
 def _join(outputs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> InferenceBatch:
