@@ -214,6 +214,13 @@ class SingleEpochMixin:
         except ValueError as error:
             raise named(error, checkpoint_path) from error
 
+    def rename_earlier(self, weights: dict[str, Any]) -> None:
+        """Give weights that an earlier version saved the names of today; by default they have them.
+
+        Args:
+            weights (dict[str, Any]): The weights, which are changed.
+        """
+
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401
         """Load weights, or say in one line why not.
 
@@ -228,6 +235,8 @@ class SingleEpochMixin:
         Raises:
             CheckpointError: If they are not weights of this model.
         """
+        state_dict = dict(state_dict)
+        self.rename_earlier(state_dict)
         try:
             check_numbers(self, state_dict)  # type: ignore[arg-type]
             return super().load_state_dict(state_dict, strict=strict, assign=assign)  # type: ignore[misc]

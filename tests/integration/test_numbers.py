@@ -271,6 +271,7 @@ def any_model(request: pytest.FixtureRequest, trained: Trained) -> Htdgm:
 @example(drawn=Drawn("extreme contrast", 64, 64, MOST, 0))
 @example(drawn=Drawn("extreme contrast", 64, 64, 1e25, 0))
 @example(drawn=Drawn("noise", 1, 90, 1e-38, 0))
+@example(drawn=Drawn("a few very bright", 1, 49, 255.0, 85682754))
 def test_scores_and_maps_are_finite_and_the_batch_does_not_matter(any_model: Htdgm, drawn: Drawn) -> None:
     image = drawn.make()
     alone = any_model.model(any_model.pre_processor(image))

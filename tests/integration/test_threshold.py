@@ -159,6 +159,19 @@ def test_training_images_are_no_validation_images(walls: Path, tmp_path: Path, e
     assert model.post_processor.image_threshold == alone.post_processor.image_threshold
 
 
+def test_a_validation_on_training_images_leaves_the_threshold(
+    walls: Path, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    modes = {"test_split_mode": "from_dir", "val_split_mode": "same_as_test"}
+    model = make_model(k_shot=4)
+    engine.fit(model, datamodule=open_folder(walls, 4))
+    chosen = model.post_processor.image_threshold.clone()
+    engine.validate(model, datamodule=open_folder(walls, 4, normal_test_dir="good", **modes))
+    assert "All validation images were trained on" in caplog.text
+    assert model.post_processor.image_threshold == chosen
+    assert model.threshold_chosen_by == "training images"
+
+
 def test_unlabelled_images_in_the_validation_of_a_finished_checkpoint(
     walls: Path, engine: Engine, tmp_path: Path
 ) -> None:

@@ -29,7 +29,7 @@ See Also:
 import copy
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -254,6 +254,7 @@ class Htdgm(SingleEpochMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
         self._augmentation: Augmentation | None = None
         self._known_defects: ImageBatch | None = None
         self._validated: list[tuple[torch.Tensor, torch.Tensor, bool]] = []
+        self._thresholds: dict[str, Any] = {}
         self.threshold_chosen_by: Basis = "unknown"
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -302,23 +303,13 @@ class Htdgm(SingleEpochMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
         self._digests = unfinished.pop("images", {})
         self._progress = Progress(**unfinished) if unfinished else None
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401
-        """Load weights, those of earlier versions, too, or say in one line why not.
+    def rename_earlier(self, weights: dict[str, Any]) -> None:
+        """Give weights that an earlier version saved the names of today.
 
         Args:
-            state_dict (Mapping[str, Any]): The weights.
-            strict (bool): Whether there may be neither more nor fewer.
-            assign (bool): As PyTorch's.
-
-        Returns:
-            Names of the weights that are missing or too many.
-
-        Raises:
-            CheckpointError: If they are not weights of this model.
+            weights (dict[str, Any]): The weights, which are changed.
         """
-        weights = dict(state_dict)
         self.model.drop_untrained(weights, "model.")
-        return super().load_state_dict(weights, strict=strict, assign=assign)
 
     def setup(self, stage: str) -> None:
         """Let an epoch be the whole training: one batch for each iteration.
@@ -399,6 +390,7 @@ class Htdgm(SingleEpochMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
         """Finish the training before the first validation."""
         self._finish_training()
         self._validated = []
+        self._thresholds = copy.deepcopy(self.post_processor.state_dict()) if self.post_processor else {}
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> Any:  # noqa: ANN401  # as above it
         """Score and localise a batch, and note what a threshold is chosen by.
@@ -432,6 +424,9 @@ class Htdgm(SingleEpochMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
                 return  # the training images tell more, once the epoch is over
             elif len(scores):
                 self._choose_by_unlabelled(self.post_processor, scores, maxima)
+            else:
+                self.post_processor.load_state_dict(self._thresholds)
+                logger.warning("All validation images were trained on, and tell nothing: the threshold stays as it is")
         self._progress = None
 
     def _has_firm_shots(self) -> bool:

@@ -3,13 +3,12 @@
 
 """Photographs that nobody has looked at: some of the test images, all called good, of which a few are not."""
 
-import copy
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from anomalib.data import AnomalibDataModule, AnomalibDataset
+    from anomalib.data import AnomalibDataModule
 
 
 def set_aside(datamodule: "AnomalibDataModule", number: int, defective: int, seed: int) -> None:
@@ -35,15 +34,7 @@ def set_aside(datamodule: "AnomalibDataModule", number: int, defective: int, see
             raise ValueError(msg)
         chosen += source.choice(of_label, wanted, replace=False).tolist()
     rest = np.setdiff1d(np.arange(len(samples)), chosen)
-    unlabelled, tested = (_subset(datamodule.test_data, sorted(each)) for each in (chosen, rest.tolist()))
+    unlabelled, tested = (datamodule.test_data.subsample(sorted(each)) for each in (chosen, rest.tolist()))
     unlabelled.samples["label_index"] = 0
     for owner in (datamodule, getattr(datamodule, "datamodule", datamodule)):  # FewShot's dataloaders are the other's
         owner.val_data, owner.test_data = unlabelled, tested
-
-
-def _subset(dataset: "AnomalibDataset", indices: list[int]) -> "AnomalibDataset":
-    subset = copy.copy(dataset)
-    samples = dataset.samples
-    subset.samples = samples.iloc[indices].reset_index(drop=True).copy()
-    subset.samples.attrs |= samples.attrs  # anomalib's tell whether there are masks
-    return subset
