@@ -44,7 +44,9 @@ def test_wheel_has_the_package_and_its_hook_and_nothing_else(built: tuple[Path, 
     package = files_under("anomalib_htdgm")
     assert {hook, "anomalib_htdgm/py.typed", "anomalib_htdgm/models/htdgm/README.md"} <= package
     described = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
-    assert names == package - {hook} | {"anomalib_plugins.pth"} | {f"{information}/{name}" for name in described}
+    configs = {f"anomalib_htdgm/{name}" for name in files_under("configs")}
+    others = {"anomalib_plugins.pth"} | {f"{information}/{name}" for name in described}
+    assert names == package - {hook} | configs | others
 
 
 def test_sdist_has_what_it_is_built_and_tested_from(built: tuple[Path, Path]) -> None:

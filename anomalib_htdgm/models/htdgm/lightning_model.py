@@ -115,6 +115,8 @@ class Htdgm(SingleEpochMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
         memory_bands (int): Bands of frequencies whose energies patches are compared by, beside their pixels; 0, 1, 2,
             4, 8, 16 or 32.
         memory_weight (int): How many times that distance counts beside each set of transformations.
+        gist (bool): Whether what is where in a whole image, how its edges run, and its colour score beside the votes:
+            for images of one subject among others, not for defects. It changes no map, and goes without ``tiles``.
         standardize (bool): Whether all images are brought to one brightness and contrast, so that a training image that
             is darker than others does as well.
         width (int): Channels of the hidden layers.
@@ -169,6 +171,7 @@ class Htdgm(SingleEpochMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
         memory_patches: int = 2000,
         memory_bands: int = 16,
         memory_weight: int = 2,
+        gist: bool = False,
         standardize: bool = True,
         width: int = 16,
         double_width_every: int | None = None,
@@ -234,6 +237,7 @@ class Htdgm(SingleEpochMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
             memory_patches=memory_patches,
             memory_bands=memory_bands,
             memory_weight=memory_weight,
+            gist=gist,
             standardize=standardize,
             width=width,
             double_width_every=double_width_every,

@@ -3,7 +3,8 @@
 
 """PyTorch model of HTDGM: image -> (tiles) -> pyramid -> canvases -> discriminators -> votes -> score and map.
 
-Beside the discriminators, a memory of patches at the coarse scales tells what looks different.
+Beside the discriminators, a memory of patches at the coarse scales tells what looks different; for whole images their
+gist does.
 
 Example:
     >>> import torch
@@ -36,6 +37,7 @@ from .canvases import Canvases
 from .earlier import drop_untrained, name_noise
 from .equalization import Equalization, equalize
 from .generation import GenerationMixin, check_adversarial
+from .gist import Gist
 from .members import members_without
 from .memory import BANDS, PatchMemory
 from .networks import Discriminator, Generator
@@ -43,6 +45,9 @@ from .pyramid import LARGEST_PIXEL, Pyramid, pyramid_sizes, standardize_images
 from .score import Vote, anomaly_score, average_votes, combine, patch_anomaly
 from .tiles import OverlappingTiler, by_tiles, cut, whole_size
 from .transformations import enlarged_size, get_transformation_sets
+
+LEAST_PROBABILITY = 1e-6
+"""What no mean probability is taken to be below, so that its reciprocal is finite."""
 
 Pairs: TypeAlias = list[tuple[torch.Tensor, torch.Tensor]]
 """Images at every scale, coarse to fine, and the same images in the size that enlarging them gives."""
@@ -80,6 +85,7 @@ class HtdgmModel(GenerationMixin):
         memory_patches: int = 2000,
         memory_bands: int = 16,
         memory_weight: int = 2,
+        gist: bool = False,
         standardize: bool = True,
         width: int = 16,
         double_width_every: int | None = None,
@@ -143,6 +149,7 @@ class HtdgmModel(GenerationMixin):
         remembered = [size for size in sizes if memory_patches and size <= votes_from]
         memories = (PatchMemory(size, k_shot * tiles**2, memory_patches, memory_bands) for size in remembered)
         self.memories: Sequence[PatchMemory] = nn.ModuleList(memories)  # type: ignore[assignment]
+        self.gist = Gist(self.input_size) if gist else None
         generators = (Generator(width) for width in widths if adversarial)
         self.generators: Sequence[Generator] = nn.ModuleList(generators)  # type: ignore[assignment]
         self.anomaly_map_generator = AnomalyMapGenerator(localization, image_size, memory_weight)
@@ -164,6 +171,9 @@ class HtdgmModel(GenerationMixin):
     def tiler(self, tiler: Tiler | None) -> None:
         if tiler is not None and self.adversarial:
             msg = "tiler: got one for a model with generators (fake_weight above 0); only None goes with them"
+            raise ValueError(msg)
+        if tiler is not None and self.gist is not None:
+            msg = "gist: got True for images that are cut into tiles (tiles, tiler); only False goes with them"
             raise ValueError(msg)
         self._tiler = tiler
         size = self.input_size if tiler is None else (tiler.tile_size_h, tiler.tile_size_w)
@@ -227,6 +237,8 @@ class HtdgmModel(GenerationMixin):
         anomalies = [[[patch_anomaly(each, self.vote) for each in scale] for scale in of_set] for of_set in votes]
         distances = self._distances([reduced for reduced, _ in pairs], unseen)
         parts = [self._score_anomalies(of_set) for of_set in anomalies]
+        if self.gist is not None:
+            parts = [*self._weigh_up(parts), self.gist(images, are_unseen=unseen is not None)]
         if distances:
             parts += [self._score_distances(distances, unseen)] * self.memory_weight
         of_members = [[_mean(scale) for scale in of_set] for of_set in anomalies]
@@ -266,6 +278,13 @@ class HtdgmModel(GenerationMixin):
         """
         return _mean([anomaly_score(of_member, self.patch_fraction) for of_member in zip(*anomalies, strict=True)])
 
+    def _weigh_up(self, parts: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+        """Make scores of votes such that twice the score is twice the anomaly, for a product with a distance.
+
+        One less a probability hardly differs from 1 where there are many transformations; the probability differs.
+        """
+        return parts if self.vote == "log_probability" else [1 / (1 - part).clamp(min=LEAST_PROBABILITY) for part in parts]
+
     def _score_distances(self, distances: Sequence[torch.Tensor], unseen: int | None) -> torch.Tensor:
         if not self.memory_bands:
             return anomaly_score(distances, self.patch_fraction)
@@ -300,15 +319,18 @@ class HtdgmModel(GenerationMixin):
         """
         return self._distances(self.reduce(images))
 
-    def remember(self, scales: Sequence[torch.Tensor], source: torch.Generator) -> None:
-        """Remember the patches of the training images.
+    def remember(self, images: torch.Tensor, scales: Sequence[torch.Tensor], source: torch.Generator) -> None:
+        """Remember the training images: their patches, and their gist.
 
         Args:
-            scales (Sequence[torch.Tensor]): What :meth:`reduce` makes of the training images.
+            images (torch.Tensor): The training images in [-1, 1], of shape ``(k, 3, H, W)``.
+            scales (Sequence[torch.Tensor]): What :meth:`reduce` makes of them.
             source (torch.Generator): Source of randomness, on the CPU.
         """
         for memory, reduced in zip(self.memories, scales, strict=False):
             memory.remember(reduced, source, int(self.num_shots))
+        if self.gist is not None:
+            self.gist.remember(self.prepare(images, training=True))
         self._knows_shots = True
 
     def canvases_of(self, scale: int, set_index: int = 0) -> Canvases:

@@ -204,7 +204,7 @@ class Training:
                     if index < len(model.discriminators) - 1:
                         progress = Progress(index + 1, source.get_state())
                 yield TrainingStep(scale, set_index, member, iteration, losses, progress)
-        model.remember([reduced for reduced, _ in pairs], source)
+        model.remember(images, [reduced for reduced, _ in pairs], source)
         model.is_trained.fill_(True)  # noqa: FBT003
         model.requires_grad_(False)  # noqa: FBT003
 
