@@ -157,6 +157,7 @@ def test_canvases_of_several_sizes_export(wall: MVTecAD, engine: Engine, tmp_pat
         image_size=25,
         iterations=1,
         vote="probability",
+        gist=True,
         localization="finest_scale",
     )
     engine.fit(model, datamodule=wall)

@@ -74,8 +74,9 @@ def test_shots_alone(walls: Path, engine: Engine, k_shot: int, basis: str, caplo
         assert verdicts(loaded, walls) == [True] * 3 + [False] * 3
 
 
-def test_shots_are_scored_as_if_they_had_not_been_seen(walls: Path, engine: Engine) -> None:
-    model = make_model(k_shot=4)
+@pytest.mark.parametrize("gist", [False, True])
+def test_shots_are_scored_as_if_they_had_not_been_seen(walls: Path, engine: Engine, *, gist: bool) -> None:
+    model = make_model(k_shot=4, gist=gist)
     engine.fit(model, datamodule=open_folder(walls, 4))
     shots = torch.cat([read(path) for path in sorted((walls / "good").iterdir())])
     images = model.pre_processor(shots)

@@ -52,6 +52,9 @@ def assert_identical(actual: object, expected: object) -> None:
     torch.testing.assert_close(actual, expected, atol=0, rtol=0)
 
 
+WHOLE = {**VOTES_ALONE, "gist": True, "vote": "probability", "patch_fraction": 1.0}
+
+
 @pytest.fixture(scope="module", params=[VOTES_ALONE, EVERYTHING], ids=["votes alone", "everything"])
 def model(request: pytest.FixtureRequest) -> HtdgmModel:
     """A model that knows the rotations of its training image, and one that knows its sharpness and patches, too."""
@@ -60,6 +63,11 @@ def model(request: pytest.FixtureRequest) -> HtdgmModel:
 
 class TestForward:
     """Scores and maps of images, each for itself."""
+
+    @pytest.fixture(scope="class", params=[VOTES_ALONE, EVERYTHING, WHOLE], ids=["votes alone", "everything", "whole"])
+    def model(self, request: pytest.FixtureRequest) -> HtdgmModel:
+        """A model of votes alone, one of defects, and one of whole images."""
+        return train(small_model(**request.param), shingles())
 
     @pytest.mark.parametrize("size", [(64, 64), (37, 91), (11, 11), (256, 200), (300, 13)], ids=str)
     def test_images_of_any_size(self, model: HtdgmModel, size: tuple[int, int], make_images: MakeImages) -> None:
@@ -160,6 +168,16 @@ class TestForward:
         remembered = of_scales.log().mean(dim=0).exp() if bands else of_scales.mean(dim=0)
         scores = torch.stack([*parts, remembered, remembered])
         torch.testing.assert_close(model(images).pred_score, scores.log().mean(dim=0).exp())
+
+    @pytest.mark.parametrize("vote", ["probability", "log_probability"])
+    def test_gist_multiplies_how_improbable_the_right_answers_are(self, vote: Vote, make_images: MakeImages) -> None:
+        model = train(small_model(**WHOLE | {"vote": vote}), shingles(), iterations=5)
+        images = make_images(3, SIZE)
+        (votes,) = model.votes(images)
+        means = [(each.exp() if vote == "probability" else each).mean(dim=(1, 2, 3)) for each in votes]
+        mean = torch.stack(means).mean(dim=0)
+        improbable = 1 / mean if vote == "probability" else -mean
+        torch.testing.assert_close(model(images).pred_score, (improbable * model.gist(images)).sqrt())
 
     def test_members_score_on_average_as_each_of_them_alone(self, make_images: MakeImages) -> None:
         shots, images = torch.cat([shingles(), shingles(seed=1)]), make_images(3, SIZE)
@@ -358,6 +376,10 @@ class TestArguments:
             small_model(**{name: value})
         given = "rotate45" if value == ["identity", "rotate45"] else value
         assert repr(given) in str(caught.value)
+
+    def test_gist_goes_without_tiles(self) -> None:
+        with pytest.raises(ValueError, match=r"^gist: got True"):
+            small_model(gist=True, tiles=2)
 
     @pytest.mark.parametrize(
         ("name", "value"),

@@ -45,7 +45,7 @@ class Gist(nn.Module):
     """Remembers the gists of a few images, and measures how far others are from them.
 
     Args:
-        input_size (tuple[int, int]): Height and width of the images in pixels.
+        input_size (tuple[int, ...]): Height and width of the images in pixels.
     """
 
     count: torch.Tensor
@@ -53,7 +53,7 @@ class Gist(nn.Module):
     squares: torch.Tensor
     slopes: torch.Tensor
 
-    def __init__(self, input_size: tuple[int, int]) -> None:
+    def __init__(self, input_size: tuple[int, ...]) -> None:
         super().__init__()
         self.resize = Resize(input_size, SIZE)
         self.input_size = input_size
@@ -119,7 +119,8 @@ class Gist(nn.Module):
 
     def _edges(self, grey: torch.Tensor) -> torch.Tensor:
         """Measure the slope of ``(B, 1, H, H)`` along each direction; one between two directions is parted."""
-        slopes = convolve_alike(F.pad(grey, [1] * 4, mode="replicate"), self.slopes, self.slopes.new_zeros(len(self.slopes)))
+        around = F.pad(grey, [1] * 4, mode="replicate")
+        slopes = convolve_alike(around, self.slopes, self.slopes.new_zeros(NUM_DIRECTIONS))
         steepness = slopes[:, :: NUM_DIRECTIONS // 2].square().sum(dim=1, keepdim=True).sqrt()  # of two at right angles
         beside = math.cos(math.pi / NUM_DIRECTIONS)
         return (slopes.abs() - beside * steepness).clamp(min=0) / (1 - beside)

@@ -189,7 +189,7 @@ class HtdgmModel(GenerationMixin):
 
         Returns:
             InferenceBatch: ``pred_score`` of shape ``(B,)`` and ``anomaly_map`` of shape ``(B, 1, H, W)``, both high
-            where anomalous: at least 0, and at most 1 if patches vote with probabilities.
+            where anomalous: at least 0, and at most 1 if patches vote with probabilities and nothing else scores.
 
         Raises:
             RuntimeError: If the model has not been trained.
@@ -283,7 +283,9 @@ class HtdgmModel(GenerationMixin):
 
         One less a probability hardly differs from 1 where there are many transformations; the probability differs.
         """
-        return parts if self.vote == "log_probability" else [1 / (1 - part).clamp(min=LEAST_PROBABILITY) for part in parts]
+        if self.vote == "log_probability":
+            return parts
+        return [1 / (1 - part).clamp(min=LEAST_PROBABILITY) for part in parts]
 
     def _score_distances(self, distances: Sequence[torch.Tensor], unseen: int | None) -> torch.Tensor:
         if not self.memory_bands:
