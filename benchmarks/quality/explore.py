@@ -17,7 +17,8 @@ Ways of scoring:
 * ``<vote> <fraction>``: of the most anomalous fraction of patches;
 * ``<vote> <fraction> scale <i>``: of one scale only;
 * ``<vote> <fraction> of the map``: of the pixels of the multi-scale map in place of patches;
-* ``memory <fraction>``: the distances to what is remembered.
+* ``memory <fraction>``: the distances to what is remembered;
+* ``gist``: the distance to the mean gist.
 
 With several sets of transformations, the names of ways that are of one of them begin with ``set <i>``.
 
@@ -103,6 +104,8 @@ def score(model: HtdgmModel, images: torch.Tensor) -> dict[str, torch.Tensor]:
     votes, distances = model.votes(images), model.distances(images)
     scores = {"as the model": model(images).pred_score}
     scores |= {f"memory {fraction}": anomaly_score(distances, fraction) for fraction in FRACTIONS if distances}
+    if model.gist is not None:
+        scores["gist"] = model.gist(model.prepare(images))
     for index, of_set in enumerate(votes):
         prefix = f"set {index} " if len(votes) > 1 else ""
         scores |= {f"{prefix}{name}": values for name, values in score_set(model, index, of_set).items()}

@@ -71,9 +71,10 @@ SHORTENED = {
     "Training(iterations=30": "Training(iterations=1",
 }
 RECORDER = """#!/bin/sh
+case "$*" in "-m anomalib_htdgm.configs "*) exec PYTHON "$@";; esac  # other commands' words are made of what it prints
 for word in "${0##*/}" "$@"; do printf '%s\\0' "$word"; done >> "$RECORD"
 printf '\\n\\0' >> "$RECORD"
-"""
+""".replace("PYTHON", sys.executable)
 COMMANDS = ("python3", "python", "pip", "pytest", "mkdocs", "anomalib")
 
 

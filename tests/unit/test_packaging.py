@@ -4,6 +4,8 @@
 """What is distributed, what it requires, and what CI installs of that."""
 
 import re
+import subprocess
+import sys
 import tarfile
 import zipfile
 from importlib.metadata import Distribution, PathDistribution
@@ -12,6 +14,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from anomalib_htdgm.configs import find_config, list_configs
 
 PROJECT = Path(__file__).parents[2]
 OF_THE_MACHINE = {"torch", "torchvision"}  # CI takes the newest that there is, and says which
@@ -47,6 +51,27 @@ def test_wheel_has_the_package_and_its_hook_and_nothing_else(built: tuple[Path, 
     configs = {f"anomalib_htdgm/{name}" for name in files_under("configs")}
     others = {"anomalib_plugins.pth"} | {f"{information}/{name}" for name in described}
     assert names == package - {hook} | configs | others
+
+
+def test_an_installed_package_finds_the_settings(built: tuple[Path, Path], tmp_path: Path) -> None:
+    zipfile.ZipFile(built[1]).extractall(tmp_path)
+
+    def configs(folder: Path, *name: str) -> list[str]:
+        command = [sys.executable, "-m", "anomalib_htdgm.configs", *name]
+        return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.split()
+
+    names = configs(tmp_path)
+    assert names == configs(PROJECT) == list(list_configs())
+    assert {f"configs/{name}.yaml" for name in names} == files_under("configs")
+    (path,) = configs(tmp_path, "htdgm/symmetries_1shot")
+    assert Path(path).is_relative_to(tmp_path)
+    assert Path(path).read_bytes() == find_config("htdgm/symmetries_1shot").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["", "symmetries", "htdgm/symmetries_1shot.yaml", "../pyproject"])
+def test_settings_that_there_are_not_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"^name: got {name!r}; allowed are .*htdgm/symmetries_1shot"):
+        find_config(name)
 
 
 def test_sdist_has_what_it_is_built_and_tested_from(built: tuple[Path, Path]) -> None:

@@ -1,0 +1,30 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Make arrays to choose settings on: of each class's training images the last 50 are to be tested on, the others drawn.
+
+python benchmarks/quality/hold_out.py cifar10.npz held_out.npz
+"""
+
+import sys
+
+import numpy as np
+
+NUM_TESTED = 50
+
+
+def main(source: str, output: str) -> None:
+    """Divide the training images of an array file that OneClass reads, and write another."""
+    arrays = np.load(source)
+    images, labels = arrays["x_train"], arrays["y_train"].ravel()
+    rank = np.empty(len(labels), int)
+    for label in np.unique(labels):
+        (places,) = np.nonzero(labels == label)
+        rank[places] = np.arange(len(places))[::-1]
+    parts = {"train": rank >= NUM_TESTED, "test": rank < NUM_TESTED}
+    divided = {f"x_{name}": images[chosen] for name, chosen in parts.items()}
+    np.savez_compressed(output, **divided, **{f"y_{name}": labels[chosen] for name, chosen in parts.items()})
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
