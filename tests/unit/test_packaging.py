@@ -4,6 +4,7 @@
 """What is distributed, what it requires, and what CI installs of that."""
 
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -54,7 +55,7 @@ def test_wheel_has_the_package_and_its_hook_and_nothing_else(built: tuple[Path, 
 
 
 def test_an_installed_package_finds_the_settings(built: tuple[Path, Path], tmp_path: Path) -> None:
-    zipfile.ZipFile(built[1]).extractall(tmp_path)
+    shutil.unpack_archive(built[1], tmp_path, "zip")
 
     def configs(folder: Path, *name: str) -> list[str]:
         command = [sys.executable, "-m", "anomalib_htdgm.configs", *name]
