@@ -288,6 +288,7 @@ def _stand_beside(table: pd.DataFrame, line: str, *, verdicts: bool) -> pd.DataF
     """
     shown = table[table["model"].isin(AT_A_GLANCE)]
     ours = shown[shown["method"] == "Htdgm"]
+    parts: list[tuple[pd.DataFrame, Any, str]]
     parts = [(shown, shown["method"], "image_AUROC"), (ours, "paper", "paper")]
     parts += [(ours, name, metric) for name, metric in VERDICTS.items()]
     cells = pd.concat(
@@ -319,7 +320,7 @@ def make_tables_of_verdicts(classes: pd.DataFrame) -> Tables:
     cells = judged.assign(cell=_spread(judged, "image_AUROC") + "; " + false_alarms + " / " + recall)
     by_set = cells.pivot_table(index="category", columns=["model", "shots"], values="cell", aggfunc="last")
     by_set = by_set.reindex(judged["category"].unique()).fillna("").rename_axis("")
-    by_set.columns = pd.Index([f"{model}, {name_shots(shots)}" for model, shots in by_set.columns])
+    by_set.columns = by_set.columns.map(lambda key: f"{key[0]}, {name_shots(key[1])}")
     groups = judged.groupby(["model", "shots"])
     means = groups[["image_AUROC", *VERDICTS.values()]].mean().map(_number)
     means.columns = pd.Index(["image AUROC", *VERDICTS])
