@@ -118,13 +118,11 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, help="checkpoint of a trained Htdgm")
     parser.add_argument("--data", type=Path, required=True, help="such as datasets/quickstart/brick_seed0")
     parser.add_argument("--output", type=Path, required=True, help="picture to write")
-    parser.add_argument("--good", type=int, default=2, help="number of good images")
-    parser.add_argument("--defective", type=int, default=4, help="number of defective images")
     arguments = parser.parse_args()
     model = Htdgm.load_from_checkpoint(arguments.checkpoint, map_location="cpu").eval()
     paths = [
-        *spread(sorted((arguments.data / "test_good").glob("*.png")), arguments.good),
-        *spread(sorted((arguments.data / "defect").glob("*.png")), arguments.defective),
+        *spread(sorted((arguments.data / "test_good").glob("*.png")), 2),
+        *spread(sorted((arguments.data / "defect").glob("*.png")), 4),
     ]
     draw([examine(model, path) for path in paths], arguments.output)
 

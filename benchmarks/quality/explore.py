@@ -188,12 +188,11 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--images-per-class", type=int, default=25, help="of the test set")
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--contains", default="", help="print only the ways of scoring with this in their name")
     parser.add_argument("--votes-alone", action="store_true", help="the defaults of before there was a memory")
     parser.add_argument("--set", nargs="+", default=[], metavar="name=value", help="arguments of model and training")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(1)
     arguments = {name: yaml.safe_load(value) for name, value in (each.split("=", 1) for each in options.set)}
     rows = pd.DataFrame(run(options, (BEFORE_MEMORY if options.votes_alone else {}) | arguments))
     rows = rows[rows["score"].str.contains(options.contains, regex=False)]

@@ -41,7 +41,7 @@ FACTOR = (25 / 64) ** (1 / 4)
 READ_SIZE = 128
 WIDTHS = (32, 32, 32, 32, 64)
 SCORES: tuple[tuple[Vote, float], ...] = (("probability", 0.05), ("log_probability", 0.01))
-SNAPSHOT_EVERY = 100
+ITERATIONS, SNAPSHOT_EVERY = 1000, 100
 
 
 def make_network(in_channels: int, width: int, out_channels: int) -> nn.Sequential:
@@ -265,31 +265,28 @@ def main() -> None:
     parser.add_argument("root", type=Path, help="directory of a category, in MVTec AD's layout")
     parser.add_argument("files", nargs="+", help="names of the training images")
     parser.add_argument("--scales", type=int, default=len(SIZES), help="train only so many, from the coarsest")
-    parser.add_argument("--iterations", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(1)
     paths = sorted((options.root / "test").glob("*/*.png"))
     labels = [path.parent.name != "good" for path in paths]
     tests = read_scales(paths)[: options.scales]
     reals = read_scales([options.root / "train" / "good" / name for name in options.files])[: options.scales]
-    training = PublishedTraining(reals, WIDTHS[: options.scales], enlarge, options.seed)
+    training = PublishedTraining(reals, WIDTHS[: options.scales], enlarge)
     scores: dict[str, list[torch.Tensor]] = {"running averages": [], "re-estimated": []}
 
     def rate(values: torch.Tensor) -> list[float]:
         return [round(100 * float(roc_auc_score(labels, each)), 1) for each in values]
 
     start = time.perf_counter()
-    for step, losses in enumerate(training.run(options.iterations)):
-        scale, iteration = step // options.iterations, step % options.iterations + 1
+    for step, losses in enumerate(training.run(ITERATIONS)):
+        scale, iteration = step // ITERATIONS, step % ITERATIONS + 1
         discriminator = training.discriminators[scale]
         if iteration % SNAPSHOT_EVERY == 0:
             rounded = {name: round(value, 4) for name, value in losses.items()}
             aurocs = rate(score(discriminator, tests[scale]))
             print(SIZES[scale], iteration, *aurocs, rounded, f"{time.perf_counter() - start:.0f} s", flush=True)
             discriminator.train()
-        if iteration == options.iterations:
+        if iteration == ITERATIONS:
             scores["running averages"].append(score(discriminator, tests[scale]))
             scores["re-estimated"].append(score(reestimate(discriminator, reals[scale]), tests[scale]))
             for statistics, values in scores.items():

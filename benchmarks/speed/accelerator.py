@@ -10,18 +10,15 @@ line, too. ``timeout`` ends what takes too long. Without a GPU the same is done 
 
 * ``contract``: fit, resume and export, in both precisions; scores beside those of the CPU, each way;
 * ``seeds``: two trainings with one seed: equal to the bit, or by how much not?
-* ``speed``: fit, scoring and memory beside PatchCore (random weights); launches or arithmetic? An iteration of the
-  published training is launched anew, or recorded once and replayed, of several models on a stream each.
+* ``speed``: fit, scoring and memory beside PatchCore (random weights).
 """
 
 import argparse
 import json
 import os
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -38,6 +35,7 @@ from anomalib.post_processing import PostProcessor
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from speed import BACKBONE, LAYERS, make_images
+from torch.utils.benchmark import Timer
 
 from anomalib_htdgm import FewShot, Htdgm
 from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
@@ -47,23 +45,6 @@ Look: TypeAlias = Callable[..., AbstractContextManager[dict[str, object]]]
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SMALL = DEVICE.type == "cpu"
-WARM_UP = 3
-"""Iterations of a scale before one is recorded, in which libraries choose and allocate what they need."""
-AT_ONCE = {"rotations": 10, "full": 5}
-"""Models that are trained at a time."""
-PUBLISHED: dict[str, Any] = {
-    "image_size": 64,
-    "coarsest_size": 64,
-    "width": 32,
-    "votes_from": 0,
-    "memory_patches": 0,
-    "members": 1,
-    "standardize": False,
-}
-"""The published model's finest scale, alone."""
-PUBLISHED_TRAINING = Training(
-    iterations=1000, discriminator_steps=3, generator_steps=3, fake_weight=1.0, reestimate_statistics=False
-)
 
 
 @contextmanager
@@ -78,24 +59,6 @@ def look(path: Path, **what: object) -> Iterator[dict[str, object]]:
     with path.open("a") as file:
         file.write(text + "\n")
     print(text, flush=True)
-
-
-def synchronize() -> None:
-    """Wait for all that was launched."""
-    if not SMALL:
-        torch.cuda.synchronize()
-
-
-def time_on_device(work: Callable[[], object], repeats: int = 1) -> float:
-    """Take the median time of a piece of work, in seconds, with all that it launches."""
-    times = []
-    for _ in range(repeats):
-        synchronize()
-        start = time.perf_counter()
-        work()
-        synchronize()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
 
 
 def check_contract(look: Look, root: Path) -> None:
@@ -170,7 +133,7 @@ class _BreakOff(Callback):
     """Breaks a training off behind its first scale."""
 
     def on_train_batch_start(self, _trainer: object, _model: object, _batch: object, batch_idx: int) -> None:
-        if batch_idx == 15:  # noqa: PLR2004  # a scale has two sets of six iterations
+        if batch_idx == 15:  # noqa: PLR2004  # the checkpoint is of twelve, a scale has six
             msg = "broken off"
             raise InterruptedError(msg)
 
@@ -202,7 +165,7 @@ def _fit(images: torch.Tensor, training: Training, **arguments: Any) -> HtdgmMod
 
 
 def measure_speed(look: Look, _root: Path) -> None:
-    """Time fit and scoring beside PatchCore, and launches beside arithmetic."""
+    """Time fit and scoring beside PatchCore."""
     training = Training(iterations=1) if SMALL else Training()
     for shots in (1,) if SMALL else (1, 10, 80):
         images = make_images(shots, 256).to(DEVICE)
@@ -214,26 +177,21 @@ def measure_speed(look: Look, _root: Path) -> None:
         for name, fit in fits.items():
             with look(model=name, shots=shots) as finding, torch.no_grad():
                 with torch.enable_grad():
-                    model = fit().eval()  # libraries are loaded
+                    model = fit().eval()
                     finding["fit"] = _measure(fit)
                 for batch in (1, 32):
                     score = partial(model, make_images(batch, 256).to(DEVICE))
-                    score()
                     finding[f"batch of {batch}"] = _measure(score, 1 if SMALL else 15)
-    for transformations, most in AT_ONCE.items():
-        for number in (1,) if SMALL else (1, most):
-            with look(recorded=transformations, models_at_a_time=number) as finding:
-                finding.update(_time_recorded(transformations, number, 2 if SMALL else 40))
 
 
 def _measure(work: Callable[[], object], repeats: int = 1) -> dict[str, float]:
     """Take seconds, and the megabytes of a GPU that are allocated beside what was allocated before."""
+    timer = Timer("work()", globals={"work": work})  # waits for all that is launched
     if SMALL:
-        return {"s": time_on_device(work, repeats)}
+        return {"s": timer.timeit(repeats).mean}
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    seconds = time_on_device(work, repeats)
-    return {"s": seconds, "MB": (torch.cuda.max_memory_allocated() - before) / 1e6}
+    return {"s": timer.timeit(repeats).mean, "MB": (torch.cuda.max_memory_allocated() - before) / 1e6}
 
 
 def _fit_patchcore(images: torch.Tensor) -> PatchcoreModel:
@@ -243,68 +201,6 @@ def _fit_patchcore(images: torch.Tensor) -> PatchcoreModel:
             model(batch)
         model.subsample_embedding(0.1)
     return model
-
-
-class NoiseOfDevice(HtdgmModel):
-    """A model whose noise is drawn where it is used: nothing that an iteration needs comes from the CPU."""
-
-    noise_source: torch.Generator
-
-    def draw_noise(self, scale: int, num_images: int, source: torch.Generator) -> torch.Tensor:
-        """Draw noise as the model does, but from a source of the device."""
-        del source
-        size, channels = self.pyramid.sizes[scale], 3 if scale else 1
-        shape, device = (num_images, channels, size, size), self.num_shots.device
-        return torch.randn(shape, generator=self.noise_source, device=device).expand(-1, 3, -1, -1)
-
-
-def _make_published(transformations: str, seed: int = 0) -> NoiseOfDevice:
-    model = NoiseOfDevice((256, 256), adversarial=True, transformations=transformations, **PUBLISHED).to(DEVICE)
-    model.noise_source = torch.Generator(DEVICE).manual_seed(seed)
-    return model
-
-
-def _record(transformations: str, image: torch.Tensor, iterations: int, seed: int) -> Iterator[None]:
-    """Train, and on a GPU record an iteration when it is first advanced, and replay it from then on."""
-    model = _make_published(transformations, seed)
-    training = replace(PUBLISHED_TRAINING, iterations=iterations + WARM_UP + 2)
-    optimizers = training.configure_optimizers(model)
-    steps = training.run(model, image, seed, optimizers)
-    if SMALL:
-        for _ in steps:
-            yield
-        return
-    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
-        group |= {"capturable": True, "lr": torch.tensor(group["lr"], device=DEVICE)}
-    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(WARM_UP):
-            next(steps)
-    graph.register_generator_state(model.noise_source)
-    with torch.cuda.graph(graph, stream=stream):
-        next(steps)
-    while True:
-        with torch.cuda.stream(stream):
-            graph.replay()
-        yield
-
-
-def _time_recorded(transformations: str, number: int, iterations: int) -> dict[str, float]:
-    """Time an iteration of the finest scale, recorded and of several models at a time, beside one launched anew."""
-    image = make_images(1, 256).to(DEVICE)
-    launched = replace(PUBLISHED_TRAINING, iterations=WARM_UP + 6).run(_make_published(transformations), image)
-    for _ in range(WARM_UP):
-        next(launched)
-    anew = time_on_device(partial(next, launched), 5)
-    runs = [_record(transformations, image, iterations, seed) for seed in range(number)]
-    recording = time_on_device(lambda: [next(run) for run in runs])
-    seconds = time_on_device(lambda: [next(run) for _ in range(iterations) for run in runs])
-    return {
-        "launched anew [ms]": 1000 * anew,
-        "recorded, per model [ms]": 1000 * seconds / iterations / number,
-        "recording, per model [ms]": 1000 * recording / number,
-    }
 
 
 STEPS: dict[str, Callable[[Look, Path], None]]

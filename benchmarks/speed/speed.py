@@ -3,7 +3,7 @@
 
 """Measure what Htdgm costs with its defaults, beside PatchCore, in seconds and in a unit that other machines have, too.
 
-    python benchmarks/speed/speed.py --output speed.csv
+    python benchmarks/speed/speed.py --shots 1 5 10 --repeats 1 > speed.md
 
 Fits with ``Engine.fit``, without validation images, and scores through pre-processor, model and post-processor. Images
 are noise of 256x256 pixels: what they show makes no difference to the time. PatchCore has an EfficientNet-Lite0 with
@@ -12,7 +12,7 @@ random weights, which take as long as trained ones.
 Seconds are those of the processor, of all threads of the process together; in parentheses those that passed. All is
 measured in turns, in a new process for each repeat and number of threads, in which a fit of each model comes first that
 does not count. The unit is a fixed number of convolutions in float32, measured just before each fit. Prints the medians
-over the repeats, in Markdown; the CSV file has all of them.
+over the repeats, in Markdown.
 """
 
 import argparse
@@ -176,7 +176,6 @@ def _to_text(value: float) -> str:
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, help="CSV file of all rows")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 10, 80])
     options = parser.parse_args()
@@ -185,8 +184,6 @@ def main() -> None:
         for threads in THREADS:
             with ProcessPoolExecutor(1, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
                 rows += [{"threads": threads, **row} for row in pool.submit(measure_process, options.shots).result()]
-            if options.output:
-                pd.DataFrame(rows).to_csv(options.output, index=False)
     print(to_markdown(pd.DataFrame(rows)))
     dtype = choose_dtype("auto", torch.device("cpu"))
     print(f"\nHtdgm in {dtype}, PatchCore and the unit in float32; torch {torch.__version__}")

@@ -10,11 +10,10 @@ Paper:
     Izhak Golan, Ran El-Yaniv: Deep Anomaly Detection Using Geometric Transformations. NeurIPS 2018.
 """
 
-import logging
 import math
 from collections.abc import Iterator
 from itertools import count, islice, product
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import torch
 from anomalib.data import ImageBatch, InferenceBatch
@@ -28,11 +27,8 @@ from anomalib_htdgm.data.shots import RepeatedBatch, read_shots
 from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
 from anomalib_htdgm.models.htdgm.transformations import reflect
 from anomalib_htdgm.models.pre_processor import configure_pre_processor
-from anomalib_htdgm.models.precision import Precision, choose_dtype
+from anomalib_htdgm.models.precision import choose_dtype
 from anomalib_htdgm.models.single_epoch import SingleEpochMixin
-from anomalib_htdgm.validation import check_choice, check_integer, check_number
-
-logger = logging.getLogger(__name__)
 
 SHIFT_FRACTION = 0.25
 """Length of a translation as a fraction of the image's side."""
@@ -41,9 +37,7 @@ TRANSFORMATIONS = list(product((False, True), (0, -1, 1), (0, -1, 1), range(4)))
 WEIGHT_DECAY = 5e-4
 """Of all parameters, as in the authors' code."""
 STAGES = ((16, 1), (32, 2), (64, 2))
-"""Channels, before they are widened, and stride of each stage of the network."""
-BLOCK_DEPTH, OTHER_DEPTH = 2 * len(STAGES), 4
-"""Convolutions of one block in every stage, and all others: the first one, and one in a shortcut of every stage."""
+"""Channels, before they are widened, and stride of each stage of the network, which is one block."""
 IMAGES_AT_ONCE = 1
 """Images whose 72 copies are classified together: what lies between the layers of more would not stay in the cache."""
 SAMPLES_AT_ONCE = 100
@@ -71,7 +65,7 @@ def transform_pixels(size: int) -> torch.Tensor:
 
 
 class _Block(nn.Module):
-    """Two convolutions beside a shortcut; batch norm and ReLU come before a convolution."""
+    """Two convolutions beside a shortcut of one; batch norm and ReLU come before a convolution."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
@@ -79,42 +73,30 @@ class _Block(nn.Module):
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
-        changes = in_channels != out_channels
-        self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False) if changes else None
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Map features of shape ``(B, in_channels, H, W)`` to ``(B, out_channels, H / stride, W / stride)``."""
         activated = F.relu(self.norm1(features), inplace=True)
         residual: torch.Tensor = self.conv2(F.relu(self.norm2(self.conv1(activated)), inplace=True))
-        return residual.add_(features if self.shortcut is None else self.shortcut(activated))
+        return residual.add_(self.shortcut(activated))
 
 
 class WideResNet(nn.Module):
-    """A wide residual network with pre-activation (Zagoruyko and Komodakis, 2016).
+    """A wide residual network with pre-activation and ten layers (Zagoruyko and Komodakis, 2016).
 
     Args:
         num_classes (int): Number of classes.
-        depth (int): Number of convolutional layers; 4 more than a multiple of 6.
         widen (int): Factor of the channels, which are 16, 32 and 64.
-
-    Raises:
-        ValueError: If there is no network of that depth or width.
     """
 
-    def __init__(self, num_classes: int, depth: int = 10, widen: int = 4) -> None:
+    def __init__(self, num_classes: int, widen: int = 4) -> None:
         super().__init__()
-        check_integer("widen", widen, at_least=1)
-        check_integer("depth", depth, at_least=OTHER_DEPTH + BLOCK_DEPTH)
-        blocks_per_stage, rest = divmod(depth - OTHER_DEPTH, BLOCK_DEPTH)
-        if rest:
-            msg = f"depth: got {depth}; allowed are {OTHER_DEPTH} more than multiples of {BLOCK_DEPTH}: 10, 16, 22 ..."
-            raise ValueError(msg)
         channels = STAGES[0][0]
         layers: list[nn.Module] = [nn.Conv2d(3, channels, 3, padding=1, bias=False)]
         for base, stride in STAGES:
-            for index in range(blocks_per_stage):
-                layers.append(_Block(channels, widen * base, 1 if index else stride))
-                channels = widen * base
+            layers.append(_Block(channels, widen * base, stride))
+            channels = widen * base
         self.features = nn.Sequential(*layers, nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
         self.head = nn.Linear(channels, num_classes)
 
@@ -158,23 +140,15 @@ class GeomModel(nn.Module):
 
     Args:
         image_size (int): Side in pixels that images are reduced to.
-        depth (int): Depth of the network.
         widen (int): Factor of the network's channels.
-        precision (str): What the network computes in, see :func:`~anomalib_htdgm.models.precision.choose_dtype`.
-
-    Raises:
-        ValueError: If an argument is out of its range.
     """
 
     pixels: torch.Tensor
 
-    def __init__(self, image_size: int = 32, depth: int = 10, widen: int = 4, precision: Precision = "auto") -> None:
+    def __init__(self, image_size: int = 32, widen: int = 4) -> None:
         super().__init__()
-        check_integer("image_size", image_size, at_least=4)  # a quarter of less would not be a pixel
-        check_choice("precision", precision, get_args(Precision))
         self.image_size = image_size
-        self.precision = precision
-        self.network = WideResNet(len(TRANSFORMATIONS), depth, widen).to(memory_format=torch.channels_last)
+        self.network = WideResNet(len(TRANSFORMATIONS), widen).to(memory_format=torch.channels_last)
         self.register_buffer("pixels", transform_pixels(image_size), persistent=False)
 
     def forward(self, images: torch.Tensor) -> InferenceBatch:
@@ -226,7 +200,7 @@ class GeomModel(nn.Module):
         Returns:
             torch.Tensor: Logits of shape ``(N, 72)``.
         """
-        logits: torch.Tensor = self.network(transformed, choose_dtype(self.precision, transformed.device))
+        logits: torch.Tensor = self.network(transformed, choose_dtype("auto", transformed.device))
         return logits
 
 
@@ -296,15 +270,12 @@ class Geom(SingleEpochMixin, AnomalibModule):  # type: ignore[misc]  # anomalib'
         k_shot (int): Number of training images, drawn by ``seed`` from the training set; all, if there are fewer.
         seed (int): Seed of the draw, of the weights, of the order of the images, and of the samples.
         image_size (int): Side in pixels that images are reduced to.
-        depth (int): Depth of the wide residual network.
-        widen (int): Factor of its channels.
+        widen (int): Factor of the wide residual network's channels.
         epochs (int): Passes over all transformed images; the paper's are ``ceil(200 / 72)``.
         min_steps (int): Least number of training steps: the paper's epochs are two steps for one image. By training
             accuracy alone: after 200 a network half as wide tells all transformations of one or five training images,
             and 96 % of those of ten.
-        learning_rate (float): Adam's rate.
         batch_size (int): Transformed images of a training step.
-        precision (str): What the network computes in: ``auto``, ``float32`` or ``bfloat16``.
         generator (Htdgm | None): A model with generators, untrained, with a seed of its own: it is trained on the
             training images first, and the classifier on samples of it in their place.
         num_samples (int): Number of samples; the HTDGM paper's.
@@ -312,7 +283,7 @@ class Geom(SingleEpochMixin, AnomalibModule):  # type: ignore[misc]  # anomalib'
             default pre-processor brings pixels to [-1, 1], and images to ``image_size`` or to what the generator takes.
 
     Raises:
-        ValueError: If an argument is out of its range, or the generator has nothing to sample from.
+        ValueError: If the generator has nothing to sample from.
     """
 
     def __init__(
@@ -320,23 +291,14 @@ class Geom(SingleEpochMixin, AnomalibModule):  # type: ignore[misc]  # anomalib'
         k_shot: int = 10,
         seed: int = 0,
         image_size: int = 32,
-        depth: int = 10,
         widen: int = 4,
         epochs: int = 3,
         min_steps: int = 200,
-        learning_rate: float = 1e-3,
         batch_size: int = 128,
-        precision: Precision = "auto",
         generator: Htdgm | None = None,
         num_samples: int = 6000,
         **components: Any,  # noqa: ANN401
     ) -> None:
-        for name, value in (("k_shot", k_shot), ("epochs", epochs), ("batch_size", batch_size)):
-            check_integer(name, value, at_least=1)
-        check_integer("seed", seed, at_least=0)
-        check_integer("min_steps", min_steps, at_least=0)
-        check_integer("num_samples", num_samples, at_least=1)
-        check_number("learning_rate", learning_rate, above=0)
         if generator is not None and not generator.model.adversarial:
             msg = "generator: got a model with fake_weight=0, which generates nothing; only a positive one does"
             raise ValueError(msg)
@@ -348,10 +310,9 @@ class Geom(SingleEpochMixin, AnomalibModule):  # type: ignore[misc]  # anomalib'
         self.k_shot = k_shot
         self.seed = seed
         self.schedule = {"epochs": epochs, "min_steps": min_steps, "batch_size": batch_size}
-        self.learning_rate = learning_rate
         self.generator = generator
         self.num_samples = num_samples
-        self.model: GeomModel = GeomModel(image_size, depth, widen, precision)
+        self.model: GeomModel = GeomModel(image_size, widen)
         self._shots: ImageBatch | None = None
 
     def setup(self, stage: str) -> None:
@@ -370,7 +331,7 @@ class Geom(SingleEpochMixin, AnomalibModule):  # type: ignore[misc]  # anomalib'
 
     def configure_optimizers(self) -> Optimizer:
         """Make the classifier's optimiser; a generator has its own."""
-        return Adam(self.model.parameters(), lr=self.learning_rate, weight_decay=WEIGHT_DECAY, fused=True)
+        return Adam(self.model.parameters(), weight_decay=WEIGHT_DECAY, fused=True)
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """Do the whole training.

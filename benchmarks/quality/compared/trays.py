@@ -13,6 +13,7 @@ for each trial and number of tiles is appended to the results; those that are th
 import argparse
 import time
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -29,7 +30,11 @@ from anomalib_htdgm import Htdgm
 if TYPE_CHECKING:
     from anomalib.pre_processing import PreProcessor
 
-PERCENT = ("image_AUROC", "pixel_AUROC", "found")
+SIDE = 4
+"""Parts along each side of a tray."""
+TILES = (1, 2, 4, 8)
+GOOD, DEFECTIVE = 8, 16
+"""Test trays without and with a defect."""
 
 
 def lay(parts: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
@@ -116,43 +121,22 @@ def measure(category: Path, trial: int, tiles: int, side: int, num_good: int, nu
     }
 
 
-def tabulate(rows: pd.DataFrame) -> str:
-    """Write rows as a table in Markdown: mean and standard deviation over the trials."""
-    names = ("tray", "pixels", "tiles", "trials", "image AUROC", "pixel AUROC", "found", "fit [s]", "image [s]")
-    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
-    for (tray, pixels, tiles), group in rows.groupby(["tray", "pixels", "tiles"]):
-        percent = [f"{100 * group[name].mean():.1f} ± {100 * group[name].std():.1f}" for name in PERCENT]
-        times = [f"{group['fit_seconds'].mean():.0f}", f"{group['seconds_per_image'].mean():.2f}"]
-        lines.append(f"| {' | '.join(map(str, [tray, pixels, tiles, len(group), *percent, *times]))} |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     """Measure what is missing, and show all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("categories", type=Path, nargs="+", help="folders in MVTec's layout")
-    parser.add_argument("--parts", type=int, default=4, help="along each side of a tray")
-    parser.add_argument("--tiles", type=int, nargs="+", default=(1, 2, 4, 8))
-    parser.add_argument("--good", type=int, default=8, help="test trays without a defect")
-    parser.add_argument("--defective", type=int, default=16, help="test trays with one")
     parser.add_argument("--trials", type=int, default=3)
     parser.add_argument("--results", type=Path, default=Path("trays.csv"))
     options = parser.parse_args()
-    for trial in range(options.trials):
-        for category in options.categories:
-            for tiles in options.tiles:
-                done = pd.read_csv(options.results) if options.results.exists() else None
-                name = f"{options.parts}x{options.parts} {category.name}"
-                if done is not None and len(done.query("tray == @name and trial == @trial and tiles == @tiles")):
-                    continue
-                shares = measure(category, trial, tiles, options.parts, options.good, options.defective)
-                first = imread(next(iter(category.glob("train/good/*"))))
-                row = pd.DataFrame(
-                    [{"tray": name, "pixels": options.parts * len(first), "trial": trial, "tiles": tiles, **shares}]
-                )
-                row.to_csv(options.results, mode="a", header=done is None, index=False)
-                print(row.to_string(index=False), flush=True)
-    print(tabulate(pd.read_csv(options.results)))
+    for trial, category, tiles in product(range(options.trials), options.categories, TILES):
+        run = {"tray": f"{SIDE}x{SIDE} {category.name}", "trial": trial, "tiles": tiles}
+        done = pd.read_csv(options.results) if options.results.exists() else pd.DataFrame(columns=list(run))
+        if not (done[list(run)] == pd.Series(run)).all(axis=1).any():
+            row = pd.DataFrame([run | measure(category, trial, tiles, SIDE, GOOD, DEFECTIVE)])
+            row.to_csv(options.results, mode="a", header=done.empty, index=False)
+            print(row.to_string(index=False), flush=True)
+    rows = pd.read_csv(options.results).drop(columns="trial")
+    print(rows.groupby(["tray", "tiles"]).agg(["mean", "std"]).round(3).to_string())
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@
 
 import sys
 from pathlib import Path
-from typing import Any
 
 from hydra import compose
 from hydra.experimental.callback import Callback
@@ -35,14 +34,8 @@ def check_folder(datamodule: DictConfig) -> None:
 class SweepFolders(Callback):
     """Looks for the data of all runs of a sweep before the first of them."""
 
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401
-        """End the sweep if a folder is missing.
-
-        Args:
-            config (DictConfig): Hydra's configuration of the sweep.
-            **kwargs: Unused.
-        """
-        del kwargs
+    def on_multirun_start(self, config: DictConfig, **_: object) -> None:
+        """End the sweep if a folder is missing."""
         runs = {tuple(each for each in run if not each.startswith(WITHOUT_DATA)) for run in list_runs(config)}
         try:
             for overrides in runs:

@@ -160,15 +160,11 @@ def reset_peak_memory() -> None:
     """Let the next :func:`read_peak_memory` tell the peak from now on, where the system can (Linux)."""
     gc.collect()
     if PEAK_RESET.exists():
-        _give_back_free_memory()
+        libc = ctypes.CDLL(None)
+        # What was left free in the heap would count as resident, and hide what is put there next.
+        if hasattr(libc, "malloc_trim"):  # glibc's
+            libc.malloc_trim(0)
         PEAK_RESET.write_text("5")
-
-
-def _give_back_free_memory() -> None:
-    """Give back what was left free in the heap: it would count as resident, and hide what is put there next."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "malloc_trim"):  # glibc's
-        libc.malloc_trim(0)
 
 
 def read_peak_memory() -> float | None:

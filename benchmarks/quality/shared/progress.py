@@ -5,13 +5,11 @@
 
 import threading
 from pathlib import Path
-from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
-from shared.rows import report_folder
 from tqdm import tqdm
 
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -29,26 +27,14 @@ class SweepProgress(Callback):
         """Let workers, which hydra sends everything to, have one that watches nothing."""
         return SweepProgress, ()
 
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401
-        """Begin to watch.
-
-        Args:
-            config (DictConfig): Hydra's configuration of the sweep.
-            **kwargs: Unused.
-        """
-        del kwargs
+    def on_multirun_start(self, config: DictConfig, **_: object) -> None:
+        """Begin to watch."""
         directory, total = Path(config.hydra.sweep.dir), len(list_runs(config))
         self._thread = threading.Thread(target=self._watch, args=(directory, total), daemon=True)
         self._thread.start()
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401
-        """Stop watching.
-
-        Args:
-            config (DictConfig): Hydra's configuration of the sweep.
-            **kwargs: Unused.
-        """
-        del config, kwargs
+    def on_multirun_end(self, *_: object, **__: object) -> None:
+        """Stop watching."""
         self._stop.set()
         if self._thread:
             self._thread.join()
@@ -68,30 +54,17 @@ class SweepProgress(Callback):
 class SweepReport(Callback):
     """Writes tables and pictures of all that is in the file of results when a sweep ends."""
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401
-        """Write the report.
-
-        Args:
-            config (DictConfig): Configuration of the sweep.
-            **kwargs: Unused.
-        """
+    def on_multirun_end(self, config: DictConfig, **_: object) -> None:
+        """Write the report."""
         from report import write_report  # noqa: PLC0415  # a single run has no use for it
 
-        del kwargs
         results = Path(config.results)
         if results.exists():
-            print(write_report([results], report_folder(results)))
+            print(write_report([results], results.with_name(results.name + ".report")))
 
 
 def list_runs(config: DictConfig) -> list[list[str]]:
-    """List the runs of a sweep.
-
-    Args:
-        config (DictConfig): Hydra's configuration of the sweep.
-
-    Returns:
-        list[list[str]]: Overrides of each combination of values.
-    """
+    """List the runs of a sweep by Hydra's configuration of it: the overrides of each combination of values."""
     arguments = [f"{name}={values}" for name, values in (config.hydra.sweeper.params or {}).items()]
     overrides = OverridesParser.create().parse_overrides([*arguments, *config.hydra.overrides.task])
     return [list(run) for batch in BasicSweeper.split_arguments(overrides, max_batch_size=None) for run in batch]

@@ -26,27 +26,8 @@ COLUMNS = (
 
 
 def maps_folder(path: Path) -> Path:
-    """Name the folder of the anomaly maps that are kept of runs, a file for each key.
-
-    Args:
-        path (Path): The CSV file of the runs.
-
-    Returns:
-        Path: The folder.
-    """
+    """Name the folder of the anomaly maps that are kept of the runs of a CSV file, a file for each key."""
     return path.with_name(path.name + ".maps")
-
-
-def report_folder(path: Path) -> Path:
-    """Name the folder of the report that a sweep ends with.
-
-    Args:
-        path (Path): The CSV file of the runs.
-
-    Returns:
-        Path: The folder.
-    """
-    return path.with_name(path.name + ".report")
 
 
 class Results:
@@ -119,21 +100,16 @@ class Results:
         self._directory.mkdir(parents=True, exist_ok=True)
         return FileLock(self._directory / "rows")
 
-    def _repair(self) -> None:
-        """Cut off a last row that has no end."""
-        if not self.path.exists():
-            return
-        content = self.path.read_bytes()
-        if content and not content.endswith(b"\n"):
-            os.truncate(self.path, content.rfind(b"\n") + 1)
-
     def _has_header(self) -> bool:
-        """Repair the file, and check the columns that its header names, if it has one."""
-        self._repair()
-        if not self.path.exists() or not self.path.stat().st_size:
+        """Cut off a last row that has no end, and check the columns that the header names, if there is one."""
+        content = self.path.read_bytes() if self.path.exists() else b""
+        if not content.endswith(b"\n"):
+            content = content[: content.rfind(b"\n") + 1]
+            if self.path.exists():
+                os.truncate(self.path, len(content))
+        if not content:
             return False
-        with self.path.open(newline="") as file:
-            columns = tuple(next(csv.reader(file)))
+        columns = tuple(next(csv.reader(io.StringIO(content.decode()))))
         if columns != COLUMNS:
             msg = f"results: {self.path} has the columns {', '.join(columns)}; needed are {', '.join(COLUMNS)}"
             raise ValueError(msg)
