@@ -57,7 +57,7 @@ from anomalib_htdgm.models.single_epoch import SingleEpochMixin
 from .anomaly_map import Localization
 from .earlier import EARLIER
 from .equalization import Equalization
-from .interruption import Advice
+from .advice import Advice
 from .networks import RECEPTIVE_FIELD
 from .score import Vote
 from .threshold import (
