@@ -32,10 +32,9 @@ def transformation_loss(
         torch.Tensor: The loss, a scalar: a mean over the patches of each transformation, then over transformations.
     """
     pairs = list(zip(targets, logits, strict=True))
-    # Targets hold for several images.
-    repeats = [len(part) / (each.shape[0] * each.shape[1]) for each, part in pairs]
-    totals = [times * each.sum(dim=(0, 1, 2, 3)) for times, (each, _) in zip(repeats, pairs, strict=True)]
-    counts = torch.stack(totals).sum(dim=0)
+    # Targets of one image may hold for several.
+    sums = [len(part) / (each.shape[0] * each.shape[1]) * each.sum(dim=(0, 1, 2, 3)) for each, part in pairs]
+    counts = torch.stack(sums).sum(dim=0)
     weights_of_classes = 1 / (counts.clamp(min=1) * counts.count_nonzero())
     terms = []
     for each, part in pairs:
