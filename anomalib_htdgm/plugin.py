@@ -64,16 +64,7 @@ class AnomalibPluginFinder:
         path: Sequence[str] | None = None,
         target: ModuleType | None = None,
     ) -> ModuleSpec | None:
-        """Find a module of anomalib as Python would without this hook, and watch its execution.
-
-        Args:
-            name: Full name of the module.
-            path: Where to search for it.
-            target: Module that is being reloaded.
-
-        Returns:
-            What the finders after this one have found; None where it is not a module of anomalib.
-        """
+        """Find a module of anomalib as Python would without this hook, and watch its execution; else return None."""
         finders = iter(tuple(sys.meta_path))
         if not name.startswith("anomalib.") or self not in finders:  # `in` consumes the iterator up to this finder
             return None
@@ -86,11 +77,7 @@ class AnomalibPluginFinder:
         return spec
 
     def register_all(self, complete: list[ModuleType]) -> None:
-        """Register the entry points of namespaces, and of those that become complete by loading these entry points.
-
-        Args:
-            complete: The namespaces. The list grows.
-        """
+        """Register the entry points of namespaces, and of those that loading these adds to the list."""
         self._complete[get_ident()] = complete
         try:
             for namespace in complete:
@@ -124,9 +111,6 @@ def register(namespace: ModuleType) -> None:
 
     An entry point that does not work gives a warning and leaves the others alone, and so does an anomalib whose
     ``ALLOWED_MODULES`` is no more where it was.
-
-    Args:
-        namespace: One of the modules named by ``NAMESPACES``.
     """
     try:
         points = tuple(entry_points(group=namespace.__name__))

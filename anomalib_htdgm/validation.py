@@ -9,15 +9,10 @@ from numbers import Integral, Real
 
 
 def check_integer(name: str, value: int, at_least: int) -> None:
-    """Require an integer.
-
-    Args:
-        name (str): Name of the argument.
-        value (int): What was given.
-        at_least (int): The smallest allowed value.
+    """Require an integer that is not too small.
 
     Raises:
-        ValueError: If ``value`` is no integer, or too small.
+        ValueError: If ``value`` is not such an integer; the message names the argument.
     """
     if not isinstance(value, Integral) or isinstance(value, bool) or value < at_least:
         msg = f"{name}: got {value!r}; allowed are integers of at least {at_least}"
@@ -33,18 +28,10 @@ def check_number(
     at_least: float = -inf,
     at_most: float = inf,
 ) -> None:
-    """Require a finite number.
-
-    Args:
-        name (str): Name of the argument.
-        value (float): What was given.
-        above (float): A lower limit that is not allowed itself.
-        below (float): An upper limit that is not allowed itself.
-        at_least (float): The smallest allowed value.
-        at_most (float): The largest allowed value.
+    """Require a finite number within limits: ``above`` and ``below`` are not allowed themselves, the others are.
 
     Raises:
-        ValueError: If ``value`` is no finite number, or out of this range.
+        ValueError: If ``value`` is not such a number; the message names the argument.
     """
     is_number = isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)
     if not (is_number and above < value < below and at_least <= value <= at_most):
@@ -57,13 +44,8 @@ def check_number(
 def check_choice(name: str, value: object, allowed: Sequence[object]) -> None:
     """Require one of a few values.
 
-    Args:
-        name (str): Name of the argument.
-        value (object): What was given.
-        allowed (Sequence[object]): The allowed values.
-
     Raises:
-        ValueError: If ``value`` is none of them.
+        ValueError: If ``value`` is none of them; the message names the argument.
     """
     if value not in allowed:
         msg = f"{name}: got {value!r}; allowed are {', '.join(map(repr, allowed))}"

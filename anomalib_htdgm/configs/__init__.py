@@ -23,23 +23,13 @@ _IN_REPOSITORY = _HERE.parents[1] / "configs"
 
 
 def list_configs() -> dict[str, Path]:
-    """List the files.
-
-    Returns:
-        dict[str, Path]: Their paths by their names: folder and file, without the ending.
-    """
+    """List the paths of the files by their names: folder and file, without the ending."""
     folder = _HERE if any(_HERE.rglob("*.yaml")) else _IN_REPOSITORY
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.yaml"))}
 
 
 def find_config(name: str) -> Path:
-    """Find a file by its name.
-
-    Args:
-        name (str): Such as ``htdgm/symmetries_1shot``.
-
-    Returns:
-        Path: Its path.
+    """Find a file by its name, such as ``htdgm/symmetries_1shot``.
 
     Raises:
         ValueError: If there is none; the message lists those that there are.

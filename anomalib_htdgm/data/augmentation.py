@@ -19,14 +19,7 @@ from torchvision.tv_tensors import Image
 
 @contextmanager
 def seeded(*numbers: int) -> Iterator[None]:
-    """Draw from seeds of one's own, and leave the global random states as they are.
-
-    Args:
-        *numbers (int): Seed and whatever else tells one draw from another.
-
-    Yields:
-        None: Nothing; meanwhile PyTorch's, NumPy's and Python's states are those of the numbers.
-    """
+    """Draw from seeds of one's own: PyTorch's, NumPy's and Python's global random states stay as they are."""
     (seed,) = np.random.SeedSequence([number % 2**64 for number in numbers]).generate_state(1)
     with isolate_rng(include_cuda=False):
         torch.default_generator.manual_seed(int(seed))
@@ -48,14 +41,7 @@ class Augmentation:
     seed: int
 
     def __call__(self, images: torch.Tensor, draw: int) -> torch.Tensor:
-        """Augment images.
-
-        Args:
-            images (torch.Tensor): Images in [0, 1] of shape ``(B, 3, H, W)``.
-            draw (int): Number of the draw; one gives the same images again.
-
-        Returns:
-            torch.Tensor: Augmented images, of shape ``(B, 3, h, w)``.
+        """Augment images in [0, 1] of shape ``(B, 3, H, W)`` to ``(B, 3, h, w)``; one ``draw`` gives the same again.
 
         Raises:
             ValueError: If they are not all of one shape.
@@ -72,26 +58,14 @@ class Augmentation:
 def resize_of(transform: Transform | None) -> Resize | None:
     """Find the resizing that anomalib's datamodules add to their augmentations, which is the pre-processor's.
 
-    Args:
-        transform (Transform | None): Augmentations of a dataset.
-
-    Returns:
-        Resize | None: The last transform of all, if it resizes.
+    It is the last transform of all, if it resizes.
     """
     last = _list(transform)[-1:]
     return last[0] if last and isinstance(last[0], Resize) else None
 
 
 def augmentation_of(dataloader: DataLoader[Any], seed: int) -> Augmentation | None:
-    """Find the augmentations of a training set.
-
-    Args:
-        dataloader (DataLoader): Dataloader of the training set.
-        seed (int): Seed of what they draw.
-
-    Returns:
-        Augmentation | None: The augmentation; ``None`` if there is none but :func:`resize_of` it.
-    """
+    """Find the augmentations of a training set; ``None`` if there is none but :func:`resize_of` it."""
     transform = getattr(dataloader.dataset, "augmentations", None)
     others = len(_list(transform)) - (resize_of(transform) is not None)
     return None if transform is None or not others else Augmentation(transform, seed)

@@ -29,22 +29,17 @@ Sampling = Literal["random", "sorted"]
 
 
 def draw_shots(num_images: int, k_shot: int, seed: int) -> list[int]:
-    """Draw k distinct images at random.
+    """Draw k distinct images at random; where there are fewer, all are taken.
 
     The draw is the prefix of a permutation that only ``num_images`` and ``seed`` determine: it is the same on every
     machine, whatever has been done to the global random states, and the shots of a smaller k are among those of a
     larger k of the same seed.
 
-    Args:
-        num_images: Number of images to draw from, at least 1.
-        k_shot: Number of images to draw, at least 1. Where there are fewer, all are taken.
-        seed: Seed of the draw, at least 0.
-
     Returns:
         ``min(k_shot, num_images)`` indices in ``[0, num_images)``, ascending.
 
     Raises:
-        ValueError: If an argument is not an integer or is too small.
+        ValueError: If a number is not an integer, or below 1 (of the seed: 0).
     """
     check_integer("num_images", num_images, at_least=1)
     check_integer("k_shot", k_shot, at_least=1)
@@ -55,18 +50,13 @@ def draw_shots(num_images: int, k_shot: int, seed: int) -> list[int]:
 
 
 def sorted_slice(num_images: int, k_shot: int, seed: int) -> list[int]:
-    """Take the seed-th run of k images, the protocol of AnomalyDINO.
-
-    Args:
-        num_images: Number of path-sorted images to take from, at least 1.
-        k_shot: Number of images to take, at least 1.
-        seed: Which run to take, at least 0.
+    """Take the seed-th run of k of the path-sorted images, the protocol of AnomalyDINO.
 
     Returns:
         The indices ``[seed * k_shot, (seed + 1) * k_shot)``.
 
     Raises:
-        ValueError: If an argument is not an integer or is too small, or if the run ends beyond the last image.
+        ValueError: As of :func:`draw_shots`, or if the run ends beyond the last image.
     """
     check_integer("num_images", num_images, at_least=1)
     check_integer("k_shot", k_shot, at_least=1)

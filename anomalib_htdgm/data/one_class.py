@@ -13,7 +13,7 @@ Example:
 import hashlib
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
@@ -182,51 +182,31 @@ class OneClass(AnomalibDataModule):
             if split == Split.TRAIN and not is_normal:
                 continue
             if split == Split.TEST and self.test_images_per_class is not None:
-                count = min(self.test_images_per_class, len(paths))
-                paths = [paths[i * len(paths) // count] for i in range(count)]
+                paths = spread(paths, self.test_images_per_class)
             samples += describe_images(paths, split, class_name, is_normal=is_normal)
         return make_subset(samples, self.category)
 
 
 def list_images(folder: Path) -> list[Path]:
-    """List the images of a folder.
-
-    Args:
-        folder: The folder.
-
-    Returns:
-        Their paths, sorted.
-    """
+    """List the images of a folder, sorted."""
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMG_EXTENSIONS)
 
 
+def spread(paths: Sequence[Path], number: int) -> list[Path]:
+    """Take a number of images, spread evenly; where there are fewer, all."""
+    count = min(number, len(paths))
+    return [paths[index * len(paths) // count] for index in range(count)]
+
+
 def describe_images(paths: Iterable[Path], split: Split, class_name: str, *, is_normal: bool) -> list[dict[str, Any]]:
-    """Describe images of one class as the samples of a dataset.
-
-    Args:
-        paths: Their paths.
-        split: Training or test.
-        class_name: Name of the class.
-        is_normal: Whether it is the normal class.
-
-    Returns:
-        One row for each, without a mask.
-    """
+    """Describe images of one class as the samples of a dataset, one row for each, without a mask."""
     label = LabelName.NORMAL if is_normal else LabelName.ABNORMAL
     shared = {"split": split.value, "label": class_name, "label_index": label.value, "mask_path": ""}
     return [{"image_path": str(path), **shared} for path in paths]
 
 
 def make_subset(samples: list[dict[str, Any]], category: str) -> AnomalibDataset:
-    """Make a dataset without masks.
-
-    Args:
-        samples: Its rows, as :func:`describe_images` makes them.
-        category: Name of the normal class.
-
-    Returns:
-        The dataset.
-    """
+    """Make a dataset without masks of rows as :func:`describe_images` makes them; ``category`` is the normal class."""
     subset = AnomalibDataset()
     subset.samples = DataFrame(samples)
     subset.samples.attrs["task"] = TaskType.CLASSIFICATION.value

@@ -21,7 +21,7 @@ from PIL import Image
 from torchvision.transforms.v2 import Resize, Transform
 
 from anomalib_htdgm.data.few_shot import draw_shots
-from anomalib_htdgm.data.one_class import describe_images, list_images, make_subset
+from anomalib_htdgm.data.one_class import describe_images, list_images, make_subset, spread
 from anomalib_htdgm.validation import check_choice, check_integer, check_number
 
 logger = logging.getLogger(__name__)
@@ -116,8 +116,7 @@ class Paris(AnomalibDataModule):
                 chosen = [path for index, path in enumerate(paths) if index in drawn]
                 train = describe_images(chosen, Split.TRAIN, landmark, is_normal=True)
                 paths = [path for index, path in enumerate(paths) if index not in drawn]
-            count = min(self.test_images_per_class or len(paths), len(paths))
-            paths = [paths[index * len(paths) // count] for index in range(count)]
+            paths = spread(paths, self.test_images_per_class or len(paths))
             test += describe_images(paths, Split.TEST, landmark, is_normal=landmark == self.category)
         self.train_data = make_subset(train, self.category)
         self.test_data = make_subset(test, self.category)

@@ -126,15 +126,10 @@ def paste_defect(
     other: NDArray[np.uint8],
     generator: np.random.Generator,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Blend an irregular patch of one image into another.
-
-    Args:
-        good: Grey image of shape ``(H, W)`` to paste into.
-        other: Grey image of the same shape to take the patch from.
-        generator: Source of the patch's place, size and outline.
+    """Blend an irregular patch of another image into a good one, both grey, of shape ``(H, W)``.
 
     Returns:
-        The defective image and its mask (255 in the defect, 0 elsewhere), both of shape ``(H, W)``.
+        The defective image and its mask (255 in the defect, 0 elsewhere).
     """
     height, width = good.shape
     rows, columns = np.mgrid[:height, :width]

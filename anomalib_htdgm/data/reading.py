@@ -41,12 +41,8 @@ def read_image(path: str | Path, as_tensor: bool = False) -> torch.Tensor | NDAr
     bits of colour become RGB as Pillow converts them. Transparency is left out, and an orientation in EXIF is not
     applied, as by anomalib, whose masks and heat maps would not match otherwise.
 
-    Args:
-        path (str | Path): Path of the file.
-        as_tensor (bool): Whether the image is wanted as a tensor of shape ``(3, H, W)``.
-
     Returns:
-        torch.Tensor | NDArray: The image in [0, 1]; as an array of shape ``(H, W, 3)``.
+        torch.Tensor | NDArray: The image in [0, 1], as a tensor of shape ``(3, H, W)`` or an array, ``(H, W, 3)``.
 
     Raises:
         UnreadableImageError: If there is no such image, it is damaged, of more than 16 bits, or larger than Pillow
@@ -58,13 +54,6 @@ def read_image(path: str | Path, as_tensor: bool = False) -> torch.Tensor | NDAr
 def read_mask(path: str | Path, as_tensor: bool = False) -> torch.Tensor | NDArray[Any]:
     """Read a mask as :func:`anomalib.data.utils.read_mask` does, but name a file that cannot be read.
 
-    Args:
-        path (str | Path): Path of the file.
-        as_tensor (bool): Whether the mask is wanted as a tensor.
-
-    Returns:
-        torch.Tensor | NDArray: The mask.
-
     Raises:
         UnreadableImageError: If it cannot be read.
     """
@@ -75,13 +64,10 @@ def _name_file(read: Callable[..., Any], path: str | Path, as_tensor: bool) -> A
     try:
         return read(path, as_tensor)
     except Exception as error:  # Pillow raises nearly anything for a damaged file
-        reason = "it is empty" if _is_empty(path) else str(error) or type(error).__name__
+        is_empty = Path(path).is_file() and Path(path).stat().st_size == 0
+        reason = "it is empty" if is_empty else str(error) or type(error).__name__
         msg = f"image {path} cannot be read: {reason}; {ALLOWED}"
         raise UnreadableImageError(msg) from error
-
-
-def _is_empty(path: str | Path) -> bool:
-    return Path(path).is_file() and Path(path).stat().st_size == 0
 
 
 def _read_image(path: str | Path, as_tensor: bool) -> torch.Tensor | NDArray[Any]:
@@ -100,12 +86,7 @@ def _read_image(path: str | Path, as_tensor: bool) -> torch.Tensor | NDArray[Any
 def get_item(dataset: Any, index: int) -> Any:  # noqa: ANN401
     """Get an item of a dataset, with :func:`read_image` and :func:`read_mask` in the place of anomalib's.
 
-    Args:
-        dataset (Dataset): The dataset, which stays as it is, and so do others.
-        index (int): Index of the item.
-
-    Returns:
-        Any: The item.
+    The dataset stays as it is, and so do others.
 
     Raises:
         UnreadableImageError: If a file cannot be read.
@@ -145,12 +126,7 @@ def read_as_seen(dataloaders: Any, *, skip_unreadable: bool) -> Any:  # noqa: AN
 
 
 class ReadingLoader:
-    """Serves the batches of a dataloader over images, whatever becomes of single files.
-
-    Args:
-        dataloader (DataLoader): The dataloader, which stays as it is.
-        skip_unreadable (bool): Whether files that cannot be read are left out, with a warning for each.
-    """
+    """Serves the batches of a dataloader over images, whatever becomes of single files, see :func:`read_as_seen`."""
 
     def __init__(self, dataloader: DataLoader[Any], *, skip_unreadable: bool) -> None:
         self.dataset = dataloader.dataset

@@ -56,19 +56,7 @@ def read_shots(dataloader: DataLoader[ImageItem], k_shot: int, seed: int, smalle
 
 
 def read_anomalies(dataloader: DataLoader[ImageItem], smallest_side: int) -> ImageBatch | None:
-    """Read all labelled anomalies of a training set, without its augmentations but for resizing.
-
-    Args:
-        dataloader (DataLoader): Dataloader of the training set.
-        smallest_side (int): Least height and width of an image file in pixels.
-
-    Returns:
-        ImageBatch | None: The images, in [0, 1], in the order of their paths; ``None`` if there are none.
-
-    Raises:
-        TypeError: If the dataloader has no dataset to read from.
-        ValueError: If an image is corrupt, too small, or of another size than the others.
-    """
+    """Read all labelled anomalies of a training set as :func:`read_shots` does; ``None`` if there are none."""
     dataset = _dataset_of(dataloader)
     if not isinstance(dataset, AnomalibDataset) or not dataset.has_anomalous:
         return None
@@ -77,14 +65,7 @@ def read_anomalies(dataloader: DataLoader[ImageItem], smallest_side: int) -> Ima
 
 
 def digest_images(batch: ImageBatch) -> dict[str, str]:
-    """Take digests of training images, for :func:`check_same_images` to compare.
-
-    Args:
-        batch (ImageBatch): The images.
-
-    Returns:
-        dict[str, str]: Digest of each image by its path, or its place among those without one.
-    """
+    """Take digests of training images by their paths, or places among those without one."""
     assert batch.image is not None  # noqa: S101  # for the type checker: a batch may be without images
     names = batch.image_path or [f"number {index} without a path" for index in range(len(batch.image))]
     contents = (image.contiguous().cpu().numpy() for image in batch.image)
@@ -92,14 +73,10 @@ def digest_images(batch: ImageBatch) -> dict[str, str]:
 
 
 def check_same_images(before: dict[str, str], now: dict[str, str]) -> None:
-    """Refuse to go on with other training images than those that a training began with.
-
-    Args:
-        before (dict[str, str]): Their digests, as :func:`digest_images` gives them.
-        now (dict[str, str]): Those of the images at hand, which may have moved to another folder.
+    """Refuse to go on with other training images than those that a training began with; they may have moved.
 
     Raises:
-        ValueError: If they differ; the message names those that do.
+        ValueError: If the digests differ; the message names the images that do.
     """
     if list(before.values()) == list(now.values()):
         return

@@ -58,11 +58,7 @@ class WrappingDataModule(AnomalibDataModule, ABC):
         self.datamodule.prepare_data()
 
     def setup(self, stage: str | None = None) -> None:
-        """Set up the wrapped datamodule and draw, once; later calls only update the augmentations.
-
-        Args:
-            stage: Stage of the trainer, which makes no difference to the draw.
-        """
+        """Set up the wrapped datamodule and draw, once; later calls only update the augmentations."""
         self.datamodule.trainer = self.trainer
         # The base class would set up anew at every call that does not come from a trainer.
         if not self._is_setup:

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 
 def write_once(directory: Path, write: Callable[[Path], None]) -> bool:
-    """Fill a directory, unless it is there.
+    """Fill a directory, unless it is there, and tell whether that was done.
 
     It appears when it is complete: an interrupted run leaves nothing that a later one could take for the data set, and
     processes that write the same one at once do not harm each other.
@@ -17,12 +17,6 @@ def write_once(directory: Path, write: Callable[[Path], None]) -> bool:
     Args:
         directory: The directory.
         write: Makes and fills the directory whose path it is given, always with the same files.
-
-    Returns:
-        Whether something has been written.
-
-    Raises:
-        OSError: If the directory cannot be made.
     """
     if directory.is_dir():
         return False

@@ -29,14 +29,7 @@ def main() -> None:
 
 
 def serve(folder: Path, host: str, port: int | None, *, open_browser: bool) -> None:
-    """Serve the page.
-
-    Args:
-        folder (Path): Folder for all that the page is given or makes.
-        host (str): Address to listen at.
-        port (int | None): Port to listen at; ``None`` is the first free one from 7860 on.
-        open_browser (bool): Whether a browser is opened.
-    """
+    """Serve the page, keeping all that it is given or makes in a folder; no port is the first free one from 7860 on."""
     # Gradio reads these when it is imported, or later: no telemetry, and uploads go with the rest.
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(folder / "uploads")}
     from .page import STYLE, Page  # noqa: PLC0415

@@ -49,11 +49,7 @@ class Page:
         self._sessions: dict[str | None, Session] = {}
 
     def build(self) -> gr.Blocks:
-        """Build the page.
-
-        Returns:
-            gr.Blocks: The page, to be launched.
-        """
+        """Build the page, to be launched."""
         with gr.Blocks(title="Htdgm: a few good photographs", analytics_enabled=False) as blocks:
             gr.Markdown(HEADING)
             with gr.Row():

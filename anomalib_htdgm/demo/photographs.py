@@ -40,18 +40,15 @@ class Photograph:
 
 
 def take_in(source: Path, target: Path, size: tuple[int, int] | None = None) -> Photograph:
-    """Copy a photograph, upright and not too large.
+    """Copy a photograph as PNG, upright and not too large.
 
     Cameras store a picture as the sensor saw it, and beside it which way up it is; browsers turn it, anomalib does not.
 
     Args:
         source (Path): Any file.
-        target (Path): Path of the copy, a PNG.
+        target (Path): Path of the copy.
         size (tuple[int, int] | None): Width and height in pixels that it is resized to; ``None`` keeps its own, if they
             are at most :data:`LONGEST_SIDE`.
-
-    Returns:
-        Photograph: The copy.
 
     Raises:
         UnreadableImageError: If it is no image, or one that cannot be read or is too large or too small; the message

@@ -107,13 +107,9 @@ class Session:
         self.is_example = True
 
     def add_good(self, files: Iterable[Path]) -> list[str]:
-        """Add good photographs to train on. A model is trained on one size, so they get that of the first.
+        """Add good photographs to train on, and return a sentence for each file that was left out.
 
-        Args:
-            files (Iterable[Path]): Any files.
-
-        Returns:
-            list[str]: A sentence for each that was left out.
+        A model is trained on one size, so they get that of the first.
         """
         good = [] if self.is_example else self.good
         added, refused = self._take_in_all(files, good, MOST_SHOTS)
@@ -127,14 +123,7 @@ class Session:
         del self.good[index]
 
     def add_new(self, files: Iterable[Path]) -> list[str]:
-        """Add photographs to check.
-
-        Args:
-            files (Iterable[Path]): Any files.
-
-        Returns:
-            list[str]: A sentence for each that was left out.
-        """
+        """Add photographs to check, and return a sentence for each file that was left out."""
         added, refused = self._take_in_all(files)
         if added:
             self._leave_example()
@@ -143,9 +132,6 @@ class Session:
 
     def accept(self, index: int) -> None:
         """Count a photograph that was checked among the good ones.
-
-        Args:
-            index (int): Index of the finding.
 
         Raises:
             ValueError: If there are as many good photographs as may be.
@@ -211,13 +197,10 @@ class Session:
             self.threshold, self.threshold_chosen_by = min(round(float(threshold), 2), 1.0), "unlabelled images"
 
     def save(self, threshold: float) -> list[Path]:
-        """Write the checkpoint, the ONNX file and the table of scores.
+        """Write the checkpoint, the ONNX file and the table of scores, and return their paths.
 
         Args:
             threshold (float): Score in [0, 1] above which photographs are anomalous, for checkpoint and ONNX file, too.
-
-        Returns:
-            list[Path]: Paths of the files.
 
         Raises:
             ValueError: If nothing has been learnt yet.

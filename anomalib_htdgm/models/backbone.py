@@ -22,9 +22,8 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def create_backbone(name: str) -> nn.Module:
     """Make the convolutional part of an image classifier, with random weights.
 
-    Args:
-        name (str): Name of a timm model, such as ``tf_efficientnet_lite0``, or of a torchvision one, such as
-            ``torchvision/alexnet``. It has to be convolutional.
+    The name is that of a timm model, such as ``tf_efficientnet_lite0``, or of a torchvision one, such as
+    ``torchvision/alexnet``. It has to be convolutional.
 
     Returns:
         nn.Module: From normalised images of shape ``(B, 3, H, W)`` to the last feature map, ``(B, C, h, w)``.
@@ -47,13 +46,10 @@ def create_backbone(name: str) -> nn.Module:
 
 
 def load_pretrained(backbone: nn.Module, name: str, weights: str | Path | None = None) -> None:
-    """Give a backbone its pretrained weights.
+    """Give a backbone that :func:`create_backbone` has made by that name its pretrained weights.
 
-    Args:
-        backbone (nn.Module): As :func:`create_backbone` makes it.
-        name (str): Its name.
-        weights (str | Path | None): File of a state dictionary of the whole classifier or of its convolutional part;
-            ``None`` takes the library's own weights, which are downloaded once.
+    They are those of a file with a state dictionary of the whole classifier or of its convolutional part, or without
+    one the library's own, which are downloaded once.
 
     Raises:
         ValueError: If the file cannot be read, or lacks weights of this backbone.

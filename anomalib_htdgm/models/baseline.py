@@ -4,10 +4,14 @@
 """What Devnet and Differnet have in common, the models that Htdgm is compared with: they are trained in one go."""
 
 import logging
+from abc import abstractmethod
+from collections.abc import Iterable
 from typing import Any
 
 import torch
+from anomalib.data import ImageBatch, ImageItem
 from torch import nn
+from torch.utils.data import DataLoader
 
 from .single_epoch import SingleEpochMixin
 
@@ -21,12 +25,29 @@ class BaselineMixin(SingleEpochMixin):
     device: torch.device
     model: nn.Module
     _source: torch.Generator
+    _batches: Iterable[ImageBatch] | None = None
+
+    def setup(self, stage: str) -> None:
+        """Before a training read its images, once, and give the model its initial weights.
+
+        Raises:
+            ValueError: If images or weights are missing.
+        """
+        super().setup(stage)
+        if stage == "fit":
+            self._batches = self.prepare_training(self.take_over_training_data())
+
+    @abstractmethod
+    def prepare_training(self, dataloader: DataLoader[ImageItem]) -> Iterable[ImageBatch]:
+        """Give the model its initial weights, and make the batches of all steps of a training."""
+
+    def train_dataloader(self) -> Iterable[ImageBatch]:
+        """Serve one batch for each step: to Lightning, one epoch is the whole training."""
+        assert self._batches is not None  # noqa: S101  # for the type checker: `setup` comes first
+        return self._batches
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Become the model that was saved, whatever arguments this one was made with.
-
-        Args:
-            checkpoint (dict[str, Any]): Lightning's checkpoint.
 
         Raises:
             ValueError: If a training was to be resumed.
@@ -48,3 +69,8 @@ class BaselineMixin(SingleEpochMixin):
     def on_train_start(self) -> None:
         """Draw from the start."""
         self._source = torch.Generator().manual_seed(self.hparams["seed"])
+
+    def teardown(self, stage: str) -> None:
+        """Let go of the training images, which an exported model must not carry."""
+        super().teardown(stage)
+        self._batches = None

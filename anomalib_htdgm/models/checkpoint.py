@@ -15,9 +15,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from anomalib.engine.plugins.checkpoint_io import AnomalibCheckpointIO
 from anomalib.utils.serialization import anomalib_safe_globals
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 
@@ -33,25 +31,10 @@ class CheckpointError(ValueError):
     """A checkpoint that is refused; the message names the file, and what is wrong."""
 
 
-def mark(checkpoint: dict[str, Any], model_name: str, lost: dict[str, str]) -> None:
-    """Write into a checkpoint what it is.
-
-    Args:
-        checkpoint (dict[str, Any]): Lightning's checkpoint.
-        model_name (str): Name of the model.
-        lost (dict[str, str]): What it cannot hold of the model's components, by their names.
-    """
-    checkpoint[MARK] = {"model": model_name, "format": FORMAT, "lost": lost}
-
-
 def check_file(path: str | Path, model: type[LightningModule], model_name: str, safe: Sequence[Any] = ()) -> None:
     """Look at a checkpoint, without running code or reading its weights, before Lightning loads it.
 
-    Args:
-        path (str | Path): Path of the file; what is no local file is left to Lightning.
-        model (type[LightningModule]): Class that is to load it.
-        model_name (str): Name of the model, as :func:`mark` wrote it.
-        safe (Sequence[Any]): Types that it may hold beside tensors and plain data.
+    What is no local file is left to Lightning. Types in ``safe`` may be there beside tensors and plain data.
 
     Raises:
         CheckpointError: If it is damaged, holds Python objects, is of another model, or of a later version.
@@ -95,8 +78,7 @@ def _check_archive(path: str | Path) -> None:
 
 
 def _check_content(checkpoint: Any, model: type[LightningModule], model_name: str) -> None:  # noqa: ANN401
-    wanted = {"state_dict": Mapping, "pytorch-lightning_version": str}
-    for key, kind in wanted.items():
+    for key, kind in {"state_dict": Mapping, "pytorch-lightning_version": str}.items():
         if not isinstance(checkpoint, Mapping) or not isinstance(checkpoint.get(key), kind):
             msg = f"it has no {key}; allowed are checkpoints that a trainer has saved"
             raise CheckpointError(msg)
@@ -107,9 +89,8 @@ def _check_content(checkpoint: Any, model: type[LightningModule], model_name: st
         msg = f"it is of the model {about['model']}; allowed are those of {model_name}"
         raise CheckpointError(msg)
     if about["format"] > FORMAT:
-        msg = (
-            f"it has format {about['format']}, of a later version of anomalib-htdgm; allowed are formats up to {FORMAT}"
-        )
+        later = f"format {about['format']}, of a later version of anomalib-htdgm"
+        msg = f"it has {later}; allowed are formats up to {FORMAT}"
         raise CheckpointError(msg)
     known = inspect.signature(model).parameters
     takes_any = any(each.kind == inspect.Parameter.VAR_KEYWORD for each in known.values())
@@ -122,9 +103,7 @@ def _check_content(checkpoint: Any, model: type[LightningModule], model_name: st
 def check_numbers(module: nn.Module, state: Mapping[str, Any]) -> None:
     """Refuse weights that no training leaves: a model with one of them scores everything alike, or not at all.
 
-    Args:
-        module (nn.Module): Module to be loaded.
-        state (Mapping[str, Any]): Its tensors. Buffers may be infinite, and those of anomalib's components anything.
+    Weights have to be finite. Buffers may be infinite, and those of anomalib's components anything.
 
     Raises:
         CheckpointError: If there is another number.
@@ -139,20 +118,9 @@ def check_numbers(module: nn.Module, state: Mapping[str, Any]) -> None:
 
 
 def describe_mismatch(expected: Mapping[str, Any], found: Mapping[str, Any], otherwise: str) -> str:
-    """Say in one line what tensors do not go together, however many there are.
-
-    Args:
-        expected (Mapping[str, Any]): Tensors of the model.
-        found (Mapping[str, Any]): Tensors of the checkpoint.
-        otherwise (str): What PyTorch says.
-
-    Returns:
-        str: What is wrong.
-    """
-    missing, unknown = (
-        [each for each in expected if each not in found],
-        [each for each in found if each not in expected],
-    )
+    """Say in one line what tensors of a model and a checkpoint do not go together; if all do, what PyTorch says."""
+    missing = [each for each in expected if each not in found]
+    unknown = [each for each in found if each not in expected]
     if missing or unknown:
         other_model = "it is of another model, or damaged: " if len(missing) * 2 > len(expected) else ""
         parts = [f"it lacks {len(missing)}, first {missing[0]}"] if missing else []
@@ -183,16 +151,9 @@ class CheckedCheckpointIO(WholeCheckpointIO):
         map_location: Any = None,  # noqa: ANN401
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        """Load a checkpoint.
+        """Load a checkpoint: tensors and plain data only, unless ``weights_only`` is ``False``.
 
-        Args:
-            path (Any): Path of the file.
-            map_location (Any): As :func:`torch.load`'s.
-            weights_only (bool | None): Whether only tensors and plain data are loaded; so it is unless a caller says
-                ``False``. Lightning says nothing, which an environment variable of PyTorch could take for ``False``.
-
-        Returns:
-            dict[str, Any]: The checkpoint.
+        Lightning says nothing, which an environment variable of PyTorch could take for ``False``.
 
         Raises:
             CheckpointError: If it is refused.
@@ -204,14 +165,3 @@ class CheckedCheckpointIO(WholeCheckpointIO):
         checkpoint: dict[str, Any] = super().load_checkpoint(path, map_location=map_location, weights_only=not trusts)
         self.last = local_path(path)
         return checkpoint
-
-
-def check_checkpoints_of(trainer: Trainer, safe: Sequence[Any]) -> None:
-    """Let a trainer look at checkpoints, and write them whole or not at all, unless it does so in its user's own way.
-
-    Args:
-        trainer (Trainer): The trainer.
-        safe (Sequence[Any]): Types of the model that a checkpoint may hold.
-    """
-    if type(trainer.strategy.checkpoint_io) in {AnomalibCheckpointIO, TorchCheckpointIO}:
-        trainer.strategy.checkpoint_io = CheckedCheckpointIO(trainer, safe)

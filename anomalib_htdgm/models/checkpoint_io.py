@@ -20,10 +20,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 class WholeCheckpointIO(AnomalibCheckpointIO):
     """Writes checkpoints whole or not at all.
 
-    Lightning's own way is to write to the folder for temporary files and to move the file from there. Where that is
-    another file system, as ``/tmp`` often is, to move is to copy: what breaks it off, a signal or a full disk, leaves
-    half a file in place of the checkpoint that was there. In a folder that may not be written to, a checkpoint is lost
-    without a word.
+    Lightning moves a file from the folder for temporary files. To another file system, as ``/tmp`` often is, that is
+    to copy: what breaks it off, a signal or a full disk, leaves half a file in place of the checkpoint that was there.
+    In a folder that may not be written to, a checkpoint is lost without a word.
     """
 
     last: Path | None = None
@@ -32,10 +31,7 @@ class WholeCheckpointIO(AnomalibCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:  # noqa: ANN401
         """Write a checkpoint beside its place, and move it there when it is complete.
 
-        Args:
-            checkpoint (dict[str, Any]): Lightning's checkpoint.
-            path (str | Path): Its path. Lightning writes those that are not of this machine.
-            storage_options (Any): ``None``, as Lightning wants it.
+        Lightning writes those that are not of this machine.
 
         Raises:
             OSError: If it cannot be written; the message tells what to do.
@@ -65,9 +61,6 @@ class WholeCheckpointIO(AnomalibCheckpointIO):
 
 def check_writable(trainer: Trainer) -> None:
     """Refuse folders that no checkpoint can be written to before a training, not after it.
-
-    Args:
-        trainer (Trainer): The trainer.
 
     Raises:
         OSError: If there is such a folder; the message names it.

@@ -16,7 +16,6 @@ from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.pre_processing.utils.spec import transform_to_spec
-from lightning.pytorch import Trainer
 from torch import nn
 from torchvision.transforms.v2 import Compose, Transform
 
@@ -32,14 +31,7 @@ ENABLED = "anomalib_components_enabled"
 
 
 def describe_lost(model: Any) -> dict[str, str]:  # noqa: ANN401
-    """Tell what a checkpoint cannot hold of a model's components.
-
-    Args:
-        model (AnomalibModule): The model.
-
-    Returns:
-        dict[str, str]: Descriptions by the components' names.
-    """
+    """Tell, by the components' names, what a checkpoint cannot hold of them."""
     components = {name: getattr(model, name) for name in HELD}
     lost = {
         name: type(component).__name__
@@ -61,12 +53,7 @@ def _unknown_transforms(transform: Transform | None) -> list[str]:
 
 
 def check_held(checkpoint: dict[str, Any], given: Collection[str], model_name: str) -> None:
-    """Refuse a checkpoint that lacks a component, unless the caller has given it.
-
-    Args:
-        checkpoint (dict[str, Any]): Lightning's checkpoint.
-        given (Collection[str]): Names of the components that the caller has given.
-        model_name (str): Name of the model, for the message.
+    """Refuse a checkpoint that lacks a component whose name is not among those ``given`` by the caller.
 
     Raises:
         CheckpointError: If it lacks one.
@@ -80,21 +67,13 @@ def check_held(checkpoint: dict[str, Any], given: Collection[str], model_name: s
             raise CheckpointError(msg)
 
 
-def detach_components(model: AnomalibModule, trainer: Trainer) -> None:
-    """Take a model's components from a trainer, which would have them work for its next model, too.
-
-    Args:
-        model (AnomalibModule): The model.
-        trainer (Trainer): The trainer.
-    """
-    _detach(_components_of(model), trainer)
-
-
-def _components_of(model: AnomalibModule) -> list[Any]:
+def components_of(model: object) -> list[Any]:
+    """List a model's components, and ``None`` for those that it lacks."""
     return [getattr(model, name) for name in COMPONENTS]
 
 
-def _detach(components: list[Any], trainer: Any) -> None:  # noqa: ANN401
+def detach(components: list[Any], trainer: Any) -> None:  # noqa: ANN401
+    """Take components from a trainer, which would have them work for its next model, too."""
     trainer.callbacks = [each for each in trainer.callbacks if not any(each is one for one in components)]
 
 
@@ -112,7 +91,7 @@ def restore_components(
     Yields:
         dict[str, Any]: The checkpoint for anomalib to restore components from: without what is given.
     """
-    before = _components_of(model)
+    before = components_of(model)
     flags: dict[str, bool] = checkpoint.get(ENABLED) or {}
     for name in COMPONENTS:
         # An earlier checkpoint may have switched off what this one has.
@@ -123,17 +102,14 @@ def restore_components(
     yield others | {ENABLED: {name: enabled for name, enabled in flags.items() if name not in given}}
     _adapt_weights(model, checkpoint, flags)
     trainer = getattr(model, "_trainer", None)
-    changed = any(old is not new for old, new in zip(before, _components_of(model), strict=True))
+    changed = any(old is not new for old, new in zip(before, components_of(model), strict=True))
     if trainer is not None and changed:
-        _detach(before, trainer)
+        detach(before, trainer)
         trainer._callback_connector._attach_model_callbacks()  # noqa: SLF001  # Lightning has no public way to do this
 
 
 def _adapt_weights(model: AnomalibModule, checkpoint: dict[str, Any], flags: dict[str, bool]) -> None:
-    """Let the checkpoint have the weights of the model's components, no more and no fewer.
-
-    No checkpoint holds evaluators, so any has its own.
-    """
+    """Let the checkpoint have the weights of the model's components alone; of evaluators it has none."""
     state = checkpoint["state_dict"]
     for name in COMPONENTS:
         component = getattr(model, name)

@@ -29,9 +29,6 @@ def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PrePro
     Args:
         image_size (tuple[int, int] | None): Height and width of images and maps in pixels; ``None`` is 256x256, at
             which anomalib's other models report their pixel metrics.
-
-    Returns:
-        PreProcessor: The pre-processor.
     """
     half = [0.5, 0.5, 0.5]
     return AntialiasedPreProcessor(Compose([Resize(image_size or (256, 256), antialias=True), Normalize(half, half)]))
@@ -50,25 +47,14 @@ class AntialiasedPreProcessor(PreProcessor):
         self.export_transform = _make_exportable(transform, self.export_transform)
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
-        """Transform images as an engine does, and in an exported graph by what can be exported.
-
-        Args:
-            batch (torch.Tensor): Images of shape ``(B, 3, H, W)``.
-
-        Returns:
-            torch.Tensor: Transformed images.
-        """
+        """Transform images of shape ``(B, 3, H, W)`` as an engine does, in an exported graph by what it can hold."""
         if torch.compiler.is_compiling() or not self.transform:
             return super().forward(batch)
         # The last bits of a resized image depend on the layout of its pixels in memory.
         return self.transform(batch.contiguous())
 
     def load_checkpoint_config(self, config: dict[str, Any]) -> None:
-        """Restore the transform from a checkpoint.
-
-        Args:
-            config (dict[str, Any]): What ``checkpoint_config`` returned.
-        """
+        """Restore the transform from what ``checkpoint_config`` returned."""
         super().load_checkpoint_config(config)
         self.export_transform = _make_exportable(self.transform, self.export_transform)
 
@@ -81,8 +67,7 @@ def adopt_pre_processor(pre_processor: nn.Module | None) -> nn.Module | None:
 def check_exported(pre_processor: nn.Module | None) -> None:
     """Warn if a pre-processor does something else in an exported graph than it does before.
 
-    Args:
-        pre_processor (nn.Module | None): Pre-processor; only anomalib's have a form of their own for exports.
+    Only anomalib's have a form of their own for exports.
     """
     if not isinstance(pre_processor, PreProcessor) or not pre_processor.transform:
         return
@@ -144,11 +129,9 @@ class AntialiasedResize(nn.Module):
 
 
 def _resize_matrix(size: int, new_size: int, like: torch.Tensor) -> torch.Tensor:
-    """Compute the weights of each old pixel in each new one: a triangle as wide as two of the wider of the two pixels.
-
-    ``size`` may be symbolic in an export, hence tensor operations only. Positions are counted in whole units of
-    ``1 / (2 * size * new_size)``, since runtimes that compute in bfloat16 leave only integers exact.
-    """
+    """Compute the weights of each old pixel in each new one: a triangle as wide as two of the wider of these."""
+    # The size may be symbolic in an export, hence tensor operations only. Positions are counted in whole units of
+    # ``1 / (2 * size * new_size)``, since runtimes that compute in bfloat16 leave only integers exact.
     centers = (2 * torch.arange(size, device=like.device) + 1) * new_size
     new_centers = (2 * torch.arange(new_size, device=like.device) + 1) * size
     half_width = 2 * torch.full((), size, device=like.device).clamp(min=new_size)

@@ -11,14 +11,9 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Tell whether a device computes in bfloat16 faster than in float32.
+    """Tell whether a device computes in bfloat16 faster than in float32: others may emulate it, more slowly.
 
-    Args:
-        device (torch.device): CPU or GPU.
-
-    Returns:
-        bool: True for CPUs with AVX-512's or AMX's instructions for it, and for CUDA devices that have it in hardware.
-        Others may emulate it, more slowly.
+    CPUs do with AVX-512's or AMX's instructions for it, and CUDA devices that have it in hardware.
     """
     if device.type == "cpu":
         get_capabilities = getattr(torch.cpu, "get_capabilities", None)  # older releases of PyTorch lack it
@@ -28,16 +23,10 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 
 def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """Choose the type that networks compute in.
+    """Choose the type that networks compute in: with ``auto`` bfloat16 where that is faster, else float32.
 
     Explicit types in place of ``torch.autocast``, which would cast all weights anew for every piece of a batch.
-
-    Args:
-        precision (Precision): ``auto`` is bfloat16 where that is faster, else float32.
-        device (torch.device): Device of the networks.
-
-    Returns:
-        torch.dtype: float32 or bfloat16. Exported graphs are float32: their runtimes have a precision of their own.
+    Exported graphs are float32: their runtimes have a precision of their own.
     """
     if torch.compiler.is_compiling() or precision == "float32":
         return torch.float32

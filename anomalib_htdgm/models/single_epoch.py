@@ -14,9 +14,11 @@ from typing import Any
 import torch
 from anomalib import LearningType
 from anomalib.data import ImageBatch, ImageItem, InferenceBatch
+from anomalib.engine.plugins import AnomalibCheckpointIO
 from anomalib.metrics import AUPRO, AUROC, Evaluator, F1Score
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins import Precision
 from lightning.pytorch.trainer.states import TrainerFn
@@ -27,16 +29,17 @@ from torchmetrics import Metric
 from anomalib_htdgm.data.reading import read_as_seen
 
 from .checkpoint import (
+    FORMAT,
+    MARK,
+    CheckedCheckpointIO,
     CheckpointError,
-    check_checkpoints_of,
     check_file,
     check_numbers,
     describe_mismatch,
-    mark,
     named,
 )
 from .checkpoint_io import check_writable
-from .components import check_held, describe_lost, detach_components, restore_components
+from .components import check_held, components_of, describe_lost, detach, restore_components
 from .pre_processor import adopt_pre_processor, check_exported
 
 logger = logging.getLogger(__name__)
@@ -50,6 +53,10 @@ class SingleEpochMixin:
     """A model whose whole training is one epoch of the trainer, over images that it has read once.
 
     A mixin, because anomalib finds direct subclasses of ``AnomalibModule`` only.
+
+    Args:
+        skip_unreadable (bool): See :attr:`skip_unreadable`.
+        **components (Any): Pre-processor and so on, as anomalib takes them.
     """
 
     model: nn.Module
@@ -62,13 +69,8 @@ class SingleEpochMixin:
     given: frozenset[str] = frozenset()
     """Names of the components that the caller has given; a checkpoint takes the place of the others only."""
 
-    def note_given(self, *, skip_unreadable: bool, **components: Any) -> None:  # noqa: ANN401
-        """Note which components the caller has given, be it ``False``, and let anomalib's pre-processor export well.
-
-        Args:
-            skip_unreadable (bool): See :attr:`skip_unreadable`.
-            **components (Any): What the constructor was given: pre-processor and so on.
-        """
+    def __init__(self, *, skip_unreadable: bool = True, **components: Any) -> None:  # noqa: ANN401
+        super().__init__(**components)
         self.given = frozenset(name for name, component in components.items() if component is not True)
         self.pre_processor = adopt_pre_processor(self.pre_processor)
         self.skip_unreadable = skip_unreadable
@@ -80,39 +82,34 @@ class SingleEpochMixin:
         Where figures are reported, in tests and validations of their own, any unreadable file is an error. Checkpoints
         are written whole or not at all, and whether they can be written is tried before anything is done.
 
-        Args:
-            stage (str): Stage of the trainer.
-
         Raises:
             OSError: If a training's checkpoints cannot be written.
             ValueError: If a trainer that is not anomalib's has other epochs than :attr:`trainer_arguments`.
         """
         if stage == "fit":
             self._check_epochs()
-        loops: dict[str, tuple[Any, bool]] = {
-            "fit": (self.trainer.fit_loop.epoch_loop.val_loop, self.skip_unreadable),
-            "validate": (self.trainer.validate_loop, False),
-            "test": (self.trainer.test_loop, False),
-            "predict": (self.trainer.predict_loop, self.skip_unreadable),
+        loops: dict[str, Any] = {
+            "fit": self.trainer.fit_loop.epoch_loop.val_loop,
+            "validate": self.trainer.validate_loop,
+            "test": self.trainer.test_loop,
+            "predict": self.trainer.predict_loop,
         }
-        loop, skip_unreadable = loops[stage]
+        loop, skip_unreadable = loops[stage], self.skip_unreadable and stage in {"fit", "predict"}
         source = loop._data_source  # noqa: SLF001  # Lightning has no public way to do this
         if source.is_defined() and not (stage == "fit" and self.trainer.limit_val_batches == 0):
             source.instance = read_as_seen(source.dataloader(), skip_unreadable=skip_unreadable)
-        check_checkpoints_of(self.trainer, self.checkpoint_safe_globals())  # type: ignore[attr-defined]
+        if type(self.trainer.strategy.checkpoint_io) in {AnomalibCheckpointIO, TorchCheckpointIO}:  # not the user's own
+            safe = self.checkpoint_safe_globals()  # type: ignore[attr-defined]
+            self.trainer.strategy.checkpoint_io = CheckedCheckpointIO(self.trainer, safe)
         self._compute_in_own_types()
         if stage == "fit":
             check_writable(self.trainer)
             _forget_thresholds(self.post_processor)
 
     def teardown(self, stage: str) -> None:
-        """Give the trainer back its precision, and take the components from it, which are not for the next model.
-
-        Args:
-            stage (str): Stage of the trainer.
-        """
+        """Give the trainer back its precision, and take the components from it, which are not for the next model."""
         del stage
-        detach_components(self, self.trainer)  # type: ignore[arg-type]
+        detach(components_of(self), self.trainer)
         if self._trainer_precision is not None:
             self.trainer.strategy.precision_plugin = self._trainer_precision
             self._trainer_precision = None
@@ -141,19 +138,12 @@ class SingleEpochMixin:
         return next(each.__name__ for each in cls.__mro__ if AnomalibModule in each.__bases__)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write into the checkpoint what it is.
-
-        Args:
-            checkpoint (dict[str, Any]): Lightning's checkpoint.
-        """
+        """Write into the checkpoint what it is."""
         super().on_save_checkpoint(checkpoint)  # type: ignore[misc]
-        mark(checkpoint, self.checkpoint_name(), describe_lost(self))
+        checkpoint[MARK] = {"model": self.checkpoint_name(), "format": FORMAT, "lost": describe_lost(self)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take over the components that were saved, but for those that the caller has given.
-
-        Args:
-            checkpoint (dict[str, Any]): Lightning's checkpoint.
 
         Raises:
             CheckpointError: If one of them is lost, for a checkpoint cannot hold it, and the caller has given none.
@@ -172,14 +162,7 @@ class SingleEpochMixin:
         return trainer is not None and trainer.state.fn == TrainerFn.FITTING and not trainer.state.stopped
 
     def arguments_of(self, saved: Mapping[str, Any]) -> dict[str, Any]:
-        """Choose arguments: a checkpoint's, with a warning where the caller has given others.
-
-        Args:
-            saved (Mapping[str, Any]): Arguments of the checkpoint.
-
-        Returns:
-            dict[str, Any]: All arguments that checkpoints hold.
-        """
+        """Take a checkpoint's arguments, and own ones where it lacks them; warn where the caller has given others."""
         own: dict[str, Any] = dict(self.hparams)  # type: ignore[attr-defined]
         known = inspect.signature(type(self)).parameters
         lost = [
@@ -193,15 +176,7 @@ class SingleEpochMixin:
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        """Load a model from a checkpoint.
-
-        Args:
-            checkpoint_path (str | Path): Path of the file.
-            *args: As anomalib's.
-            **kwargs: As anomalib's.
-
-        Returns:
-            The model.
+        """Load a model as anomalib does.
 
         Raises:
             CheckpointError: If the checkpoint is not a whole one of this model, or holds Python objects.
@@ -215,22 +190,10 @@ class SingleEpochMixin:
             raise named(error, checkpoint_path) from error
 
     def rename_earlier(self, weights: dict[str, Any]) -> None:
-        """Give weights that an earlier version saved the names of today; by default they have them.
-
-        Args:
-            weights (dict[str, Any]): The weights, which are changed.
-        """
+        """Give weights that an earlier version saved the names of today, in place; by default they have them."""
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401
-        """Load weights, or say in one line why not.
-
-        Args:
-            state_dict (Mapping[str, Any]): The weights.
-            strict (bool): Whether there may be neither more nor fewer.
-            assign (bool): As PyTorch's.
-
-        Returns:
-            Names of the weights that are missing or too many.
+        """Load weights as PyTorch does, or say in one line why not.
 
         Raises:
             CheckpointError: If they are not weights of this model.
@@ -247,14 +210,7 @@ class SingleEpochMixin:
             raise self._name_checkpoint(CheckpointError(message)) from error
 
     def rebuild(self, arguments: dict[str, Any], **components: Any) -> Any:  # noqa: ANN401
-        """Make a model with the arguments of a checkpoint.
-
-        Args:
-            arguments (dict[str, Any]): The arguments.
-            **components (Any): Pre-processor and so on.
-
-        Returns:
-            The model.
+        """Make a model with the arguments of a checkpoint, and components such as ``pre_processor``.
 
         Raises:
             CheckpointError: If they are no arguments of this model.
@@ -270,11 +226,7 @@ class SingleEpochMixin:
         return error if path is None else named(error, path)
 
     def take_over_training_data(self) -> DataLoader[ImageItem]:
-        """Put this model's own ``train_dataloader`` in place of the datamodule's.
-
-        Returns:
-            DataLoader: The datamodule's, for the images to be read from.
-        """
+        """Put this model's own ``train_dataloader`` in place of the datamodule's, and return that one to read from."""
         # Lightning has no public way to do this.
         source = self.trainer.fit_loop._data_source  # noqa: SLF001
         dataloader: DataLoader[ImageItem] = source.dataloader()
@@ -283,24 +235,14 @@ class SingleEpochMixin:
 
     def on_train_end(self) -> None:
         """Warn of a model that cannot tell what is anomalous, as there was no validation, or it was cut off."""
-        thresholds = self.post_processor
-        if (
-            isinstance(thresholds, PostProcessor)
-            and thresholds.enable_thresholding
-            and thresholds.image_threshold.isnan()
-        ):
+        given = self.post_processor
+        if isinstance(given, PostProcessor) and given.enable_thresholding and given.image_threshold.isnan():
             logger.warning("The model has no threshold, for nothing was validated: validate it before it predicts")
 
     def forward(self, batch: torch.Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:  # noqa: ANN401
         """Score and localise, in the model's own types: in float32, and as ``precision`` says, whatever the caller's.
 
-        Args:
-            batch (torch.Tensor): Images in [0, 1] of shape ``(B, 3, H, W)``, of any floating-point type.
-            *args: As anomalib's.
-            **kwargs: As anomalib's.
-
-        Returns:
-            InferenceBatch: Scores and maps.
+        Images are in [0, 1], of shape ``(B, 3, H, W)`` and any floating-point type.
         """
         images = batch.float() if batch.is_floating_point() else batch
         if not torch.is_autocast_enabled(batch.device.type):
@@ -309,29 +251,15 @@ class SingleEpochMixin:
             return super().forward(images, *args, **kwargs)  # type: ignore[misc]
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> Any:  # noqa: ANN401  # Lightning's type lacks batches
-        """Score and localise a batch.
-
-        Args:
-            batch (ImageBatch): Images.
-            batch_idx (int): Index of the batch, unused.
-
-        Returns:
-            ImageBatch: The batch with ``pred_score`` and ``anomaly_map``.
-        """
+        """Score and localise a batch: it gets ``pred_score`` and ``anomaly_map``."""
         del batch_idx
         return batch.update(**self.model(batch.image)._asdict())
 
     def to_onnx(self, export_root: Path | str, *args: Any, **kwargs: Any) -> Path:  # noqa: ANN401
         """Export to ONNX, see :meth:`anomalib.models.components.base.ExportMixin.to_onnx`.
 
-        Args:
-            export_root (Path | str): Path of the folder.
-            *args: As anomalib's.
-            **kwargs: As anomalib's; ``opset_version`` is :data:`OPSET` by default, and ``external_data`` is false, as
-                weights in a file of their own would stay behind when the model is copied.
-
-        Returns:
-            Path: Path of the exported model.
+        By default ``opset_version`` is :data:`OPSET`, and ``external_data`` is false, as weights in a file of their own
+        would stay behind when the model is copied.
         """
         check_exported(self.pre_processor)
         defaults = {"opset_version": OPSET, "external_data": False}

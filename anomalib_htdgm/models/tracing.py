@@ -9,31 +9,18 @@ import torch
 
 
 def pieces(images: torch.Tensor, size: int) -> Sequence[torch.Tensor]:
-    """Cut a batch into pieces, for what takes too much memory at a time or must not depend on the rest of the batch.
+    """Cut a batch of shape ``(B, ...)`` into pieces of at most ``size``, to save memory or not to depend on the rest.
 
     A graph does not know how many pieces a batch will have, so it has one.
-
-    Args:
-        images (torch.Tensor): Images, or what was made of them, of shape ``(B, ...)``.
-        size (int): Most images of a piece.
-
-    Returns:
-        Sequence[torch.Tensor]: The pieces.
     """
     return [images] if torch.compiler.is_compiling() else images.split(size)
 
 
 def require_training(is_trained: torch.Tensor, message: str) -> None:
-    """Refuse to go on with a model that has not been trained.
-
-    A graph cannot hold this question, and a trained model has answered it at export.
-
-    Args:
-        is_trained (torch.Tensor): Whether it has been, a scalar.
-        message (str): What to say if not.
+    """Refuse to go on with an untrained model. A graph cannot ask this, and a trained model has answered it at export.
 
     Raises:
-        RuntimeError: If it has not been trained.
+        RuntimeError: If it has not been trained, with this message.
     """
     if not torch.compiler.is_compiling() and not is_trained:
         raise RuntimeError(message)

@@ -6,7 +6,7 @@
 import pytest
 import torch
 
-from anomalib_htdgm.models.htdgm.lightning_model import MOVES, _move
+from anomalib_htdgm.models.htdgm.calibration import MOVES, _move
 
 from .textures import shingles
 

@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import cast, get_args
 
 import torch
-from anomalib.data import ImageBatch
+from anomalib.data import ImageBatch, ImageItem
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
@@ -42,6 +42,7 @@ from anomalib.visualization import Visualizer
 from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRSchedulerConfig
 from torch.optim import Adam
 from torch.optim.lr_scheduler import StepLR
+from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from anomalib_htdgm.data.augmentation import augmentation_of
@@ -145,6 +146,7 @@ class Devnet(BaselineMixin, AnomalibModule):  # type: ignore[misc]  # anomalib's
         check_integer("seed", seed, at_least=0)
         model = DevnetModel(backbone, image_sizes, top_fraction, ranking, explanation)
         super().__init__(
+            skip_unreadable=skip_unreadable,
             pre_processor=pre_processor,
             post_processor=post_processor,
             evaluator=evaluator,
@@ -152,29 +154,14 @@ class Devnet(BaselineMixin, AnomalibModule):  # type: ignore[misc]  # anomalib's
         )
         if pre_processor is True:
             self.pre_processor = self.configure_pre_processor((max(image_sizes), max(image_sizes)))
-        self.note_given(
-            skip_unreadable=skip_unreadable,
-            pre_processor=pre_processor,
-            post_processor=post_processor,
-            evaluator=evaluator,
-            visualizer=visualizer,
-        )
         self.model: DevnetModel = model
-        self._batches: BalancedBatches | None = None
 
-    def setup(self, stage: str) -> None:
+    def prepare_training(self, dataloader: DataLoader[ImageItem]) -> BalancedBatches:
         """Read the training images, once, and draw or load the weights to start from.
-
-        Args:
-            stage (str): Stage of the trainer; only ``fit`` needs either.
 
         Raises:
             ValueError: If the training set lacks normal images or anomalies, or there are no such weights.
         """
-        super().setup(stage)
-        if stage != "fit":
-            return
-        dataloader = self.take_over_training_data()
         anomalous = read_anomalies(dataloader, SMALLEST_SIZE)
         if anomalous is None:
             msg = (
@@ -183,7 +170,11 @@ class Devnet(BaselineMixin, AnomalibModule):  # type: ignore[misc]  # anomalib's
             )
             raise ValueError(msg)
         normal = read_shots(dataloader, sys.maxsize, self.hparams["seed"], SMALLEST_SIZE)
-        self._batches = BalancedBatches(
+        logger.info("Training on %d normal and %d anomalous images", normal.batch_size, anomalous.batch_size)
+        self.model.initialize(self.hparams["seed"])
+        if self.hparams["pre_trained"]:
+            load_pretrained(self.model.backbone, self.hparams["backbone"], self.hparams["weights"])
+        return BalancedBatches(
             _to_uint8(normal),
             _to_uint8(anomalous),
             batch_size=self.hparams["batch_size"],
@@ -192,15 +183,6 @@ class Devnet(BaselineMixin, AnomalibModule):  # type: ignore[misc]  # anomalib's
             seed=self.hparams["seed"],
             augmentation=augmentation_of(dataloader, self.hparams["seed"]),
         )
-        logger.info("Training on %d normal and %d anomalous images", normal.batch_size, anomalous.batch_size)
-        self.model.initialize(self.hparams["seed"])
-        if self.hparams["pre_trained"]:
-            load_pretrained(self.model.backbone, self.hparams["backbone"], self.hparams["weights"])
-
-    def train_dataloader(self) -> BalancedBatches:
-        """Serve one batch for each step of the whole training."""
-        assert self._batches is not None  # noqa: S101  # for the type checker: `setup` comes first
-        return self._batches
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Make Adam, and the schedule that lowers its rate."""
@@ -210,15 +192,7 @@ class Devnet(BaselineMixin, AnomalibModule):  # type: ignore[misc]  # anomalib's
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> STEP_OUTPUT:
-        """Score a batch, and compute the loss.
-
-        Args:
-            batch (ImageBatch): Normal and anomalous images.
-            batch_idx (int): Index of the step, unused.
-
-        Returns:
-            STEP_OUTPUT: The loss.
-        """
+        """Score a batch of normal and anomalous images, and compute the loss."""
         del batch_idx
         scores = self.model.score(cast("torch.Tensor", batch.image), learning=True)
         labels = cast("torch.Tensor", batch.gt_label)
@@ -229,15 +203,6 @@ class Devnet(BaselineMixin, AnomalibModule):  # type: ignore[misc]  # anomalib's
             loss = deviation_loss(scores, labels, reference, self.hparams["margin"])
         self.log("train_loss", loss, prog_bar=True, batch_size=len(scores))
         return loss
-
-    def teardown(self, stage: str) -> None:
-        """Let go of the training images, which an exported model must not carry.
-
-        Args:
-            stage (str): Stage of the trainer.
-        """
-        super().teardown(stage)
-        self._batches = None
 
     @contextmanager
     def exportable(self) -> Iterator[None]:
@@ -264,13 +229,10 @@ class Devnet(BaselineMixin, AnomalibModule):  # type: ignore[misc]  # anomalib's
 
     @staticmethod
     def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
-        """Make the default pre-processor.
+        """Make the default pre-processor: it resizes to height and width, and normalises by ImageNet's statistics.
 
         Args:
             image_size (tuple[int, int] | None): Height and width of images and maps in pixels; ``None`` is 448x448.
-
-        Returns:
-            PreProcessor: It resizes, and normalises by ImageNet's statistics.
         """
         resize = Resize(image_size or (448, 448), antialias=True)
         return AntialiasedPreProcessor(Compose([resize, Normalize(IMAGENET_MEAN, IMAGENET_STD)]))

@@ -40,14 +40,9 @@ def deviation_loss(
 
 
 def focal_loss(scores: torch.Tensor, is_anomalous: torch.Tensor) -> torch.Tensor:
-    """Compute the focal loss of image scores taken for logits (Lin et al., ICCV 2017, Eq. 5).
+    """Compute the mean focal loss of image scores taken for logits (Lin et al., ICCV 2017, Eq. 5).
 
-    Args:
-        scores (torch.Tensor): Image scores of shape ``(B,)``.
-        is_anomalous (torch.Tensor): Booleans of shape ``(B,)``.
-
-    Returns:
-        torch.Tensor: Mean over the images, a scalar of at least 0.
+    Both arguments have the shape ``(B,)``.
     """
     labels = is_anomalous.to(scores.dtype)
     loss: torch.Tensor = sigmoid_focal_loss(scores, labels, FOCAL_ALPHA, FOCAL_GAMMA, reduction="mean")

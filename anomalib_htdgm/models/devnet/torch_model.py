@@ -106,15 +106,12 @@ class DevnetModel(nn.Module):
         return InferenceBatch(pred_score=self._score(score_maps), anomaly_map=_mean(maps))
 
     def score(self, images: torch.Tensor, *, learning: bool = False) -> torch.Tensor:
-        """Score images.
+        """Score images: the mean over the highest scores of each size, and over sizes; of shape ``(B,)``.
 
         Args:
             images (torch.Tensor): Normalised images of shape ``(B, 3, H, W)``.
             learning (bool): Whether the backbone works as in a training: its batch norms take the statistics of these
                 images, and average them for later.
-
-        Returns:
-            torch.Tensor: Scores of shape ``(B,)``: the mean over the highest scores of each size, and over sizes.
         """
         self.backbone.train(learning)
         try:
@@ -123,10 +120,7 @@ class DevnetModel(nn.Module):
             self.backbone.eval()
 
     def score_maps(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Score every place of images.
-
-        Args:
-            images (torch.Tensor): Normalised images of shape ``(B, 3, H, W)``.
+        """Score every place of normalised images of shape ``(B, 3, H, W)``.
 
         Returns:
             list[torch.Tensor]: For each size, scores of shape ``(B, 1, h, w)``; at least 0 if they rank by their
@@ -137,11 +131,7 @@ class DevnetModel(nn.Module):
         return [each.abs() for each in maps] if self.ranking == "absolute" else maps
 
     def initialize(self, seed: int) -> None:
-        """Draw all weights anew, whatever the global random state is, which is left as it was.
-
-        Args:
-            seed (int): Seed of the draw.
-        """
+        """Draw all weights anew, whatever the global random state is, which is left as it was."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.backbone.load_state_dict(create_backbone(self.backbone_name).state_dict())
@@ -168,15 +158,7 @@ class DevnetModel(nn.Module):
 
 
 def mean_of_highest(scores: torch.Tensor, fraction: float) -> torch.Tensor:
-    """Average the highest scores of each image.
-
-    Args:
-        scores (torch.Tensor): Scores of shape ``(B, ...)``.
-        fraction (float): Fraction of the scores, rounded down, but at least one; in (0, 1].
-
-    Returns:
-        torch.Tensor: Means of shape ``(B,)``.
-    """
+    """Average the highest scores of each image, of shape ``(B, ...)``: a fraction, rounded down, but at least one."""
     flat = scores.flatten(1)
     number = max(1, int(fraction * flat.shape[1] + 1e-9))  # 0.29 * 100 is below 29
     return flat.topk(number, dim=1).values.mean(dim=1)

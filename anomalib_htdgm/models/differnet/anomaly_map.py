@@ -21,14 +21,11 @@ class AnomalyMapGenerator(nn.Module):
         self.blur = GaussianBlur2d(sigma=BLUR_SIGMA, channels=1)  # of three, its buffer could be saved, but not loaded
 
     def forward(self, gradients: torch.Tensor, degrees: torch.Tensor) -> torch.Tensor:
-        """Compute the maps of turned images.
+        """Compute the maps of images as they were before they were turned, at least 0, of shape ``(B, 1, H, W)``.
 
         Args:
             gradients (torch.Tensor): Gradients with respect to turned images, of shape ``(B, 3, H, W)``.
             degrees (torch.Tensor): By how much each image was turned, of shape ``(B,)``.
-
-        Returns:
-            torch.Tensor: Maps of the images as they were before, at least 0, of shape ``(B, 1, H, W)``.
         """
         smooth = torch.cat([self.blur(each) for each in gradients.split(1, dim=1)], dim=1)
         return rotate(smooth.abs().sum(dim=1, keepdim=True), -degrees)

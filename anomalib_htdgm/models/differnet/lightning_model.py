@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from anomalib.data import ImageBatch
+from anomalib.data import ImageBatch, ImageItem
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
@@ -41,9 +41,10 @@ from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch.optim import Adam, Optimizer
+from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import Resize
 
-from anomalib_htdgm.data.augmentation import Augmentation, augmentation_of
+from anomalib_htdgm.data.augmentation import augmentation_of
 from anomalib_htdgm.data.shots import read_shots
 from anomalib_htdgm.models.baseline import BaselineMixin
 from anomalib_htdgm.models.pre_processor import AntialiasedPreProcessor
@@ -131,12 +132,6 @@ class Differnet(BaselineMixin, AnomalibModule):  # type: ignore[misc]  # anomali
             msg = f"weights: got {str(weights)!r} with pre_trained=False; only None goes with it"
             raise ValueError(msg)
         super().__init__(
-            pre_processor=pre_processor,
-            post_processor=post_processor,
-            evaluator=evaluator,
-            visualizer=visualizer,
-        )
-        self.note_given(
             skip_unreadable=skip_unreadable,
             pre_processor=pre_processor,
             post_processor=post_processor,
@@ -162,38 +157,24 @@ class Differnet(BaselineMixin, AnomalibModule):  # type: ignore[misc]  # anomali
         )
         if pre_processor is True:
             self.pre_processor = self.configure_pre_processor((image_sizes[0], image_sizes[0]))
-        self._images: torch.Tensor | None = None
-        self._augmentation: Augmentation | None = None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave out the optimiser's state, which is twice as large as the model: the training is over.
-
-        Args:
-            checkpoint (dict[str, Any]): Lightning's checkpoint.
-        """
+        """Leave out the optimiser's state, which is twice as large as the model: the training is over."""
         super().on_save_checkpoint(checkpoint)
         checkpoint.pop("optimizer_states", None)
 
-    def setup(self, stage: str) -> None:
+    def prepare_training(self, dataloader: DataLoader[ImageItem]) -> ShuffledBatches:
         """Give the model its initial weights, and read all training images, once.
 
-        Args:
-            stage (str): Stage of the trainer; only ``fit`` needs weights and images.
+        Raises:
+            ValueError: If there are no such weights, or no normal images that can be read.
         """
-        super().setup(stage)
-        if stage != "fit":
-            return
         self.model.initialize(self.seed, pre_trained=self.pre_trained, weights=self.weights)
-        dataloader = self.take_over_training_data()
         shots = read_shots(dataloader, k_shot=sys.maxsize, seed=self.seed, smallest_side=1)
-        self._images = cast("torch.Tensor", shots.image)
-        self._augmentation = augmentation_of(dataloader, self.seed)
-        logger.info("Training on %d normal images", len(self._images))
-
-    def train_dataloader(self) -> ShuffledBatches:
-        """Serve the training images for all passes: to Lightning, one epoch is the whole training."""
-        assert self._images is not None  # noqa: S101  # for the type checker: `setup` comes first
-        return ShuffledBatches(self._images, IMAGES_AT_ONCE, self.epochs, self.seed, self._augmentation)
+        images = cast("torch.Tensor", shots.image)
+        logger.info("Training on %d normal images", len(images))
+        augmentation = augmentation_of(dataloader, self.seed)
+        return ShuffledBatches(images, IMAGES_AT_ONCE, self.epochs, self.seed, augmentation)
 
     def configure_optimizers(self) -> Optimizer:
         """Make the flow's optimiser."""
@@ -207,30 +188,13 @@ class Differnet(BaselineMixin, AnomalibModule):  # type: ignore[misc]  # anomali
         )
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> STEP_OUTPUT:
-        """Compute the loss of a few images in random rotations.
-
-        Args:
-            batch (ImageBatch): The images.
-            batch_idx (int): Index of the step, unused.
-
-        Returns:
-            STEP_OUTPUT: The loss.
-        """
+        """Compute the loss of a few images in random rotations."""
         del batch_idx
         images = cast("torch.Tensor", batch.image).repeat(self.train_rotations, 1, 1, 1)
         degrees = 360 * torch.rand(len(images), generator=self._source)
         loss = self.model.loss(images, degrees.to(self.device))
         self.log("train_loss", loss, prog_bar=True, batch_size=len(images))
         return loss
-
-    def teardown(self, stage: str) -> None:
-        """Let go of the training images, which an exported model must not carry.
-
-        Args:
-            stage (str): Stage of the trainer.
-        """
-        super().teardown(stage)
-        self._images = self._augmentation = None
 
     @contextmanager
     def exportable(self) -> Iterator[None]:
@@ -243,12 +207,9 @@ class Differnet(BaselineMixin, AnomalibModule):  # type: ignore[misc]  # anomali
 
     @staticmethod
     def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
-        """Make the default pre-processor, which exports as it is.
+        """Make the default pre-processor, which resizes, leaves pixels in [0, 1], and exports as it is.
 
         Args:
             image_size (tuple[int, int] | None): Height and width of images and maps in pixels; ``None`` is 448x448.
-
-        Returns:
-            PreProcessor: It resizes, and leaves pixels in [0, 1].
         """
         return AntialiasedPreProcessor(Resize(image_size or (448, 448), antialias=True))

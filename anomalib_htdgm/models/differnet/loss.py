@@ -7,13 +7,10 @@ import torch
 
 
 def negative_log_likelihood(z: torch.Tensor, log_determinant: torch.Tensor) -> torch.Tensor:
-    """Compute, but for a constant, the negative log-likelihood per feature.
+    """Compute, but for a constant, the negative log-likelihood per feature, of shape ``(B,)``.
 
     Args:
         z (torch.Tensor): The flow's output, of shape ``(B, d)``.
         log_determinant (torch.Tensor): Logarithm of the flow's absolute Jacobian determinant, of shape ``(B,)``.
-
-    Returns:
-        torch.Tensor: Half the squared norm of ``z`` less the log determinant, divided by ``d``; of shape ``(B,)``.
     """
     return (z.square().sum(dim=1) / 2 - log_determinant) / z.shape[1]

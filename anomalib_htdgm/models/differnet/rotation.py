@@ -8,17 +8,14 @@ from torch.nn import functional as F  # noqa: N812
 
 
 def rotate(images: torch.Tensor, degrees: torch.Tensor) -> torch.Tensor:
-    """Turn images about their centre, bilinearly; what comes from outside of an image is 0.
+    """Turn images of shape ``(B, C, H, W)`` about their centre, bilinearly; what comes from outside of an image is 0.
 
     kornia and torchvision do the same, but kornia's is 225 nodes of an exported graph, not 27, and there are dozens of
     rotations in one; torchvision's takes one angle for all images.
 
     Args:
-        images (torch.Tensor): Images of shape ``(B, C, H, W)``.
+        images (torch.Tensor): The images.
         degrees (torch.Tensor): Angle of each, anticlockwise, of shape ``(B,)``.
-
-    Returns:
-        torch.Tensor: The turned images, of the same shape.
     """
     height, width = images.shape[-2:]
     cos, sin = torch.deg2rad(degrees).cos(), torch.deg2rad(degrees).sin()
@@ -30,12 +27,5 @@ def rotate(images: torch.Tensor, degrees: torch.Tensor) -> torch.Tensor:
 
 
 def regular_angles(number: int) -> torch.Tensor:
-    """Divide the full circle.
-
-    Args:
-        number (int): Number of angles ``R``.
-
-    Returns:
-        torch.Tensor: Angles in degrees, the first of them 0, of shape ``(R,)``.
-    """
+    """Divide the full circle into angles in degrees, of shape ``(number,)``, the first of them 0."""
     return torch.arange(number) * (360 / number)

@@ -107,13 +107,9 @@ class DiffernetModel(nn.Module):
         return self
 
     def initialize(self, seed: int, *, pre_trained: bool = True, weights: str | Path | None = None) -> None:
-        """Forget any training: draw the flow's weights, and load the backbone's or draw them, too.
+        """Forget any training: draw the flow's weights by ``seed``, and load the backbone's or draw them, too.
 
-        Args:
-            seed (int): Seed of what is drawn, in PyTorch's own way.
-            pre_trained (bool): Whether the backbone's weights are loaded.
-            weights (str | Path | None): File of the backbone's weights, see
-                :func:`~anomalib_htdgm.models.backbone.load_pretrained`.
+        They are loaded as :func:`~anomalib_htdgm.models.backbone.load_pretrained` does.
 
         Raises:
             ValueError: If the file lacks the weights, or cannot be read.
@@ -134,14 +130,11 @@ class DiffernetModel(nn.Module):
         return [parameter for parameter in self.flow.parameters() if parameter.requires_grad]
 
     def loss(self, images: torch.Tensor, degrees: torch.Tensor) -> torch.Tensor:
-        """Compute the training loss (Eq. 4): the mean negative log-likelihood of turned images.
+        """Compute the training loss (Eq. 4): the mean negative log-likelihood of turned images, a scalar.
 
         Args:
             images (torch.Tensor): Images in [0, 1] of shape ``(B, 3, H, W)``.
             degrees (torch.Tensor): By how much to turn each, of shape ``(B,)``.
-
-        Returns:
-            torch.Tensor: The loss, a scalar.
         """
         self.is_trained.fill_(True)  # noqa: FBT003
         return self._negative_log_likelihood(rotate(images, degrees)).mean()
@@ -171,13 +164,7 @@ class DiffernetModel(nn.Module):
         """Extract features (Sec. 3.2): the feature maps of the image at each size, averaged over space.
 
         The image is brought to the first size, and reduced from there by taking every so manieth pixel, as in the
-        authors' code.
-
-        Args:
-            images (torch.Tensor): Images in [0, 1] of shape ``(B, 3, H, W)``.
-
-        Returns:
-            torch.Tensor: Features of shape ``(B, d)``.
+        authors' code. Images are in [0, 1], of shape ``(B, 3, H, W)``, features of shape ``(B, d)``.
         """
         normalized = normalize(images, list(IMAGENET_MEAN), list(IMAGENET_STD))
         first = self.image_sizes[0]
@@ -193,11 +180,7 @@ class DiffernetModel(nn.Module):
     def score(self, images: torch.Tensor) -> torch.Tensor:
         """Compute anomaly scores (Eq. 5): the mean over rotations of how unlikely ``z`` is, per feature.
 
-        Args:
-            images (torch.Tensor): Images in [0, 1] of shape ``(B, 3, H, W)``.
-
-        Returns:
-            torch.Tensor: Scores of shape ``(B,)``.
+        Images are in [0, 1], of shape ``(B, 3, H, W)``, scores of shape ``(B,)``.
         """
         # All rotations go through the flow at once: of few rows, most of the time would go into reading its weights.
         features = [self.features(turned) for turned, _ in _turn(images, self.test_rotations)]
@@ -207,11 +190,7 @@ class DiffernetModel(nn.Module):
     def localize(self, images: torch.Tensor) -> torch.Tensor:
         """Compute anomaly maps (Eq. 6): the mean over rotations of the loss's gradients, turned back.
 
-        Args:
-            images (torch.Tensor): Images in [0, 1] of shape ``(B, 3, H, W)``.
-
-        Returns:
-            torch.Tensor: Maps of shape ``(B, 1, H, W)``.
+        Images are in [0, 1], of shape ``(B, 3, H, W)``, maps of shape ``(B, 1, H, W)``.
         """
         maps = []
         # Trainers switch gradients off, and what they make meanwhile has none for ever: hence the clone.

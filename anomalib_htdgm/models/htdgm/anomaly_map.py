@@ -69,16 +69,14 @@ class AnomalyMapGenerator(nn.Module):
         """
         pairs = zip(anomalies, canvases, strict=True)
         if self.localization == "finest_scale":
-            maps = combine([self._show_finest(votes[-1], each[-1]) for votes, each in pairs])
+            finest = [each[-1].invert(_keep_most_anomalous(votes[-1])) for votes, each in pairs]
+            maps = combine([self._place(each.mean(dim=1, keepdim=True), MARGIN) for each in finest])
         else:
             parts = [self._show_worst(votes, each) for votes, each in pairs]
             if distances:
                 parts += [self._add_up([(each, PATCH_MARGIN) for each in distances])] * self.memory_weight
             maps = combine(parts)
         return F.interpolate(maps, size, mode="bilinear")
-
-    def _show_finest(self, votes: torch.Tensor, canvases: Canvases) -> torch.Tensor:
-        return self._place(canvases.invert(_keep_most_anomalous(votes)).mean(dim=1, keepdim=True), MARGIN)
 
     def _show_worst(self, votes: Sequence[torch.Tensor], canvases: Sequence[Canvases]) -> torch.Tensor:
         worst = [each.invert(scale).amax(dim=1, keepdim=True) for scale, each in zip(votes, canvases, strict=True)]

@@ -116,10 +116,7 @@ class Canvas:
         return height - 2 * MARGIN, width - 2 * MARGIN
 
     def locate_patches(self, transformation: Transformation) -> torch.Tensor:
-        """Find the patches of a transformed image among those of the canvas.
-
-        Args:
-            transformation (Transformation): A transformation that is a crop of this canvas.
+        """Find the patches of a transformed image, a crop of this canvas, among those of the canvas.
 
         Returns:
             torch.Tensor: Flat position among the canvas' patches of each patch of the transformed image; integers of
@@ -133,11 +130,7 @@ class Canvas:
         return torch.rot90(upright[top : top + num_votes, left : left + num_votes], self.quarter_turns)
 
     def locate_votes(self, transformation: Transformation, size: int) -> torch.Tensor:
-        """Find the votes on a transformed image among those on the canvas.
-
-        Args:
-            transformation (Transformation): A transformation that is a crop of this canvas.
-            size (int): Side of the image in pixels.
+        """Find the votes on a transformed image, of ``size`` before, among those on the canvas.
 
         Returns:
             torch.Tensor: As :meth:`locate_patches`, of shape ``(size - 10, size - 10)``: of an enlarged image, which
@@ -180,10 +173,7 @@ class CanvasGroup(nn.Module):
         self.register_buffer("positions", torch.stack(positions).flatten(1).int(), persistent=False)
 
     def draw(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Draw the canvases.
-
-        Args:
-            pixels (torch.Tensor): The pixels of all sources of ``B`` images, shape ``(B, number of pixels, 3)``.
+        """Draw the canvases of the pixels of all sources of ``B`` images, shape ``(B, number of pixels, 3)``.
 
         Returns:
             torch.Tensor: Canvases of shape ``(B * num_canvases, 3, height, width)``, in channels-last memory, which
@@ -195,9 +185,7 @@ class CanvasGroup(nn.Module):
     def log_probabilities(self, logits: torch.Tensor, num_classes: int) -> torch.Tensor:
         """Pick, for each transformation, the log-probability of itself at each of its patches.
 
-        Args:
-            logits (torch.Tensor): The discriminator's output on what :meth:`draw` drew.
-            num_classes (int): Classes that the softmax is over, the first ones; leaves out the fake class.
+        The softmax of the logits, on what :meth:`draw` drew, is over the first classes alone, without the fake class.
 
         Returns:
             torch.Tensor: Shape ``(B, number of transformations in this group, number of patches)``.
@@ -274,16 +262,7 @@ class Canvases(nn.Module):
     def lay_out(
         self, images: torch.Tensor, dtype: torch.dtype = torch.float32, enlarged: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """List the pixels that canvases are drawn from: those of all sources.
-
-        Args:
-            images (torch.Tensor): As :meth:`draw`'s.
-            dtype (torch.dtype): As :meth:`draw`'s.
-            enlarged (torch.Tensor | None): As :meth:`draw`'s.
-
-        Returns:
-            torch.Tensor: Pixels of shape ``(B, number of pixels, 3)``.
-        """
+        """List the pixels of all sources, which :meth:`draw` draws from: shape ``(B, number of pixels, 3)``."""
         pixels = torch.cat([source(images, enlarged).flatten(2) for source in self.sources], dim=2)
         return pixels.to(dtype).transpose(1, 2).contiguous()
 
@@ -297,10 +276,7 @@ class Canvases(nn.Module):
         return [group.targets(self.num_transformations) for group in self.groups]
 
     def log_probabilities(self, logits: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Read the votes on every transformed image from those on the canvases.
-
-        Args:
-            logits (Sequence[torch.Tensor]): The discriminator's output on what :meth:`draw` drew.
+        """Read the votes on every transformed image from the discriminator's output on what :meth:`draw` drew.
 
         Returns:
             torch.Tensor: Log-probability (at most 0) of the right one among the transformations, the fake class left
@@ -317,14 +293,7 @@ class Canvases(nn.Module):
         return torch.cat(images)[:, self.order].unflatten(2, (self.num_votes, self.num_votes))
 
     def invert(self, votes: torch.Tensor) -> torch.Tensor:
-        """Bring the votes on transformed images back to where their patches were in the image (Sec. 4.2).
-
-        Args:
-            votes (torch.Tensor): Votes of shape ``(B, num_transformations, num_votes, num_votes)``.
-
-        Returns:
-            torch.Tensor: Votes of the same shape, in the image's own orientation.
-        """
+        """Bring votes, of the shape that they are read in, back to where their patches were in the image (Sec. 4.2)."""
         return votes.flatten(1).index_select(1, self.inverse).view_as(votes)
 
 

@@ -22,10 +22,10 @@ EARLIER: dict[str, Any] = {
 
 
 def drop_untrained(state_dict: dict[str, Any], prefix: str, number: int, untrained: int) -> None:
-    """Leave out discriminators that voted at no scale: the finer ones once started from these.
+    """Leave out discriminators that voted at no scale, in place: the finer ones once started from these.
 
     Args:
-        state_dict (dict[str, Any]): The weights, which are changed.
+        state_dict (dict[str, Any]): The weights.
         prefix (str): What their names begin with.
         number (int): Number of the discriminators that the model has.
         untrained (int): Number of those that models of earlier versions have before them.
@@ -43,13 +43,7 @@ def drop_untrained(state_dict: dict[str, Any], prefix: str, number: int, untrain
 
 
 def name_noise(state_dict: dict[str, Any], prefix: str, noises: Sequence[torch.Tensor]) -> None:
-    """Let the fixed noise be that of the coarsest scale, and zero at the finer ones, as it once was.
-
-    Args:
-        state_dict (dict[str, Any]): The weights, which are changed.
-        prefix (str): What their names begin with.
-        noises (Sequence[torch.Tensor]): The model's own noise, scale by scale; none without generators.
-    """
+    """Let the fixed noise be that of the coarsest scale, and zero at the finer ones, as it once was."""
     coarsest = state_dict.pop(f"{prefix}fixed_noise", None)
     if coarsest is not None:
         for scale, noise in enumerate(noises):

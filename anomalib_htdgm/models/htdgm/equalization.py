@@ -16,11 +16,7 @@ Equalization = Literal["none", "train", "both"]
 def equalize(images: torch.Tensor) -> torch.Tensor:
     """Equalise the brightness of images: CLAHE, clip limit 2, 8x8 tiles, on the value channel of HSV.
 
-    Args:
-        images (torch.Tensor): Images in [-1, 1] of shape ``(B, 3, H, W)``.
-
-    Returns:
-        torch.Tensor: Images in [-1, 1] of the same shape.
+    Images before and after are in [-1, 1], of shape ``(B, 3, H, W)``.
     """
     hue, saturation, value = rgb_to_hsv((images / 2 + 0.5).clamp(0, 1)).unbind(dim=1)
     value = equalize_clahe(value[:, None], clip_limit=2.0, grid_size=(8, 8))[:, 0]

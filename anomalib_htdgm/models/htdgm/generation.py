@@ -46,10 +46,6 @@ class GenerationMixin(nn.Module):
     def sample(self, num_images: int, seed: int = 0) -> list[torch.Tensor]:
         """Generate random images; the training images they are modelled on take turns (Eqs. 1-2, 13-14).
 
-        Args:
-            num_images (int): Number of images ``B``.
-            seed (int): Seed of the noise.
-
         Returns:
             list[torch.Tensor]: For each scale, coarse to fine, images in [-1, 1] of shape ``(B, 3, size, size)``.
 
@@ -76,11 +72,7 @@ class GenerationMixin(nn.Module):
         return [images.clamp(-1, 1) for images in self.generate(shots, len(self.generators))]
 
     def picture(self, num_images: int = 4, seed: int = 0) -> torch.Tensor:
-        """Draw reconstructions and random images as one picture: a row for each scale, coarse to fine.
-
-        Args:
-            num_images (int): Number of random images; they stand to the right of the reconstructions.
-            seed (int): Seed of the noise.
+        """Draw reconstructions, and random images to their right, as one picture: a row for each scale, coarse to fine.
 
         Returns:
             torch.Tensor: The picture in [0, 1], of shape ``(3, height, width)``.
@@ -114,17 +106,12 @@ class GenerationMixin(nn.Module):
         return images
 
     def enlarge(self, coarser: Sequence[torch.Tensor], scale: int, noise: torch.Tensor) -> torch.Tensor:
-        """Make of the images of the scale before what a scale starts from.
+        """Make of the images of the scale before, none at the coarsest scale, what a scale starts from.
 
-        Args:
-            coarser (Sequence[torch.Tensor]): The images of the scale before, of shape ``(B, 3, size, size)``; none at
-                the coarsest scale.
-            scale (int): Index of the scale that starts.
-            noise (torch.Tensor): Its noise, whose shape the result has.
+        They are brought to [-1, 1] before: what a generator overdoes must not grow from scale to scale.
 
         Returns:
-            torch.Tensor: Images of the size of this scale, in [-1, 1] before they were enlarged: what a generator
-            overdoes must not grow from scale to scale. Zeros at the coarsest scale.
+            torch.Tensor: Images of the shape of this scale's noise; zeros at the coarsest scale.
         """
         if not coarser:
             return torch.zeros_like(noise)
@@ -136,15 +123,9 @@ class GenerationMixin(nn.Module):
         return noise
 
     def draw_noise(self, scale: int, num_images: int, source: torch.Generator) -> torch.Tensor:
-        """Draw noise from N(0, 1) for one scale; at the coarsest it is the same in all channels (authors' code).
+        """Draw noise from N(0, 1) of shape ``(num_images, 3, size, size)`` for one scale, by a source on the CPU.
 
-        Args:
-            scale (int): Index of the scale.
-            num_images (int): Number of images ``B``.
-            source (torch.Generator): Source of randomness, on the CPU.
-
-        Returns:
-            torch.Tensor: Noise of shape ``(B, 3, size, size)``, on the device of the model.
+        At the coarsest it is the same in all channels (authors' code).
         """
         size, channels = self.pyramid.sizes[scale], 3 if scale else 1
         noise = torch.randn(num_images, channels, size, size, generator=source).expand(-1, 3, -1, -1)
@@ -153,18 +134,14 @@ class GenerationMixin(nn.Module):
     def generate_scale(
         self, scale: int, noise: torch.Tensor, previous: torch.Tensor, shots: torch.Tensor, *, learning: bool = False
     ) -> torch.Tensor:
-        """Generate images of one scale.
+        """Generate images of one scale, of shape ``(B, 3, size, size)``.
 
         Args:
             scale (int): Index of the scale.
-            noise (torch.Tensor): Noise from N(0, 1) of shape ``(B, 3, size, size)``; the scale's amplitude is applied
-                to it here.
+            noise (torch.Tensor): Noise from N(0, 1) of that shape; the scale's amplitude is applied to it here.
             previous (torch.Tensor): What :meth:`enlarge` makes of the scale before, of the same shape.
             shots (torch.Tensor): Index of the training image that each is modelled on, shape ``(B,)``.
             learning (bool): Whether the batch norm takes the statistics of these images.
-
-        Returns:
-            torch.Tensor: Images of shape ``(B, 3, size, size)``.
         """
         amplitudes = self.noise_amplitudes[scale, shots][:, None, None, None]
         images: torch.Tensor = self.generators[scale](

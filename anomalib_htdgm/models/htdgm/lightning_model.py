@@ -26,16 +26,14 @@ See Also:
     :class:`anomalib_htdgm.models.htdgm.training.Training`: its training.
 """
 
-import copy
 import logging
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from anomalib.data import ImageBatch, ImageItem
-from anomalib.metrics import Evaluator, F1AdaptiveThreshold
+from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
@@ -43,31 +41,20 @@ from anomalib.visualization import Visualizer
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import ParallelStrategy
-from torch.nn.functional import pad
 from torch.optim import Optimizer
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2.functional import affine, center_crop
 
 from anomalib_htdgm.data.augmentation import Augmentation, augmentation_of
 from anomalib_htdgm.data.shots import RepeatedBatch, check_same_images, digest_images, read_anomalies, read_shots
 from anomalib_htdgm.models.pre_processor import configure_pre_processor
 from anomalib_htdgm.models.precision import Precision
-from anomalib_htdgm.models.single_epoch import SingleEpochMixin
 
+from .advice import Advice
 from .anomaly_map import Localization
+from .calibration import CalibrationMixin
 from .earlier import EARLIER
 from .equalization import Equalization
-from .interruption import Advice
 from .networks import RECEPTIVE_FIELD
 from .score import Vote
-from .threshold import (
-    DEVIATIONS_OF_UNLABELLED,
-    GUESSED_RATIOS,
-    LEAST_FIRM,
-    LEAST_UNLABELLED,
-    Basis,
-    threshold_above_most,
-)
 from .tiles import OverlappingTiler, whole_size
 from .torch_model import HtdgmModel
 from .training import Progress, Training, TrainingStep
@@ -77,10 +64,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MOVES = ((2.0, 0.02, 0.0), (-2.0, 0.0, 0.02), (0.0, -0.02, 0.01), (0.0, 0.01, -0.02))
-"""Degrees, and shares of width and height, by which a good part may lie otherwise than the one trained on."""
-MOST_SCORED = 20
-"""Most training images that a threshold is chosen by: more would tell little, and take longer."""
 ITERATIONS_PER_LOG = 10
 """Iterations after which the progress bar shows where a training is; loggers have their own number, the trainer's."""
 THRESHOLD = "threshold_chosen_by"
@@ -89,7 +72,7 @@ UNFINISHED = "unfinished_training"
 """Key of a checkpoint for what the training, broken off there, can be taken up with."""
 
 
-class Htdgm(SingleEpochMixin, AnomalibModule):  # type: ignore[misc]  # anomalib's `to_onnx`, not Lightning's
+class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib's `to_onnx`, not Lightning's
     """HTDGM: few-shot anomaly detection without pretrained weights.
 
     It trains on normal images only. Validation images choose the threshold; if none of them is labelled as anomalous,
@@ -198,6 +181,7 @@ class Htdgm(SingleEpochMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
     ) -> None:
         default_size = whole_size(tiles)
         super().__init__(
+            skip_unreadable=skip_unreadable,
             pre_processor=pre_processor,
             post_processor=post_processor,
             evaluator=evaluator,
@@ -205,13 +189,6 @@ class Htdgm(SingleEpochMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
         )
         if pre_processor is True and tiles > 1:
             self.pre_processor = self.configure_pre_processor(default_size)
-        self.note_given(
-            skip_unreadable=skip_unreadable,
-            pre_processor=pre_processor,
-            post_processor=post_processor,
-            evaluator=evaluator,
-            visualizer=visualizer,
-        )
         self.automatic_optimization = False
         self.k_shot = k_shot
         self.seed = seed
@@ -254,20 +231,13 @@ class Htdgm(SingleEpochMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
         self._progress: Progress | None = None
         self._digests: dict[str, str] = {}
         self._training_data: DataLoader[ImageItem] | None = None
-        self._shots: ImageBatch | None = None
         self._augmentation: Augmentation | None = None
-        self._known_defects: ImageBatch | None = None
-        self._validated: list[tuple[torch.Tensor, torch.Tensor, bool]] = []
-        self._thresholds: dict[str, Any] = {}
-        self.threshold_chosen_by: Basis = "unknown"
+        self._validated, self._thresholds = [], {}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Mark a checkpoint of a training that is not through as such, and add what it takes to go on.
 
         The optimisers' states, twice the size of the weights, are left out: a network's optimiser starts with it.
-
-        Args:
-            checkpoint (dict[str, Any]): Lightning's checkpoint.
         """
         super().on_save_checkpoint(checkpoint)
         if "optimizer_states" in checkpoint:
@@ -279,11 +249,7 @@ class Htdgm(SingleEpochMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
             del checkpoint["loops"]  # what is left to do becomes an epoch of its own
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Become the model that was saved, whatever arguments this one was made with.
-
-        Args:
-            checkpoint (dict[str, Any]): Lightning's checkpoint.
-        """
+        """Become the model that was saved, whatever arguments this one was made with."""
         super().on_load_checkpoint(checkpoint)
         saved = checkpoint.get("hyper_parameters", {})
         saved = EARLIER | saved if saved else saved
@@ -308,18 +274,11 @@ class Htdgm(SingleEpochMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
         self._progress = Progress(**unfinished) if unfinished else None
 
     def rename_earlier(self, weights: dict[str, Any]) -> None:
-        """Give weights that an earlier version saved the names of today.
-
-        Args:
-            weights (dict[str, Any]): The weights, which are changed.
-        """
+        """Give weights that an earlier version saved the names of today, in place."""
         self.model.drop_untrained(weights, "model.")
 
     def setup(self, stage: str) -> None:
         """Let an epoch be the whole training: one batch for each iteration.
-
-        Args:
-            stage (str): Stage of the trainer; only ``fit`` trains.
 
         Raises:
             ValueError: If the trainer's strategy is one of several devices, or if it averages weights.
@@ -362,12 +321,7 @@ class Htdgm(SingleEpochMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
         self._steps = None
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> None:
-        """Do one iteration of the training.
-
-        Args:
-            batch (ImageBatch): The training images, which the first iteration keeps.
-            batch_idx (int): Index of the iteration.
-        """
+        """Do one iteration of the training; the first keeps the images of its batch."""
         if self._steps is None:
             optimizers = self.optimizers()
             every = cast("list[Optimizer]", optimizers if isinstance(optimizers, list) else [optimizers])
@@ -393,63 +347,22 @@ class Htdgm(SingleEpochMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
     def on_validation_start(self) -> None:
         """Finish the training before the first validation."""
         self._finish_training()
-        self._validated = []
-        self._thresholds = copy.deepcopy(self.post_processor.state_dict()) if self.post_processor else {}
-
-    def validation_step(self, batch: ImageBatch, batch_idx: int) -> Any:  # noqa: ANN401  # as above it
-        """Score and localise a batch, and note what a threshold is chosen by.
-
-        Args:
-            batch (ImageBatch): Images.
-            batch_idx (int): Index of the batch, unused.
-
-        Returns:
-            ImageBatch: The batch with ``pred_score`` and ``anomaly_map``.
-        """
-        scored = super().validation_step(batch, batch_idx)
-        scores, maps = cast("torch.Tensor", scored.pred_score), cast("torch.Tensor", scored.anomaly_map)
-        is_anomalous = batch.gt_label is not None and bool(batch.gt_label.any())
-        # What was trained on scores lower than what was not, and tells nothing.
-        is_new = [path not in self._digests for path in batch.image_path or [""] * len(scores)]
-        self._validated.append((scores[is_new].cpu(), maps.flatten(1).amax(dim=1)[is_new].cpu(), is_anomalous))
-        return scored
+        super().on_validation_start()
 
     def on_validation_epoch_end(self) -> None:
-        """Choose the threshold, if no validation image is labelled as anomalous, and call the model complete.
-
-        anomalib would take the greatest score, which is a defect's if one is among images that nobody has looked at.
-        """
-        validated, self._validated = self._validated, []
-        if validated and isinstance(self.post_processor, PostProcessor):
-            scores, maxima = (torch.cat(each) for each in list(zip(*validated, strict=True))[:2])
-            if any(is_anomalous for *_, is_anomalous in validated):
-                self.threshold_chosen_by = "labelled images"
-            elif self._shots is not None and len(scores) < (LEAST_UNLABELLED if self._has_firm_shots() else 1):
-                return  # the training images tell more, once the epoch is over
-            elif len(scores):
-                self._choose_by_unlabelled(self.post_processor, scores, maxima)
-            else:
-                self.post_processor.load_state_dict(self._thresholds)
-                logger.warning("All validation images were trained on, and tell nothing: the threshold stays as it is")
-        self._progress = None
-
-    def _has_firm_shots(self) -> bool:
-        return int(self.model.num_shots) >= LEAST_FIRM
+        """Choose the threshold, and call the model complete, unless the training images are to choose it."""
+        if self.choose_by_validation():
+            self._progress = None
 
     def on_train_epoch_end(self) -> None:
         """Finish the training, and calibrate the scores, where no validation did: there is none, or it was cut off."""
         self._finish_training()
-        is_validated = self._progress is None
-        if not is_validated and isinstance(self.post_processor, PostProcessor):
+        if self._progress is not None and isinstance(self.post_processor, PostProcessor):
             self._calibrate(self.post_processor)
         self._progress = None
 
     def teardown(self, stage: str) -> None:
-        """Let go of the training images, which an exported model must not carry.
-
-        Args:
-            stage (str): Stage of the trainer.
-        """
+        """Let go of the training images, which an exported model must not carry."""
         super().teardown(stage)
         self._steps = self._training_data = self._shots = self._known_defects = self._augmentation = None
 
@@ -469,63 +382,6 @@ class Htdgm(SingleEpochMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
                 missed,
             )
 
-    def _choose_by_unlabelled(self, post_processor: PostProcessor, scores: torch.Tensor, maxima: torch.Tensor) -> None:
-        """Choose thresholds by validation images of which most are good: of images, and of their maps' maxima."""
-        _set_threshold(post_processor, "image", threshold_above_most(scores, DEVIATIONS_OF_UNLABELLED))
-        _set_threshold(post_processor, "pixel", threshold_above_most(maxima, DEVIATIONS_OF_UNLABELLED))
-        self.threshold_chosen_by = "unlabelled images" if len(scores) >= LEAST_UNLABELLED else "guess"
-        logger.info("Threshold by %d validation images, up to a fifth of which may be anomalous", len(scores))
-        self._warn_of_guess()
-
-    @torch.no_grad()
-    def _calibrate(self, post_processor: PostProcessor) -> None:
-        """Choose thresholds without validation images: by the training images, and by known defects if there are some.
-
-        anomalib would compare raw scores with 0.5.
-        """
-        assert self._shots is not None  # noqa: S101  # for the type checker
-        digests = list(self._digests.values())
-        # The twin of an image is remembered even where the image is not, so it does not tell how unseen ones score.
-        alone = [shot for shot, digest in enumerate(digests) if digests.count(digest) == 1]
-        alone = alone[:: math.ceil(len(alone) / MOST_SCORED) or 1]
-        is_guess = len(alone) < 2  # noqa: PLR2004  # one tells nothing of how good images differ
-        if is_guess:
-            good = [self._score(_pick(self._shots, 0), move=move) for move in MOVES]
-        else:
-            good = [self._score(_pick(self._shots, shot), unseen=shot) for shot in alone]
-        defects = [] if self._known_defects is None else [self._score(self._known_defects)]
-        self.threshold_chosen_by = "training images" if len(alone) >= LEAST_FIRM else "guess"
-        for kind, fields in (("image", ["pred_score", "gt_label"]), ("pixel", ["anomaly_map", "gt_mask"])):
-            if defects and getattr(defects[0], fields[1]) is not None:
-                threshold = _best_threshold([*good, *defects], fields)
-                self.threshold_chosen_by = "labelled images"
-            else:
-                greatest = torch.stack([getattr(each, fields[0]).max() for each in good])
-                threshold = GUESSED_RATIOS[kind] * greatest.max() if is_guess else threshold_above_most(greatest)
-            _set_threshold(post_processor, kind, threshold)
-        self._warn_of_guess()
-
-    def _warn_of_guess(self) -> None:
-        if self.threshold_chosen_by == "guess":
-            logger.warning(
-                "The threshold is a guess: so few photographs do not tell how much good ones differ. Look through the "
-                "images from the highest score down. To make it firm, train on %d good photographs or more, or "
-                "validate with twenty that nobody has checked.",
-                LEAST_FIRM,
-            )
-
-    def _score(
-        self, batch: ImageBatch, *, unseen: int | None = None, move: tuple[float, float, float] | None = None
-    ) -> ImageBatch:
-        """Score images as they are read: one as if it had not been trained on, or moved ones."""
-        batch = self.transfer_batch_to_device(copy.copy(batch), self.device, 0)
-        if transform := getattr(self.pre_processor, "transform", None):
-            batch.image, batch.gt_mask = transform(batch.image, batch.gt_mask)
-        images = cast("torch.Tensor", batch.image)
-        images = images if move is None else _move(images, *move)
-        scored = self.model(images) if unseen is None else self.model.score_unseen(images, unseen)
-        return batch.update(**scored._asdict())
-
     @contextmanager
     def exportable(self) -> Iterator[None]:
         """Refuse equalised test images, which kornia can only make in batches of one fixed size in a graph."""
@@ -536,14 +392,7 @@ class Htdgm(SingleEpochMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
 
     @staticmethod
     def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
-        """Make the default pre-processor.
-
-        Args:
-            image_size (tuple[int, int] | None): Height and width of images and maps in pixels; ``None`` is 256x256.
-
-        Returns:
-            PreProcessor: It resizes, and brings pixels to [-1, 1].
-        """
+        """Make the default pre-processor, see :func:`~anomalib_htdgm.models.pre_processor.configure_pre_processor`."""
         return configure_pre_processor(image_size)
 
 
@@ -557,37 +406,3 @@ def _check_trainer(trainer: Trainer) -> None:
         if isinstance(callback, WeightAveraging):
             msg = f"callbacks: got {type(callback).__name__}; allowed are those that leave the weights as they are"
             raise ValueError(msg)
-
-
-def _pick(batch: ImageBatch, index: int) -> ImageBatch:
-    """Pick one image of a batch."""
-    fields = {name: getattr(batch, name) for name in ("image", "gt_label", "gt_mask")}
-    return ImageBatch(**{name: None if each is None else each[index : index + 1] for name, each in fields.items()})
-
-
-def _move(images: torch.Tensor, degrees: float, right: float, down: float) -> torch.Tensor:
-    """Turn images by ``degrees`` and shift them by shares of their size; what comes into view is reflected."""
-    height, width = images.shape[-2:]
-    margins = [width // 8] * 2 + [height // 8] * 2  # more than what comes into view
-    shift = [round(right * width), round(down * height)]
-    padded = pad(images, margins, mode="reflect")
-    moved = affine(padded, degrees, shift, scale=1.0, shear=[0.0, 0.0], interpolation=InterpolationMode.BILINEAR)
-    return center_crop(moved, [height, width])
-
-
-def _set_threshold(post_processor: PostProcessor, kind: str, threshold: torch.Tensor) -> None:
-    """Let 0.5 be the threshold of images or pixels, and 1 twice as anomalous."""
-    getattr(post_processor, f"_{kind}_threshold").copy_(threshold)
-    getattr(post_processor, f"{kind}_min").fill_(0)
-    getattr(post_processor, f"{kind}_max").copy_(2 * threshold)
-
-
-def _best_threshold(batches: list[ImageBatch], fields: list[str]) -> torch.Tensor:
-    """Find the threshold of the highest F1, in the middle between the scores on its two sides."""
-    metric = F1AdaptiveThreshold(fields=fields)
-    for batch in batches:
-        metric.update(batch)
-    lowest_anomalous = metric.compute()  # anomalib takes it for normal: only what is above a threshold is anomalous
-    scores = torch.cat([getattr(batch, fields[0]).flatten() for batch in batches])
-    normal = scores[scores < lowest_anomalous]
-    return (lowest_anomalous + (normal.max() if len(normal) else 0)) / 2

@@ -32,7 +32,9 @@ def transformation_loss(
         torch.Tensor: The loss, a scalar: a mean over the patches of each transformation, then over transformations.
     """
     pairs = list(zip(targets, logits, strict=True))
-    counts = torch.stack([_repeat(each, part) * each.sum(dim=(0, 1, 2, 3)) for each, part in pairs]).sum(dim=0)
+    # Targets of one image may hold for several.
+    sums = [len(part) / (each.shape[0] * each.shape[1]) * each.sum(dim=(0, 1, 2, 3)) for each, part in pairs]
+    counts = torch.stack(sums).sum(dim=0)
     weights_of_classes = 1 / (counts.clamp(min=1) * counts.count_nonzero())
     terms = []
     for each, part in pairs:
@@ -43,19 +45,6 @@ def transformation_loss(
     return -torch.stack(terms).sum()
 
 
-def _repeat(targets: torch.Tensor, logits: torch.Tensor) -> float:
-    """Count how often targets hold for logits."""
-    return len(logits) / (targets.shape[0] * targets.shape[1])
-
-
 def reconstruction_loss(reconstructions: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    """Compute the mean squared error of reconstructions (Eqs. 9 and 17, squared as in the authors' code).
-
-    Args:
-        reconstructions (torch.Tensor): Reconstructions of shape ``(k, 3, H, W)``.
-        images (torch.Tensor): The training images at that scale, of the same shape.
-
-    Returns:
-        torch.Tensor: The loss, a scalar.
-    """
+    """Compute the mean squared error of reconstructions (Eqs. 9 and 17, squared as in the authors' code)."""
     return F.mse_loss(reconstructions, images)

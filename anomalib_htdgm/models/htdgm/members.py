@@ -11,28 +11,13 @@ import torch
 def share_of(member: int, members: int, images: torch.Tensor) -> torch.Tensor:
     """Choose the images that a member is trained on: every image is one member's, and none is left without.
 
-    Args:
-        member (int): Index of the member.
-        members (int): Number of members.
-        images (torch.Tensor): All training images, of shape ``(k, ...)``.
-
-    Returns:
-        torch.Tensor: Those of the member; members take turns where there are fewer images than members.
+    Members take turns where there are fewer images than members.
     """
     return images[member % len(images) :: members]
 
 
 def members_without(shot: int, members: int, num_shots: int) -> Sequence[int]:
-    """List the members that were not trained on an image.
-
-    Args:
-        shot (int): Index of the image.
-        members (int): Number of members.
-        num_shots (int): Number of training images.
-
-    Returns:
-        Sequence[int]: Indices of the members; all of them if all were trained on it.
-    """
+    """List the members that were not trained on an image; all of them if all were."""
     shots = torch.arange(num_shots)
     without = [member for member in range(members) if shot not in share_of(member, members, shots)]
     return without or range(members)

@@ -45,10 +45,7 @@ def _set_mode(norms: Sequence[nn.BatchNorm2d], *, learning: bool) -> None:
 def initialize(network: nn.Module, generator: torch.Generator) -> None:
     """Draw the weights of a network anew: convolutions from N(0, 0.02), batch-norm scales from N(1, 0.02).
 
-    Args:
-        network (nn.Module): Generator or discriminator.
-        generator (torch.Generator): Source of randomness, on the CPU whatever the device of the weights, so that a seed
-            gives the same weights everywhere.
+    The source is on the CPU, whatever the device of the weights, so that a seed gives the same weights everywhere.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
@@ -106,13 +103,8 @@ def convolve_alike(images: torch.Tensor, weight: torch.Tensor, bias: torch.Tenso
     some processors (AMD's) the last bits of these two differ. And on an NVIDIA GPU it takes float32 for TF32, of ten
     bits, unless told otherwise for the whole process.
 
-    Args:
-        images (torch.Tensor): Images of shape ``(N, C, H, W)``.
-        weight (torch.Tensor): Weight of shape ``(D, C, h, w)``.
-        bias (torch.Tensor): Bias of shape ``(D,)``.
-
     Returns:
-        torch.Tensor: Images of shape ``(N, D, H - h + 1, W - w + 1)``.
+        torch.Tensor: Of images ``(N, C, H, W)`` and a weight ``(D, C, h, w)``, shape ``(N, D, H - h + 1, W - w + 1)``.
     """
     if torch.compiler.is_compiling() or images.dtype != torch.float32:
         return F.conv2d(images, weight, bias)
@@ -185,13 +177,10 @@ class Discriminator(nn.Module):
 
     @torch.no_grad()
     def reestimate_statistics(self, canvases: Sequence[torch.Tensor]) -> None:
-        """Set the batch-norm statistics to those of the given canvases.
+        """Set the batch-norm statistics to those of the given canvases, of real training images.
 
         The running averages of training lag behind the weights and mix real with generated images, while the votes at
         test time are on real images only.
-
-        Args:
-            canvases (Sequence[torch.Tensor]): Canvases of the real training images, as in :meth:`forward`.
         """
         momentum = [norm.momentum for norm in self.norms]
         for norm in self.norms:

@@ -86,10 +86,6 @@ def standardize_images(images: torch.Tensor) -> torch.Tensor:
 def resize_matrix(size: int, new_size: int) -> torch.Tensor:
     """Compute the matrix that resizes a signal bicubically, antialiased where it shrinks.
 
-    Args:
-        size (int): Length of the signal.
-        new_size (int): Length of the resized signal.
-
     Returns:
         torch.Tensor: Matrix of shape ``(new_size, size)``; its rows sum to 1.
     """
@@ -158,14 +154,6 @@ class Pyramid(nn.Module):
         return [reduce(images) for reduce in self.reduce]
 
     def upsample(self, images: torch.Tensor, scale: int) -> torch.Tensor:
-        """Enlarge images of one scale to the size of the next finer scale.
-
-        Args:
-            images (torch.Tensor): Images of shape ``(B, C, sizes[scale], sizes[scale])``.
-            scale (int): Index of their scale.
-
-        Returns:
-            torch.Tensor: Images of shape ``(B, C, sizes[scale + 1], sizes[scale + 1])``.
-        """
+        """Enlarge images of the scale with this index to the size of the next finer scale."""
         enlarged: torch.Tensor = self.enlarge[scale](images)
         return enlarged

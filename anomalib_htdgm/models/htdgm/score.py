@@ -15,12 +15,7 @@ Vote = Literal["probability", "log_probability"]
 
 
 def average_votes(log_probabilities: Iterable[torch.Tensor], vote: Vote) -> torch.Tensor:
-    """Average the votes of several discriminators.
-
-    Args:
-        log_probabilities (Iterable[torch.Tensor]): Of each discriminator, the log-probabilities of the right
-            transformation, all of one shape.
-        vote (Vote): What is averaged, ``probability`` or ``log_probability``.
+    """Average the votes of several discriminators: log-probabilities of the right transformation, all of one shape.
 
     Returns:
         torch.Tensor: Logarithm of the mean probability, or mean log-probability, of the same shape.

@@ -39,13 +39,7 @@ TILES_PER_PIECE = 16
 
 
 def whole_size(tiles: int) -> tuple[int, int]:
-    """Choose the size of images whose tiles have 256x256 pixels.
-
-    Args:
-        tiles (int): Number of tiles along each side of an image.
-
-    Returns:
-        tuple[int, int]: Height and width in pixels.
+    """Choose height and width of images whose tiles, so many along each side, have 256x256 pixels.
 
     Raises:
         ValueError: If ``tiles`` is not an integer of at least 1.

@@ -247,8 +247,10 @@ class HtdgmModel(GenerationMixin):
         return combine(parts), self.anomaly_map_generator(of_members, voting, distances, images.shape[-2:])
 
     def _votes(self, pairs: Pairs, unseen: int | None = None) -> list[list[list[torch.Tensor]]]:
-        """Let the discriminators vote: of each set of transformations, scale by scale, member by member."""
-        members = self._members_without(unseen)
+        """Let discriminators vote, not those trained on ``unseen``: set by set, scale by scale, member by member."""
+        members: Sequence[int] = range(self.members)
+        if unseen is not None:
+            members = members_without(unseen, self.members, int(self.num_shots))
         sets, scales = range(len(self.transformation_sets)), self.voting_scales
         return [[self._votes_at(scale, index, members, *pairs[scale]) for scale in scales] for index in sets]
 
@@ -261,30 +263,19 @@ class HtdgmModel(GenerationMixin):
         discriminators = self.discriminators_of(scale, set_index)
         return [canvases.log_probabilities(discriminators[member](drawn)) for member in members]
 
-    def _members_without(self, unseen: int | None) -> Sequence[int]:
-        """List the members that vote: all, or those that were not trained on one of the images."""
-        if unseen is None:
-            return range(self.members)
-        return members_without(unseen, self.members, int(self.num_shots))
-
     def _distances(self, scales: Sequence[torch.Tensor], unseen: int | None = None) -> list[torch.Tensor]:
         return [memory(reduced, unseen) for memory, reduced in zip(self.memories, scales, strict=False)]
 
     def _score_anomalies(self, anomalies: Sequence[Sequence[torch.Tensor]]) -> torch.Tensor:
-        """Score by the anomalies of one set, scale by scale, member by member: the mean of what its members would say.
-
-        A member alone has to say on average what all of them say, or training images that some members have not seen
-        would score otherwise than others.
-        """
+        """Score by one set's anomalies, scale by scale, member by member: the mean of what its members would say."""
+        # A member alone has to say on average what all of them say, or what some have not seen would score otherwise.
         return _mean([anomaly_score(of_member, self.patch_fraction) for of_member in zip(*anomalies, strict=True)])
 
     def _weigh_up(self, parts: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
-        """Make scores of votes such that twice the score is twice the anomaly, for a product with a distance.
-
-        One less a probability hardly differs from 1 where there are many transformations; the probability differs.
-        """
+        """Make scores of votes such that twice the score is twice the anomaly, for a product with a distance."""
         if self.vote == "log_probability":
             return parts
+        # One less a probability hardly differs from 1 where there are many transformations; the probability differs.
         return [1 / (1 - part).clamp(min=LEAST_PROBABILITY) for part in parts]
 
     def _score_distances(self, distances: Sequence[torch.Tensor], unseen: int | None) -> torch.Tensor:
@@ -295,10 +286,7 @@ class HtdgmModel(GenerationMixin):
         return combine([anomaly_score([scale], self.patch_fraction) for scale in over_usual])
 
     def votes(self, images: torch.Tensor) -> list[list[torch.Tensor]]:
-        """Let every patch of every transformed image vote.
-
-        Args:
-            images (torch.Tensor): Images in [-1, 1] of shape ``(B, 3, H, W)``.
+        """Let every patch of every transformed image vote, of images in [-1, 1] of shape ``(B, 3, H, W)``.
 
         Returns:
             list[list[torch.Tensor]]: For each set of transformations, for each scale whose votes count, coarse to fine,
@@ -310,10 +298,7 @@ class HtdgmModel(GenerationMixin):
         return [[average_votes(scale, self.vote) for scale in of_set] for of_set in every]
 
     def distances(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Measure how far every patch is from those that are remembered.
-
-        Args:
-            images (torch.Tensor): Images in [-1, 1] of shape ``(B, 3, H, W)``.
+        """Measure how far every patch of images in [-1, 1], of shape ``(B, 3, H, W)``, is from the remembered ones.
 
         Returns:
             list[torch.Tensor]: For each scale that has a memory, coarse to fine, distances of shape
@@ -390,16 +375,13 @@ class HtdgmModel(GenerationMixin):
         return images if self.tiler is None else cut(images, copy.copy(self.tiler), self.input_size)
 
     def prepare(self, images: torch.Tensor, *, training: bool = False) -> torch.Tensor:
-        """Equalise and standardise images, if they are to be.
+        """Equalise and standardise images in [-1, 1] of shape ``(B, 3, H, W)``, if they are to be.
 
         It is done to whole images: a tile's brightness is news, and the noise of a blank one is not to be blown up.
 
         Args:
-            images (torch.Tensor): Images in [-1, 1] of shape ``(B, 3, H, W)``.
+            images (torch.Tensor): The images.
             training (bool): Whether they are the training images.
-
-        Returns:
-            torch.Tensor: Images of the same shape.
         """
         # Sums go through memory in its order, so another layout would move a score's last bit.
         images = images.contiguous().clamp(-LARGEST_PIXEL, LARGEST_PIXEL)
@@ -408,12 +390,7 @@ class HtdgmModel(GenerationMixin):
         return standardize_images(images) if self.standardize else images
 
     def drop_untrained(self, state_dict: dict[str, Any], prefix: str) -> None:
-        """Leave out of weights those of discriminators that voted at no scale, as earlier versions saved them.
-
-        Args:
-            state_dict (dict[str, Any]): The weights, which are changed.
-            prefix (str): What their names begin with.
-        """
+        """Leave out of weights, in place, what earlier versions saved of discriminators that voted at no scale."""
         is_trained = state_dict.get(f"{prefix}is_trained")
         if isinstance(is_trained, torch.Tensor) and is_trained.any():
             untrained = self.voting_scales[0] * len(self.transformation_sets) * self.members

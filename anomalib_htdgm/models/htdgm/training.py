@@ -107,14 +107,7 @@ class Training:
         check_number("fake_weight", self.fake_weight, at_least=0)
 
     def configure_optimizers(self, model: HtdgmModel) -> list[Optimizer]:
-        """Make the optimisers of all networks: of the discriminators, coarse to fine, then of the generators.
-
-        Args:
-            model (HtdgmModel): The model to train.
-
-        Returns:
-            list[Optimizer]: One for each network.
-        """
+        """Make one optimiser for each network: of the discriminators, coarse to fine, then of the generators."""
         model.requires_grad_(True)  # noqa: FBT003
         networks = [*model.discriminators, *model.generators]
         return [Adam(each.parameters(), lr=self.learning_rate, betas=BETAS, fused=True) for each in networks]

@@ -110,13 +110,7 @@ class Transformation:
 
     @classmethod
     def from_name(cls, name: str) -> "Transformation":
-        """Read a transformation from its name.
-
-        Args:
-            name (str): A name as :attr:`name` gives it.
-
-        Returns:
-            Transformation: The transformation so named.
+        """Make a transformation of its :attr:`name`.
 
         Raises:
             ValueError: If no transformation has that name.
@@ -131,15 +125,7 @@ class Transformation:
         return _BY_NAME[name]
 
     def apply(self, images: torch.Tensor) -> torch.Tensor:
-        """Transform images.
-
-        Args:
-            images (torch.Tensor): Square images of shape ``(..., 3, H, H)``.
-
-        Returns:
-            torch.Tensor: Transformed images of shape ``(..., 3, H', H')``, where ``H'`` is ``H`` unless they are
-            enlarged.
-        """
+        """Transform square images of shape ``(..., 3, H, H)``; their side is another one if they are enlarged."""
         matrix = self.resampling(images.shape[-1])
         images = images if matrix is None else matrix @ images @ matrix.T
         images = hflip(images) if self.flip else images
@@ -148,10 +134,7 @@ class Transformation:
         return to_grayscale(images) if self.grayscale else images
 
     def resampling(self, size: int) -> torch.Tensor | None:
-        """Make the matrix that enlarges or blurs: ``matrix @ images @ matrix.T``.
-
-        Args:
-            size (int): Side of the images in pixels.
+        """Make the matrix that enlarges or blurs images of side ``size``, in pixels: ``matrix @ images @ matrix.T``.
 
         Returns:
             torch.Tensor | None: Matrix of shape ``(H', size)``; ``None`` where the detail stays as it is.
@@ -223,9 +206,6 @@ only where it holds the reflected border; and ``sharpness``, for patches that ha
 def locate_enlarged_votes(size: int) -> torch.Tensor:
     """Find, for each row of votes on an image, the row of votes on the enlarged image that is nearest to it.
 
-    Args:
-        size (int): Side of the image in pixels.
-
     Returns:
         torch.Tensor: Indices of shape ``(size - 10,)``.
     """
@@ -235,14 +215,11 @@ def locate_enlarged_votes(size: int) -> torch.Tensor:
 
 
 def get_transformation_sets(transformations: str | Sequence[str]) -> list[list[Transformation]]:
-    """Look up one or several sets of transformations.
+    """Look up one or several sets of transformations, each as :func:`get_transformations` gives it.
 
     Args:
         transformations (str | Sequence[str]): Name of a published set, or names of several, or the names of one's own
             transformations, which make one set.
-
-    Returns:
-        list[list[Transformation]]: The sets, as :func:`get_transformations` gives them.
 
     Raises:
         ValueError: As :func:`get_transformations`; also if a set is named twice.
@@ -257,14 +234,11 @@ def get_transformation_sets(transformations: str | Sequence[str]) -> list[list[T
 
 
 def get_transformations(transformations: str | Sequence[str]) -> list[Transformation]:
-    """Look up a set of transformations.
+    """Look up a set of transformations, in the order of the discriminator's classes.
 
     Args:
         transformations (str | Sequence[str]): Name of a published set (a key of ``TRANSFORMATION_SETS``), or the names
             of one's own transformations, at least two.
-
-    Returns:
-        list[Transformation]: The transformations, in the order of the discriminator's classes.
 
     Raises:
         ValueError: If a name is unknown or repeated, or if there is nothing to tell apart.

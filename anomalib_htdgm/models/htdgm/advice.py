@@ -19,13 +19,7 @@ class Advice(Callback):
     """Tells how to go on when a training is interrupted, or cannot be saved."""
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Name the checkpoint to resume from, and let no terminated training pass for a successful one.
-
-        Args:
-            trainer (Trainer): Trainer.
-            pl_module (LightningModule): The model.
-            exception (BaseException): What ended the training.
-        """
+        """Name the checkpoint to resume from, and let no terminated training pass for a successful one."""
         if isinstance(exception, SIGTERMException):
             exception.code = 128 + signal.SIGTERM  # as shells have it; Lightning would exit with 0
         if trainer.state.fn != TrainerFn.FITTING or not isinstance(exception, KeyboardInterrupt | SystemExit | OSError):
