@@ -74,6 +74,14 @@ def test_shots_alone(walls: Path, engine: Engine, k_shot: int, basis: str, caplo
         assert verdicts(loaded, walls) == [True] * 3 + [False] * 3
 
 
+def test_one_whole_image_does_not_make_all_others_anomalous(walls: Path, engine: Engine) -> None:
+    whole = {"transformations": "symmetries", "votes_from": 0, "memory_patches": 0, "vote": "probability", "gist": True}
+    model = make_model(k_shot=1, image_size=25, coarsest_size=25, patch_fraction=1.0, **whole)
+    engine.fit(model, datamodule=open_folder(walls, 1))
+    assert model.threshold_chosen_by == "guess"
+    assert verdicts(model, walls)[3:] == [False] * 3
+
+
 @pytest.mark.parametrize("gist", [False, True])
 def test_shots_are_scored_as_if_they_had_not_been_seen(walls: Path, engine: Engine, *, gist: bool) -> None:
     model = make_model(k_shot=4, gist=gist)

@@ -69,17 +69,17 @@ class AnomalyMapGenerator(nn.Module):
         """
         pairs = zip(anomalies, canvases, strict=True)
         if self.localization == "finest_scale":
-            finest = [each[-1].invert(_keep_most_anomalous(votes[-1])) for votes, each in pairs]
+            finest = [each[-1].invert(_keep_most_anomalous(of_set[-1])) for of_set, each in pairs]
             maps = combine([self._place(each.mean(dim=1, keepdim=True), MARGIN) for each in finest])
         else:
-            parts = [self._show_worst(votes, each) for votes, each in pairs]
+            parts = [self._show_worst(of_set, each) for of_set, each in pairs]
             if distances:
                 parts += [self._add_up([(each, PATCH_MARGIN) for each in distances])] * self.memory_weight
             maps = combine(parts)
         return F.interpolate(maps, size, mode="bilinear")
 
-    def _show_worst(self, votes: Sequence[torch.Tensor], canvases: Sequence[Canvases]) -> torch.Tensor:
-        worst = [each.invert(scale).amax(dim=1, keepdim=True) for scale, each in zip(votes, canvases, strict=True)]
+    def _show_worst(self, anomalies: Sequence[torch.Tensor], canvases: Sequence[Canvases]) -> torch.Tensor:
+        worst = [each.invert(scale).amax(dim=1, keepdim=True) for scale, each in zip(anomalies, canvases, strict=True)]
         return self._add_up([(patches, MARGIN) for patches in worst])
 
     def _add_up(self, scales: Sequence[tuple[torch.Tensor, int]]) -> torch.Tensor:
@@ -92,7 +92,7 @@ class AnomalyMapGenerator(nn.Module):
         return F.interpolate(F.pad(patches, [margin] * 4), self.size, mode="bilinear")
 
 
-def _keep_most_anomalous(votes: torch.Tensor) -> torch.Tensor:
-    patches = votes.flatten(2)
+def _keep_most_anomalous(anomalies: torch.Tensor) -> torch.Tensor:
+    patches = anomalies.flatten(2)
     kept = patches.topk(math.ceil(KEPT_FRACTION * patches.shape[-1]), dim=-1)
-    return torch.zeros_like(patches).scatter(2, kept.indices, kept.values).view_as(votes)
+    return torch.zeros_like(patches).scatter(2, kept.indices, kept.values).view_as(anomalies)

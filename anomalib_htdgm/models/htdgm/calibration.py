@@ -20,6 +20,7 @@ from anomalib_htdgm.models.single_epoch import SingleEpochMixin
 
 from .threshold import (
     DEVIATIONS_OF_UNLABELLED,
+    GUESSED_RATIO_OF_GIST,
     GUESSED_RATIOS,
     LEAST_FIRM,
     LEAST_UNLABELLED,
@@ -112,7 +113,9 @@ class CalibrationMixin(SingleEpochMixin):
                 self.threshold_chosen_by = "labelled images"
             else:
                 greatest = torch.stack([getattr(each, fields[0]).max() for each in good])
-                threshold = GUESSED_RATIOS[kind] * greatest.max() if is_guess else threshold_above_most(greatest)
+                has_gist = self.model.gist is not None and kind == "image"
+                ratio = GUESSED_RATIO_OF_GIST if has_gist else GUESSED_RATIOS[kind]
+                threshold = ratio * greatest.max() if is_guess else threshold_above_most(greatest)
             _set_threshold(post_processor, kind, threshold)
         self._warn_of_guess()
 

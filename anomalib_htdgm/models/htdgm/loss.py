@@ -33,14 +33,17 @@ def transformation_loss(
     """
     pairs = list(zip(targets, logits, strict=True))
     # Targets of one image may hold for several.
-    sums = [len(part) / (each.shape[0] * each.shape[1]) * each.sum(dim=(0, 1, 2, 3)) for each, part in pairs]
+    sums = [
+        len(output) / (target.shape[0] * target.shape[1]) * target.sum(dim=(0, 1, 2, 3)) for target, output in pairs
+    ]
     counts = torch.stack(sums).sum(dim=0)
     weights_of_classes = 1 / (counts.clamp(min=1) * counts.count_nonzero())
     terms = []
-    for each, part in pairs:
-        votes, weights = log_softmax(part).view(-1, *each.shape[1:4], part.shape[1]), each * weights_of_classes
-        num_classes = each.shape[-1]
-        right = votes[..., num_classes] * weights.sum(dim=-1) if fake else votes[..., :num_classes] * weights
+    for target, output in pairs:
+        votes = log_softmax(output).unflatten(0, (-1, target.shape[1]))  # (B, num_canvases, h, w, num_outputs)
+        weights = target * weights_of_classes
+        fake_class = target.shape[-1]  # the transformations come before it, padding after it
+        right = votes[..., fake_class] * weights.sum(dim=-1) if fake else votes[..., :fake_class] * weights
         terms.append(right.sum())
     return -torch.stack(terms).sum()
 

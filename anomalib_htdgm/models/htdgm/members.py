@@ -13,7 +13,7 @@ def share_of(member: int, members: int, images: torch.Tensor) -> torch.Tensor:
 
     Members take turns where there are fewer images than members.
     """
-    return images[member % len(images) :: members]
+    return images[member % len(images) :: members]  # of five images, member 0 of 2 has 0, 2 and 4
 
 
 def members_without(shot: int, members: int, num_shots: int) -> Sequence[int]:

@@ -22,14 +22,14 @@ class Windows:
 
     Args:
         canvases (Canvases): The canvases.
-        pixels (int): Most pixels that are drawn of each canvas at a time, but for a single window.
+        most_pixels (int): Most pixels that are drawn of each canvas at a time, but for a single window.
     """
 
-    def __init__(self, canvases: Canvases, pixels: int) -> None:
+    def __init__(self, canvases: Canvases, most_pixels: int) -> None:
         self.canvases, self.targets = canvases, canvases.targets()
         smallest = min(min(canvas.size) for group in canvases.groups for canvas in group.canvases)
         self.size = min(WINDOW_SIZE, smallest)
-        self.number, self.is_whole = max(1, pixels // self.size**2), self.size == smallest
+        self.number, self.is_whole = max(1, most_pixels // self.size**2), self.size == smallest
         self.turns = torch.empty(0, dtype=torch.long)
 
     def show(self, images: torch.Tensor, dtype: torch.dtype, enlarged: torch.Tensor) -> None:
@@ -72,12 +72,11 @@ class Windows:
         shape = len(turns), number
         rows, columns = (self._choose_places(side - self.size, shape, source) for side in (height, width))
         chosen = torch.stack([turns[:, None].expand_as(rows), rows, columns])
-        # One transfer for all; what follows is computed on the device.
+        # One transfer for all; what follows is computed on the device, in shapes that broadcast to (N, n, side, side).
         image, row, column = chosen.to(self.pixels.device, non_blocking=True)[..., None, None]
-        canvas, pixel, patch = (
-            torch.arange(end, device=row.device) for end in (number, self.size, self.size - 2 * MARGIN)
-        )
-        canvas = canvas[:, None, None]
+        canvas = torch.arange(number, device=row.device)[:, None, None]
+        pixel = torch.arange(self.size, device=row.device)
+        patch = torch.arange(self.size - 2 * MARGIN, device=row.device)
         places = (canvas * height + row + pixel[:, None]) * width + column + pixel
         positions = group.pixels[places.flatten()].view(places.shape) + image * self.pixels.shape[1]
         windows = self.pixels.flatten(0, 1)[positions.flatten()].unflatten(0, places.shape)
