@@ -3,9 +3,7 @@
 
 """Training with generators is the published training: a plain, slow twin takes the same steps."""
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,12 +15,10 @@ from anomalib_htdgm.models.htdgm.networks import Discriminator, Generator
 from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
 from anomalib_htdgm.models.htdgm.training import Training
 
+from .published import PublishedTraining
 from .textures import shingles
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "quality"))
-
-from published import PublishedTraining  # noqa: E402
 
 
 @pytest.fixture
