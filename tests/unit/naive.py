@@ -9,7 +9,6 @@ those of a model of ours, so the work is the same.
 """
 
 import math
-from typing import Any
 
 import torch
 from torch.nn import functional as F  # noqa: N812
@@ -33,10 +32,6 @@ def generate(network: Generator, noise: torch.Tensor, previous: torch.Tensor) ->
     """Generate one image, shape ``(1, 3, H, W)``, at one scale."""
     index = torch.zeros_like(noise[:, :1])
     return torch.tanh(convolve(network, F.pad(torch.cat([noise + previous, index], dim=1), [MARGIN] * 4))) + previous
-
-
-VOTES_ALONE: dict[str, Any] = {"votes_from": 0, "members": 1, "memory_patches": 0, "standardize": False}
-"""Arguments of a model that does what is written down here: all scales vote, on one set of transformations."""
 
 
 class NaiveTraining:
