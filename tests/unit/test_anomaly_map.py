@@ -127,19 +127,6 @@ def test_all_scales_and_the_worst_transformation_matter_to_multi_scale() -> None
     assert torch.equal(generator([anomalies], [canvases], [], (50, 50)), expected)
 
 
-@LOCALIZATIONS
-def test_maps_of_a_batch_are_those_of_its_images(localization: Localization) -> None:
-    canvases = make_canvases("full")
-    anomalies = random_anomalies(canvases, num_images=3)
-    generator = AnomalyMapGenerator(localization, SIZES[-1])
-    together = generator([anomalies], [canvases], [], (60, 50))
-    assert together.shape == (3, 1, 60, 50)
-    assert together.min() >= 0
-    for index in range(3):
-        alone = generator([[scale[index : index + 1] for scale in anomalies]], [canvases], [], (60, 50))
-        torch.testing.assert_close(alone, together[index : index + 1], atol=1e-6, rtol=0)
-
-
 def test_margin_without_votes_is_not_anomalous() -> None:
     canvases = make_canvases("rotations")
     anomalies = [torch.ones_like(each) for each in no_anomalies(canvases)]

@@ -116,25 +116,6 @@ def test_images_in_pieces_are_as_good_as_all_at_once(
     torch.testing.assert_close(*results, atol=1e-5, rtol=1e-3)
 
 
-@SETS
-def test_canvases_hold_the_transformed_images(transformations: str | list[str], make_images: MakeImages) -> None:
-    chosen, images = get_transformations(transformations), make_images(2, 41)
-    canvases = Canvases(chosen, 41)
-    found = set()
-    for group, drawn in zip(canvases.groups, canvases.draw(images), strict=True):
-        height, width = drawn.shape[-2:]
-        for canvas, transformation in zip(
-            group.canvas_indices.flatten().tolist(), group.transformation_indices.flatten().tolist(), strict=True
-        ):
-            expected = chosen[transformation].apply(images)
-            pictures = drawn.unflatten(0, (2, -1))[:, canvas]
-            side = expected.shape[-1]
-            crops = [(y, x) for y in range(height - side + 1) for x in range(width - side + 1)]
-            assert any(torch.equal(pictures[..., y : y + side, x : x + side], expected) for y, x in crops)
-            found.add(transformation)
-    assert found == set(range(len(chosen)))
-
-
 def test_enlarged_images_are_taken_with_their_detail(make_images: MakeImages) -> None:
     canvases, enlarged = Canvases(get_transformations("sharpness"), 20), make_images(2, 30, seed=1)
     drawn = [canvases.draw(make_images(2, 20), enlarged=each) for each in (None, enlarged)]

@@ -24,7 +24,6 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="pip install '.[test]'")
 
 @pytest.fixture
 def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
-    """Make a session whose model trains in a second."""
     small = partial(Htdgm, iterations=2, image_size=25, votes_from=25, memory_patches=50, precision="float32")
     monkeypatch.setattr(session_module, "Htdgm", small)
     (tmp_path / "session").mkdir()
@@ -33,7 +32,6 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
 
 @pytest.fixture
 def photographs(tmp_path: Path) -> list[Path]:
-    """Write photographs of one texture."""
     paths = [tmp_path / f"part {index}.png" for index in range(4)]
     for index, path in enumerate(paths):
         pixels = (shingles(seed=index)[0] * 0.5 + 0.5) * 255

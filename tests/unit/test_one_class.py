@@ -37,7 +37,6 @@ def make_data(dataset: str, classes: int = 3, seed: int = 0) -> dict[str, NDArra
 
 @pytest.fixture
 def cifar10(tmp_path: Path) -> Path:
-    """Path of an archive of three classes of RGB images."""
     np.savez(tmp_path / "cifar10.npz", **make_data("CIFAR10"))
     return tmp_path / "cifar10.npz"
 

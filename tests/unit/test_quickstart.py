@@ -22,7 +22,6 @@ FOLDERS = ("defect", "good", "mask", "test_good")
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the images of all textures have been written."""
     directory = tmp_path_factory.mktemp("quickstart")
     for texture in TEXTURES:
         QuickstartTextures(texture, directory).prepare_data()

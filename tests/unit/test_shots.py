@@ -44,17 +44,14 @@ class Items(Dataset):
         self.images = images
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self.images)
 
     def __getitem__(self, index: int) -> ImageItem:
-        """Return one image."""
         return ImageItem(image=self.images[index], gt_label=torch.tensor(0))
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Folder of different images."""
     (tmp_path / "good").mkdir()
     for index in range(NUM_IMAGES):
         write_image(tmp_path / "good" / f"{index}.png", seed=index)

@@ -25,7 +25,6 @@ MakeImages = Callable[..., torch.Tensor]
 
 
 def side_of(tiles: int) -> int:
-    """Compute the side of an image whose tiles have 32 pixels."""
     return TILE + (tiles - 1) * STRIDE
 
 
@@ -93,7 +92,6 @@ class TestScores:
 
     @pytest.fixture(scope="class")
     def model(self) -> HtdgmModel:
-        """A model of nine tiles."""
         return train(tiny_model(tiles=3, standardize=True), shingles(size=side_of(3)), iterations=5, learning_rate=5e-3)
 
     @pytest.fixture(scope="class")
@@ -171,7 +169,6 @@ class TestDefects:
 
     @pytest.fixture(scope="class")
     def models(self) -> list[HtdgmModel]:
-        """A model of the whole image, and one of 16 tiles of 64 pixels."""
         sizes = {"input_size": (self.SIDE,) * 2, "image_size": 32, "coarsest_size": 20, "width": 8}
         others = VOTES_ALONE | {"transformations": "rotations", "standardize": True}
         models = [HtdgmModel(**sizes, **others, tiles=tiles) for tiles in (1, 4)]

@@ -47,7 +47,6 @@ def train(model: HtdgmModel, images: torch.Tensor, iterations: int = 30) -> Htdg
 
 @pytest.fixture(scope="module", params=[VOTES_ALONE, EVERYTHING], ids=["votes alone", "everything"])
 def model(request: pytest.FixtureRequest) -> HtdgmModel:
-    """A model that knows the rotations of its training image, and one that knows its sharpness and patches, too."""
     return train(small_model(**request.param), shingles())
 
 
@@ -56,7 +55,6 @@ class TestForward:
 
     @pytest.fixture(scope="class", params=[VOTES_ALONE, EVERYTHING, WHOLE], ids=["votes alone", "everything", "whole"])
     def model(self, request: pytest.FixtureRequest) -> HtdgmModel:
-        """A model of votes alone, one of defects, and one of whole images."""
         return train(small_model(**request.param), shingles())
 
     @pytest.mark.parametrize("size", [(64, 64), (11, 11), (256, 200), (300, 13)], ids=str)
@@ -254,7 +252,6 @@ class TestEqualization:
 
     @pytest.fixture(scope="class")
     def images(self) -> torch.Tensor:
-        """Images of little contrast."""
         return torch.cat([shingles() * 0.2 - 0.3, shingles(seed=1) * 0.1 + 0.3])
 
     def test_models_and_scores(self, images: torch.Tensor) -> None:

@@ -33,7 +33,6 @@ def state_of(module: nn.Module) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def two_images() -> torch.Tensor:
-    """Two images that have little in common."""
     return torch.cat([shingles(), -shingles(angle=2.0, seed=1) * 0.5 + 0.4])
 
 
