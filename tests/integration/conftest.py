@@ -12,10 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from anomalib.data import MVTecAD
+import torch
+from anomalib.data import Folder, MVTecAD
 from anomalib.engine import Engine
 from PIL import Image
 from skimage import data as photographs
+from torch import nn
+
+from .stored import write_good_images
 
 RunAnomalib = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -54,6 +58,20 @@ def engine(tmp_path: Path) -> Engine:
     return Engine(
         logger=False, default_root_dir=tmp_path, max_epochs=1, devices=1, accelerator="cpu", enable_progress_bar=False
     )
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Folder:
+    """Write two good images of stripes to ``tmp_path/good``."""
+    return write_good_images(tmp_path)
+
+
+def assert_equal_states(model: nn.Module, expected: nn.Module) -> None:
+    states = model.state_dict(), expected.state_dict()
+    assert states[0].keys() == states[1].keys()
+    for name, tensor in states[1].items():
+        assert tensor.dtype == states[0][name].dtype, name
+        assert torch.equal(tensor, states[0][name]) or tensor.isnan() == states[0][name].isnan(), name
 
 
 @pytest.fixture

@@ -24,15 +24,7 @@ SIDE = 64
 
 
 def make_image(kind: str, index: int = 0) -> torch.Tensor:
-    """Make an image of slanting stripes, in whole numbers, which every machine computes alike.
-
-    Args:
-        kind (str): ``good``, or what is wrong in a square of it.
-        index (int): Shifts the stripes.
-
-    Returns:
-        torch.Tensor: Image, uint8 of shape ``(3, SIDE, SIDE)``.
-    """
+    """Make a uint8 image of stripes, good or with something wrong, in whole numbers: every machine makes it alike."""
     rows, columns = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
     image = 40 + (rows * 9 + columns * 3 + index * 31) % 160
     square = (slice(20, 44), slice(24, 48))

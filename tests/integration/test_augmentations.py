@@ -20,7 +20,7 @@ from torchvision.transforms.v2 import Compose, RandomHorizontalFlip, RandomRotat
 from anomalib_htdgm import Devnet, Differnet, FewLabelledAnomalies
 from anomalib_htdgm.data.augmentation import Augmentation, augmentation_of
 
-from .stored import SIDE, make_engine, make_image, make_small_model, write_good_images
+from .stored import SIDE, make_engine, make_image, make_small_model
 from .test_devnet import SHORT as SHORT_DEVNET
 from .test_differnet import SMALL as SMALL_DIFFERNET
 
@@ -55,11 +55,6 @@ def states_of(make: Callable[[], AnomalibModule], data: object, root: Path, numb
 def assert_equal(*states: dict[str, torch.Tensor]) -> None:
     for name, tensor in states[0].items():
         assert all(torch.equal(state[name], tensor) for state in states[1:]), name
-
-
-@pytest.fixture
-def good(tmp_path: Path) -> Folder:
-    return write_good_images(tmp_path)
 
 
 def test_one_seed_gives_one_model(good: Folder, wall: MVTecAD, tmp_path: Path) -> None:

@@ -23,12 +23,14 @@ IMAGES = torch.stack([make_image(*each) for each in TESTED]) / 255
 def test_scores_are_of_fixed_statistics_in_any_mode() -> None:
     model = Htdgm.load_from_checkpoint(CHECKPOINT)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    given = IMAGES.clone()
     scored = model.train()(IMAGES)
     assert torch.equal(scored.pred_score[:1], model(IMAGES[:1]).pred_score)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     expected = model.eval()(IMAGES)
     assert torch.equal(scored.pred_score, expected.pred_score)
     assert torch.equal(scored.anomaly_map, expected.anomaly_map)
+    assert torch.equal(IMAGES, given)
 
 
 def in_threads(model: Htdgm) -> InferenceBatch:

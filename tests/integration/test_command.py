@@ -51,7 +51,6 @@ def test_benchmarks_give_every_model_the_same_images() -> None:
 
 @pytest.fixture
 def photographs(mvtec_root: Path) -> list[str]:
-    """Arguments that name a folder of good photographs."""
     good = mvtec_root / "wall" / "train" / "good"
     data = ["--data", "Folder", "--data.name", "photographs", "--data.normal_dir", str(good), "--data.num_workers", "0"]
     return [*data, "--data.test_split_mode", "none", "--data.val_split_mode", "same_as_test"]

@@ -60,8 +60,6 @@ def stored(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def train(tmp_path: Path) -> Callable[..., tuple[Htdgm, Path]]:
-    """Train a small model with given components."""
-
     def fit(**components: Any) -> tuple[Htdgm, Path]:  # noqa: ANN401
         engine, model = make_engine(tmp_path), make_small_model(**components)
         engine.fit(model, datamodule=write_good_images(tmp_path))

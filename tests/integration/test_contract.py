@@ -18,9 +18,12 @@ from anomalib.engine import Engine
 from anomalib.models import get_model
 from PIL import Image
 
-from anomalib_htdgm import FewShot, Htdgm
+from anomalib_htdgm import FewLabelledAnomalies, FewShot, Htdgm
 
+from .conftest import assert_equal_states
 from .stored import make_engine, make_small_model
+from .test_devnet import SHORT as SHORT_DEVNET
+from .test_differnet import SMALL as SMALL_DIFFERNET
 
 PRECISE = {"INFERENCE_PRECISION_HINT": "f32"}
 """Left to itself OpenVINO computes in bfloat16 where the processor can."""
@@ -45,19 +48,32 @@ def test_test_finds_planted_defects(checkpoint: Path, wall: MVTecAD, engine: Eng
     assert metrics["pixel_AUPRO"] > 0.6
 
 
-def test_train_validate_predict(checkpoint: Path, wall: MVTecAD, engine: Engine, tmp_path: Path) -> None:
-    model = get_model("htdgm", iterations=2)
-    (trained,) = engine.train(model, datamodule=wall)
+@pytest.mark.parametrize(
+    ("name", "arguments", "size", "largest"),
+    [
+        ("htdgm", {"iterations": 2}, 256, 5_000_000),
+        ("differnet", SMALL_DIFFERNET, 64, 20_000_000),
+        ("devnet", SHORT_DEVNET, 64, 1_000_000),
+    ],
+)
+def test_train_validate_predict(
+    name: str, arguments: dict[str, Any], size: int, largest: int, wall: MVTecAD, engine: Engine, tmp_path: Path
+) -> None:
+    datamodule = FewLabelledAnomalies(wall, n_anomalies=2) if name == "devnet" else wall
+    model = get_model(name, **arguments)
+    (trained,) = engine.train(model, datamodule=datamodule)
     assert set(trained) == METRICS
     # Neither training images nor what only a training needs.
-    assert engine.export(model, "torch", export_root=tmp_path).stat().st_size < 5_000_000
-    assert Path(engine.best_model_path).stat().st_size < 5_000_000
-    assert list(tmp_path.glob("Htdgm/MVTecAD/wall/**/images/gravel/*.png")), "no heat maps were drawn"
-    engine.validate(Htdgm(), datamodule=wall, ckpt_path=checkpoint)
-    predictions = engine.predict(Htdgm(), datamodule=wall, ckpt_path=checkpoint)
-    assert sum(len(batch.pred_score) for batch in predictions) == 10
+    assert engine.export(model, "torch", export_root=tmp_path).stat().st_size < largest
+    assert Path(engine.best_model_path).stat().st_size < 2 * largest
+    folder = f"{type(model).__name__}/{datamodule.name}/wall"
+    assert list(tmp_path.glob(f"{folder}/**/images/gravel/*.png")), "no heat maps were drawn"
+    checkpoint, other = engine.best_model_path, get_model(name, **arguments)
+    engine.validate(other, datamodule=datamodule, ckpt_path=checkpoint)
+    predictions = engine.predict(other, datamodule=datamodule, ckpt_path=checkpoint)
+    assert sum(len(batch.pred_score) for batch in predictions) == (8 if name == "devnet" else 10)
     for batch in predictions:
-        assert batch.anomaly_map.shape[-2:] == batch.gt_mask.shape[-2:] == (256, 256)
+        assert batch.anomaly_map.shape[-2:] == batch.gt_mask.shape[-2:] == (size, size)
         assert ((batch.pred_score >= 0) & (batch.pred_score <= 1)).all()
 
 
@@ -186,16 +202,10 @@ def test_tiles_are_trained_stored_and_exported(wall: MVTecAD, engine: Engine, tm
     path = loaded.to_onnx(tmp_path)
     session, compiled = onnxruntime.InferenceSession(path), openvino.compile_model(path, "CPU", PRECISE)
     for batch in (images, images[1:2]):
-        exported = dict(
-            zip(
-                ["pred_score", "anomaly_map"],
-                session.run(["pred_score", "anomaly_map"], {"input": batch.numpy()}),
-                strict=True,
-            )
-        )
         outputs = compiled(batch.numpy())
-        for name, output in exported.items():
+        for name in ("pred_score", "anomaly_map"):
             wanted = getattr(loaded(batch), name).numpy()
+            (output,) = session.run([name], {"input": batch.numpy()})
             np.testing.assert_allclose(output, wanted, atol=1e-4, rtol=0)
             np.testing.assert_allclose(outputs[name], wanted, atol=1e-4, rtol=0)
     torch_path = loaded.to_torch(tmp_path)  # after the other export, which leaves nothing behind
@@ -263,11 +273,10 @@ def test_trainer_limits_do_not_break_the_training(wall: MVTecAD, tmp_path: Path)
     quiet = {"logger": False, "default_root_dir": tmp_path, "accelerator": "cpu", "enable_progress_bar": False}
     whole = make_small_model(iterations=3)
     Engine(**quiet).fit(whole, datamodule=wall)
-    for limit in range(1, 6):  # of six iterations, three for each network
+    for limit in (1, 3, 5):  # of six iterations, three for each network
         model = make_small_model(iterations=3)
         Engine(**quiet, limit_train_batches=limit).fit(model, datamodule=wall)
-        for name, tensor in whole.state_dict().items():
-            assert torch.equal(model.state_dict()[name], tensor), (limit, name)
+        assert_equal_states(model, whole)
 
 
 def test_predict_before_fit_is_refused(mvtec_root: Path, engine: Engine) -> None:

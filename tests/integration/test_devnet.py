@@ -11,7 +11,6 @@ import openvino
 import pandas as pd
 import pytest
 import torch
-import yaml
 from anomalib.data import AnomalibDataModule, Folder, MVTecAD
 from anomalib.data.utils import split_by_label
 from anomalib.deploy import TorchInferencer
@@ -21,10 +20,9 @@ from anomalib.models import get_model
 from anomalib_htdgm import Devnet, FewLabelledAnomalies, Htdgm
 from anomalib_htdgm.models.backbone import create_backbone
 
-from .conftest import RunAnomalib
+from .conftest import RunAnomalib, assert_equal_states
 from .stored import make_engine
 
-METRICS = {"image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score", "pixel_AUPRO"}
 TINY = {"backbone": "test_efficientnet", "pre_trained": False, "image_sizes": (64, 32), "batch_size": 4}
 SHORT = TINY | {"epochs": 1, "steps_per_epoch": 3}
 
@@ -37,7 +35,6 @@ def labelled(wall: MVTecAD) -> FewLabelledAnomalies:
 
 @pytest.fixture(scope="module")
 def checkpoint(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Train by name, and keep the checkpoint."""
     engine = make_engine(tmp_path_factory.mktemp("fit"))
     datamodule = FewLabelledAnomalies(MVTecAD(root=mvtec_root, category="wall", num_workers=0), n_anomalies=2)
     model = get_model("devnet", **TINY, epochs=3, steps_per_epoch=20, learning_rate=2e-3, rotation=0.0)
@@ -47,7 +44,6 @@ def checkpoint(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def test_test_finds_unseen_defects(checkpoint: Path, labelled: FewLabelledAnomalies, engine: Engine) -> None:
     (metrics,) = engine.test(Devnet(**TINY), datamodule=labelled, ckpt_path=checkpoint)
-    assert set(metrics) == METRICS
     assert metrics["image_AUROC"] > 0.9
     assert metrics["pixel_AUROC"] > 0.6
 
@@ -68,22 +64,6 @@ def test_one_trained_model_has_both_maps(
     assert maps["gradient"].shape == maps["scores"].shape == (1, 64, 64)
     assert not torch.allclose(maps["gradient"], maps["scores"], atol=0.01)
     assert torch.equal(scores["gradient"], scores["scores"])
-
-
-def test_train_validate_predict(
-    checkpoint: Path, labelled: FewLabelledAnomalies, engine: Engine, tmp_path: Path
-) -> None:
-    model = Devnet(**SHORT)
-    (trained,) = engine.train(model, datamodule=labelled)
-    assert set(trained) == METRICS
-    assert engine.export(model, "torch", export_root=tmp_path).stat().st_size < 1_000_000  # no training images in it
-    assert list(tmp_path.glob("Devnet/MVTecAD_2anomalies/wall/**/images/gravel/*.png")), "no heat maps were drawn"
-    engine.validate(Devnet(**TINY), datamodule=labelled, ckpt_path=checkpoint)
-    predictions = engine.predict(Devnet(**TINY), datamodule=labelled, ckpt_path=checkpoint)
-    assert sum(len(batch.pred_score) for batch in predictions) == 8
-    for batch in predictions:
-        assert batch.anomaly_map.shape[-2:] == batch.gt_mask.shape[-2:] == (64, 64)
-        assert ((batch.pred_score >= 0) & (batch.pred_score <= 1)).all()
 
 
 @pytest.mark.parametrize("loss", ["deviation", "focal"])
@@ -158,15 +138,8 @@ def fit(root: Path, directory: Path, batch_size: int) -> Devnet:
     return model
 
 
-def assert_equal_weights(model: Devnet | Htdgm, expected: Devnet | Htdgm) -> None:
-    actual = model.model.state_dict()
-    assert actual.keys() == expected.model.state_dict().keys()
-    for name, tensor in expected.model.state_dict().items():
-        assert torch.equal(actual[name], tensor), name
-
-
 def test_batches_and_global_state_make_no_difference(mvtec_root: Path, tmp_path: Path, reference: Devnet) -> None:
-    assert_equal_weights(fit(mvtec_root, tmp_path, batch_size=7), reference)
+    assert_equal_states(fit(mvtec_root, tmp_path, batch_size=7).model, reference.model)
 
 
 def test_the_stock_command_gives_the_same_model(
@@ -182,29 +155,10 @@ def test_the_stock_command_gives_the_same_model(
     result = run_anomalib("train", *model, *data, "--data.datamodule.num_workers", "2", *trainer)
     assert result.returncode == 0, result.stderr
     (path,) = tmp_path.glob("results/Devnet/MVTecAD_2anomalies/wall/v0/weights/lightning/model.ckpt")
-    assert_equal_weights(Devnet.load_from_checkpoint(path), reference)
+    assert_equal_states(Devnet.load_from_checkpoint(path).model, reference.model)
     assert "Training on 3 normal and 2 anomalous images" in result.stdout + result.stderr
     (log,) = tmp_path.glob("logs/**/metrics.csv")
     assert len(pd.read_csv(log).dropna(subset="train_loss")) == 3
-
-
-def test_the_benchmark_pipeline_runs(mvtec_root: Path, tmp_path: Path, run_anomalib: RunAnomalib) -> None:
-    wrapped = {"class_path": "MVTecAD", "init_args": {"root": str(mvtec_root), "category": "wall", "num_workers": 0}}
-    data = {"datamodule": wrapped, "n_anomalies": {"grid": [1, 2]}}
-    model = SHORT | {"image_sizes": [64, 32]}
-    config = {
-        "accelerator": ["cpu"],
-        "benchmark": {
-            "seed": 42,
-            "model": {"class_path": "Devnet", "init_args": model},
-            "data": {"class_path": "FewLabelledAnomalies", "init_args": data},
-        },
-    }
-    (tmp_path / "benchmark.yaml").write_text(yaml.safe_dump(config))
-    result = run_anomalib("benchmark", "--config", "benchmark.yaml")
-    assert result.returncode == 0, result.stderr
-    (table,) = tmp_path.glob("runs/benchmark/*/results.csv")
-    assert pd.read_csv(table)["image_AUROC"].between(0, 1).tolist() == [True, True]
 
 
 def test_learning_rate_falls_every_ten_epochs(labelled: FewLabelledAnomalies, engine: Engine) -> None:
@@ -284,7 +238,7 @@ class TestKnownDefectsOfHtdgm:
         without = self.fit(folder(), tmp_path, n_anomalies=0)
         for mask_dir in ("ground_truth/gravel", None):
             model = self.fit(folder(abnormal_dir="test/gravel", mask_dir=mask_dir), tmp_path, n_anomalies=5)
-            assert_equal_weights(model, without)
+            assert_equal_states(model.model, without.model)
             for kind, directory in (("good", "train/good"), ("defects", "test/gravel")):
                 batches = engine.predict(model, data_path=mvtec_root / "wall" / directory)
                 labels = torch.cat([batch.pred_label for batch in batches])

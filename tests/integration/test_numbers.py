@@ -104,15 +104,12 @@ def rank_correlation(scores: np.ndarray, expected: np.ndarray) -> float:
     return float(spearmanr(scores, expected).statistic)
 
 
-def test_training_images_are_low_and_noise_is_high(trained: Trained) -> None:
+def test_training_images_are_low_and_noise_and_blank_images_are_high(trained: Trained) -> None:
     good, defects = score_raw(trained.model, trained.photographs).split(20)
     assert score_raw(trained.model, trained.shots).max() < good.min()
     assert good.median() < defects.median()
     noise = torch.rand(3, 3, 128, 128, generator=torch.Generator().manual_seed(0))
     assert score_raw(trained.model, noise).min() > defects.median()
-
-
-def test_blank_images_are_high(trained: Trained) -> None:
     constant = torch.tensor([0, 0.3, 1])[:, None, None, None].expand(3, 3, 128, 128)
     assert score_raw(trained.model, constant).min() > score_raw(trained.model, trained.shots).max()
 
@@ -179,7 +176,7 @@ def test_the_order_survives_openvino_in_batches_of_any_size(
         assert rank_correlation(np.concatenate(parts), expected) > 0.99
 
 
-@pytest.mark.parametrize("size", [(128, 128), (90, 110), (300, 200)])
+@pytest.mark.parametrize("size", [(90, 110), (300, 200)])
 def test_the_order_survives_resizing_by_the_exported_graph(
     trained: Trained, exported: Exported, size: tuple[int, int]
 ) -> None:

@@ -156,15 +156,7 @@ class AnotherPadim(AnomalibModule): ...
 
 
 def make_environment(root: Path, mode: str | None) -> Path:
-    """Make an environment that sees the packages of this one, and has the project installed as a user would.
-
-    Args:
-        root: Folder to make it in.
-        mode: "wheel", "editable" or None for no installation.
-
-    Returns:
-        The environment's interpreter.
-    """
+    """Make an environment that sees the packages of this one, and install the project as a user would, if at all."""
     venv.create(root / "venv", with_pip=False)
     python = root / "venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     # What stands in a .pth file joins sys.path, but its own .pth files are not executed: neither those of an editable
@@ -187,29 +179,12 @@ def make_environment(root: Path, mode: str | None) -> Path:
 
 
 def site_packages(python: Path) -> Path:
-    """Get the folder an environment's packages are in.
-
-    Args:
-        python: Interpreter of the environment.
-
-    Returns:
-        Its site-packages.
-    """
     code = "import sysconfig; print(sysconfig.get_path('purelib'))"
     return Path(subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout.strip())
 
 
 def execute(*command: str | Path, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Execute a command, which has to succeed.
-
-    Args:
-        *command: The command.
-        cwd: Folder to execute it in.
-        **variables: Environment variables in addition to the present ones.
-
-    Returns:
-        What it printed.
-    """
+    """Execute a command, which has to succeed, with these environment variables in addition to the present ones."""
     kept = {name: value for name, value in os.environ.items() if name not in {"ANOMALIB_PLUGINS", "PYTHONPATH"}}
     environment = kept | {"PYTHONWARNINGS": "default", **variables}
     result = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
@@ -219,7 +194,6 @@ def execute(*command: str | Path, cwd: Path, **variables: str) -> subprocess.Com
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Interpreter of an environment with the project's wheel."""
     return make_environment(tmp_path_factory.mktemp("wheel"), "wheel")
 
 

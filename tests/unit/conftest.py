@@ -1,14 +1,63 @@
 # Copyright (C) 2026 The anomalib-htdgm authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Networks and images that the tests share."""
+"""Networks, images and data sets that the tests share."""
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from anomalib.cli import AnomalibCLI
+from anomalib.data import AnomalibDataModule, MVTecAD
+from skimage.io import imsave
+from torch.utils.data import DataLoader
 
 from anomalib_htdgm.models.htdgm.networks import Discriminator
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "quality"))  # where benchmarks find one another
+
+NUM_TRAIN, NUM_BROKEN, NUM_HOLE = 12, 7, 5
+
+
+@pytest.fixture(scope="session")
+def mvtec(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Root of two categories with two kinds of defects, in the layout of MVTec AD."""
+    root = tmp_path_factory.mktemp("mvtec")
+    numbers = {"train/good": NUM_TRAIN, "test/good": 4, "test/broken": NUM_BROKEN, "test/hole": NUM_HOLE}
+    numbers |= {"ground_truth/broken": NUM_BROKEN, "ground_truth/hole": NUM_HOLE}
+    for folder in (root / category / name for category in ("bottle", "cable") for name in numbers):
+        folder.mkdir(parents=True)
+        for index in range(numbers["/".join(folder.parts[-2:])]):
+            is_mask = folder.parent.name == "ground_truth"
+            image = np.full((24, 24, 3), 255 if is_mask else 128, np.uint8)
+            imsave(folder / f"{index:03}{'_mask' if is_mask else ''}.png", image, check_contrast=False)
+    return root
+
+
+def bottle(root: Path, **arguments: Any) -> MVTecAD:  # noqa: ANN401
+    return MVTecAD(root, "bottle", **{"num_workers": 0, **arguments})
+
+
+def paths(loader: DataLoader[Any]) -> list[str]:
+    return [path for batch in loader for path in batch.image_path]
+
+
+@pytest.fixture
+def parse_data(tmp_path: Path) -> Callable[..., AnomalibDataModule]:
+    """Set up the datamodule that arguments of the stock command ask for."""
+
+    def parse(*arguments: object) -> AnomalibDataModule:
+        common = ["train", "--model", "Padim", "--model.pre_trained", "false", "--default_root_dir", tmp_path]
+        datamodule = AnomalibCLI(list(map(str, [*common, *arguments])), run=False).datamodule
+        datamodule.prepare_data()
+        datamodule.setup()
+        return datamodule
+
+    return parse
 
 
 @pytest.fixture

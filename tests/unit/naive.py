@@ -9,7 +9,6 @@ those of a model of ours, so the work is the same.
 """
 
 import math
-from typing import Any
 
 import torch
 from torch.nn import functional as F  # noqa: N812
@@ -35,19 +34,8 @@ def generate(network: Generator, noise: torch.Tensor, previous: torch.Tensor) ->
     return torch.tanh(convolve(network, F.pad(torch.cat([noise + previous, index], dim=1), [MARGIN] * 4))) + previous
 
 
-VOTES_ALONE: dict[str, Any] = {"votes_from": 0, "members": 1, "memory_patches": 0, "standardize": False}
-"""Arguments of a model that does what is written down here: all scales vote, on one set of transformations."""
-
-
 class NaiveTraining:
-    """Training of one scale on one image.
-
-    Args:
-        training (Training): Numbers of steps, learning rate, weights of losses.
-        model (HtdgmModel): A model with generators; the networks of this scale are trained.
-        scale (int): Index of the scale.
-        image (torch.Tensor): The training image in [-1, 1], of shape ``(1, 3, H, W)``.
-    """
+    """Training of one scale of a model with generators on one image in [-1, 1], of shape ``(1, 3, H, W)``."""
 
     def __init__(self, training: Training, model: HtdgmModel, scale: int, image: torch.Tensor) -> None:
         self.training, self.model, self.scale = training, model, scale
@@ -62,11 +50,7 @@ class NaiveTraining:
         self.previous_of_fixed_noise = self._previous()
 
     def step(self) -> dict[str, torch.Tensor]:
-        """Do one iteration: steps of the discriminator, then steps of the generator.
-
-        Returns:
-            dict[str, torch.Tensor]: The last steps' losses by name, each a detached scalar.
-        """
+        """Do one iteration: steps of the discriminator, then steps of the generator; give the last losses."""
         classes = torch.arange(len(self.model.transformation_sets[0]))
         fake_class = torch.full_like(classes, len(classes))
         noise = self._draw_noise(self.scale)
@@ -108,16 +92,7 @@ def _descend(optimizer: Adam, loss: torch.Tensor) -> None:
 
 
 def naive_votes(model: HtdgmModel, image: torch.Tensor) -> list[torch.Tensor]:
-    """Let every patch of every transformed image vote, one scale after the other.
-
-    Args:
-        model (HtdgmModel): A trained model.
-        image (torch.Tensor): One image in [-1, 1], of shape ``(1, 3, H, W)``.
-
-    Returns:
-        list[torch.Tensor]: Log-probabilities of the right transformations, as :meth:`HtdgmModel.votes` gives them for
-        the one set of transformations of the model.
-    """
+    """Let every patch of every transformed image vote, as :meth:`HtdgmModel.votes` does for one set of them."""
     (transformations,) = model.transformation_sets
     index = torch.arange(len(transformations))
     votes = []
@@ -130,15 +105,7 @@ def naive_votes(model: HtdgmModel, image: torch.Tensor) -> list[torch.Tensor]:
 
 @torch.inference_mode()
 def naive_score(model: HtdgmModel, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Score and localise, with the model's default score and map.
-
-    Args:
-        model (HtdgmModel): A trained model.
-        image (torch.Tensor): One image in [-1, 1], of shape ``(1, 3, H, W)``.
-
-    Returns:
-        tuple[torch.Tensor, torch.Tensor]: Score of shape ``(1,)`` and map of shape ``(1, 1, H, W)``.
-    """
+    """Score and localise one image, with the model's default score and map."""
     scores, maps, finest = [], [], model.pyramid.sizes[-1]
     for size, votes in zip(model.pyramid.sizes, naive_votes(model, image), strict=True):
         patches = -votes.flatten(2)

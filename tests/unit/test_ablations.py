@@ -4,37 +4,22 @@
 """Variants of the paper's Table 1 compute what it says: real against generated patches, and squared distances."""
 
 import math
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from anomalib.data import ImageBatch
+from compared.ablations import MeanSquaredDistance, RealOrFake
 from torch.nn import functional as F  # noqa: N812
 
 from anomalib_htdgm.models.htdgm.loss import transformation_loss
-from anomalib_htdgm.models.htdgm.training import Training
 
-from .textures import shingles
+from .textures import VOTES_ALONE, shingles, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "quality"))
 
-from compared.ablations import MeanSquaredDistance, RealOrFake  # noqa: E402
 
-SMALL = {
-    "image_size": 25,
-    "coarsest_size": 20,
-    "width": 8,
-    "fake_weight": 1.0,
-    "vote": "probability",
-    "patch_fraction": 1.0,
-    "precision": "float32",
-    "votes_from": 0,
-    "memory_patches": 0,
-    "standardize": False,
-    "members": 1,
-}
+SMALL = VOTES_ALONE | {"image_size": 25, "coarsest_size": 20, "width": 8, "precision": "float32"}
+SMALL |= {"fake_weight": 1.0, "vote": "probability", "patch_fraction": 1.0}
 
 
 def untied(variant: RealOrFake, scale: int, images: torch.Tensor) -> list[torch.Tensor]:
@@ -47,8 +32,7 @@ def untied(variant: RealOrFake, scale: int, images: torch.Tensor) -> list[torch.
 @pytest.fixture(params=["identity", "symmetries", "full"])
 def trained(request: pytest.FixtureRequest) -> RealOrFake:
     variant = RealOrFake(transformations=request.param, **SMALL)
-    for _ in Training(iterations=3, fake_weight=1.0).run(variant.model, shingles()):
-        pass
+    train(variant.model, shingles(), iterations=3, fake_weight=1.0)
     return variant
 
 

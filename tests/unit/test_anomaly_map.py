@@ -16,7 +16,7 @@ from anomalib_htdgm.models.htdgm.transformations import Transformation, get_tran
 SIZES = (25, 32, 41)
 NAMES = ["identity", "rotate90", "flip", "flip+rotate270", "rotate180", "flip+rotate90+gray", "right", "up+rotate90"]
 LOCALIZATIONS = pytest.mark.parametrize("localization", ["multi_scale", "finest_scale"])
-OUTPUTS = pytest.mark.parametrize("output", [(41, 41), (82, 82), (100, 60), (256, 256), (37, 123)], ids=str)
+OUTPUTS = pytest.mark.parametrize("output", [(41, 41), (256, 256), (37, 123)], ids=str)
 
 
 def make_canvases(transformations: str | list[str]) -> list[Canvases]:
@@ -44,7 +44,7 @@ def assert_peak(anomaly_map: torch.Tensor, row: float, column: float, size: int)
 
 
 @OUTPUTS
-@pytest.mark.parametrize("position", [(0, 0), (3, 11), (14, 7), (14, 14)], ids=str)
+@pytest.mark.parametrize("position", [(0, 0), (3, 11), (14, 14)], ids=str)
 @pytest.mark.parametrize("scale", range(len(SIZES)))
 def test_one_patch_is_found_at_every_scale(scale: int, position: tuple[int, int], output: tuple[int, int]) -> None:
     canvases = make_canvases("rotations")
@@ -73,13 +73,10 @@ def test_one_patch_is_found_at_the_finest_scale(position: tuple[int, int], outpu
 
 @LOCALIZATIONS
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("position", [(12, 9), (6, 19)], ids=str)
-def test_patches_of_transformed_images_are_brought_back(
-    localization: Localization, name: str, position: tuple[int, int]
-) -> None:
+def test_patches_of_transformed_images_are_brought_back(localization: Localization, name: str) -> None:
     canvases = make_canvases(NAMES)
     anomalies = no_anomalies(canvases)
-    row, column = position
+    row, column = 6, 19
     anomalies[-1][0, NAMES.index(name), row, column] = 1
     (anomaly_map,) = AnomalyMapGenerator(localization, SIZES[-1])([anomalies], [canvases], [], (SIZES[-1],) * 2)
 
@@ -128,19 +125,6 @@ def test_all_scales_and_the_worst_transformation_matter_to_multi_scale() -> None
     for each in anomalies:
         each[:, 1:] = each[:, 0].min() / 2
     assert torch.equal(generator([anomalies], [canvases], [], (50, 50)), expected)
-
-
-@LOCALIZATIONS
-def test_maps_of_a_batch_are_those_of_its_images(localization: Localization) -> None:
-    canvases = make_canvases("full")
-    anomalies = random_anomalies(canvases, num_images=3)
-    generator = AnomalyMapGenerator(localization, SIZES[-1])
-    together = generator([anomalies], [canvases], [], (60, 50))
-    assert together.shape == (3, 1, 60, 50)
-    assert together.min() >= 0
-    for index in range(3):
-        alone = generator([[scale[index : index + 1] for scale in anomalies]], [canvases], [], (60, 50))
-        torch.testing.assert_close(alone, together[index : index + 1], atol=1e-6, rtol=0)
 
 
 def test_margin_without_votes_is_not_anomalous() -> None:

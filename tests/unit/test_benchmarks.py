@@ -3,40 +3,27 @@
 
 """The obvious way does the same work as the model; every way of scoring gives a number."""
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
+import explore
 import pytest
 import torch
 
 from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
 from anomalib_htdgm.models.htdgm.training import Training
 
-from .naive import VOTES_ALONE, NaiveTraining, naive_score, naive_votes
-from .textures import shingles
+from .naive import NaiveTraining, naive_score, naive_votes
+from .textures import VOTES_ALONE, shingles, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS / "quality"))
-
-import explore  # noqa: E402
 
 
 @pytest.mark.parametrize("transformations", ["full", "rotations"])
 @pytest.mark.parametrize("fake_weight", [0.0, 1.0])
 def test_naive_scores_and_maps_are_ours(transformations: str, fake_weight: float) -> None:
-    model = HtdgmModel(
-        (64, 64),
-        image_size=32,
-        width=8,
-        transformations=transformations,
-        adversarial=fake_weight > 0,
-        precision="float32",
-        **VOTES_ALONE,
-    )
-    for _ in Training(iterations=5, fake_weight=fake_weight).run(model, shingles()):
-        pass
+    sizes = VOTES_ALONE | {"image_size": 32, "width": 8, "precision": "float32"}
+    model = HtdgmModel((64, 64), transformations=transformations, adversarial=fake_weight > 0, **sizes)
+    train(model, shingles(), iterations=5, fake_weight=fake_weight)
     image = shingles(angle=0.3, seed=1)
     expected = model(image)
     score, anomaly_map = naive_score(model, image)
@@ -48,16 +35,8 @@ def test_naive_scores_and_maps_are_ours(transformations: str, fake_weight: float
 
 def test_naive_training_starts_from_the_loss_of_ours_and_learns() -> None:
     schedule = Training(iterations=1, discriminator_steps=1, generator_steps=1, fake_weight=1.0, learning_rate=1e-12)
-    model = HtdgmModel(
-        (64, 64),
-        image_size=25,
-        coarsest_size=25,
-        width=8,
-        transformations="full",
-        adversarial=True,
-        precision="float32",
-        **VOTES_ALONE,
-    )
+    sizes = VOTES_ALONE | {"image_size": 25, "coarsest_size": 25, "width": 8, "precision": "float32"}
+    model = HtdgmModel((64, 64), transformations="full", adversarial=True, **sizes)
     (step,) = schedule.run(model, shingles())  # learns nothing at this rate
     naive = NaiveTraining(replace(schedule, learning_rate=5e-4), model, 0, shingles())
     first = naive.step()
@@ -69,9 +48,7 @@ def test_naive_training_starts_from_the_loss_of_ours_and_learns() -> None:
 
 
 def test_images_are_scored_in_every_way() -> None:
-    model = HtdgmModel((64, 64), image_size=16, width=8)
-    for _ in Training(iterations=1).run(model, shingles()):
-        pass
+    model = train(HtdgmModel((64, 64), image_size=16, width=8), shingles(), iterations=1)
     scores = explore.score(model, torch.cat([shingles(), shingles(angle=0.3, seed=1)]))
     assert {
         "as the model",

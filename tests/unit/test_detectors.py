@@ -4,7 +4,6 @@
 """Detectors of other libraries see the pixels of the k shots, and their scores are an anomalib model's."""
 
 import random
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,10 @@ import numpy as np
 import pytest
 import torch
 from anomalib.engine import Engine
+from compared.detectors import PixelDetector
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
+from shared.measurements import make_evaluator, weigh
 from skimage.io import imread
 from torchvision.transforms.v2.functional import resize
 
@@ -23,10 +24,7 @@ from anomalib_htdgm import FewShot, OneClass
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks" / "quality"
-sys.path.insert(0, str(BENCHMARKS))
 
-from compared.detectors import PixelDetector  # noqa: E402
-from shared.measurements import make_evaluator, weigh  # noqa: E402
 
 ALONE: dict[str, Any] = {"post_processor": False, "visualizer": False}
 

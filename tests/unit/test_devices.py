@@ -18,15 +18,7 @@ from anomalib_htdgm.models.htdgm.pyramid import Pyramid
 from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
 from anomalib_htdgm.models.htdgm.training import Training
 
-from .textures import shingles
-
-PUBLISHED: dict[str, Any] = {
-    "votes_from": 0,
-    "members": 1,
-    "memory_patches": 0,
-    "standardize": False,
-    "adversarial": True,
-}
+from .textures import VOTES_ALONE, shingles, train
 
 
 class Transfers(TorchDispatchMode):
@@ -53,7 +45,8 @@ def test_an_iteration_waits_for_nothing_but_its_noise(
     # What is asked of the images, once, has no answer on this device.
     monkeypatch.setattr(module, "_check", lambda *_: None)
     monkeypatch.setattr(module, "_share_of_images", lambda _member, _model, images: images)
-    model = HtdgmModel((32, 32), transformations="symmetries", image_size=25, coarsest_size=25, width=4, **PUBLISHED)
+    sizes = {"image_size": 25, "coarsest_size": 25, "width": 4}
+    model = HtdgmModel((32, 32), transformations="symmetries", adversarial=True, **sizes, **VOTES_ALONE)
     model.to(device).requires_grad_()
     optimizers = [SGD(each.parameters()) for each in (*model.discriminators, *model.generators)]
     schedule = Training(iterations=3, discriminator_steps=2, generator_steps=2, fake_weight=1.0)
@@ -74,9 +67,7 @@ def test_a_pickled_model_goes_where_it_is_loaded_to() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_float32_is_the_same_on_a_gpu() -> None:
-    model = HtdgmModel((64, 64), image_size=32, width=8, precision="float32")
-    for _ in Training(iterations=3).run(model, shingles()):
-        pass
+    model = train(HtdgmModel((64, 64), image_size=32, width=8, precision="float32"), shingles(), iterations=3)
     images = torch.cat([shingles(), shingles(angle=0.3, seed=1)])
     expected, scored = model(images), model.to("cuda")(images.to("cuda"))
     torch.testing.assert_close(scored.pred_score.cpu(), expected.pred_score, rtol=1e-4, atol=1e-5)

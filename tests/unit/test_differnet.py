@@ -3,7 +3,6 @@
 
 """DifferNet: rotation, flow, features, score and map against obvious oracles."""
 
-import pickle
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from anomalib_htdgm import Differnet
 from anomalib_htdgm.models.differnet.batches import ShuffledBatches
 from anomalib_htdgm.models.differnet.flow import create_flow
 from anomalib_htdgm.models.differnet.loss import negative_log_likelihood
-from anomalib_htdgm.models.differnet.rotation import regular_angles, rotate
+from anomalib_htdgm.models.differnet.rotation import rotate
 from anomalib_htdgm.models.differnet.torch_model import DiffernetModel
 
 BACKBONE = "test_resnet"
@@ -65,12 +64,9 @@ def test_turning_back_inverts() -> None:
     torch.testing.assert_close(back[..., inside, inside], smooth[..., inside, inside], atol=0.01, rtol=0)
 
 
-def test_regular_angles_divide_the_circle() -> None:
-    assert regular_angles(8).tolist() == [0, 45, 90, 135, 180, 225, 270, 315]
-
-
 @pytest.mark.parametrize("num_features", [6, 7])
 def test_log_determinant_is_that_of_the_jacobian(num_features: int) -> None:
+    torch.manual_seed(0)
     flow = create_flow(num_features, coupling_blocks=3, hidden_width=8, clamp=3.0).double()
     features = 5 * noise(2, num_features).double()
     z, log_determinant = flow(features)
@@ -247,12 +243,6 @@ def test_a_seed_gives_the_initial_weights(tmp_path: Path) -> None:
     for name, tensor in model.state_dict().items():
         expected = trained[name.removeprefix("backbone.")] if name.startswith("backbone.") else states[0][name]
         assert torch.equal(tensor, expected), name
-
-
-def test_models_can_be_pickled() -> None:
-    model, images = make_model(), noise(1, 3, 48, 48)
-    loaded = pickle.loads(pickle.dumps(model))  # noqa: S301
-    assert torch.equal(loaded(images).pred_score, model(images).pred_score)
 
 
 def test_batches_pass_over_all_images_in_new_orders() -> None:

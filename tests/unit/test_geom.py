@@ -3,7 +3,6 @@
 
 """GEOM tells the transformations of what it was trained on, and of nothing else; a generator's samples do as well."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,37 +10,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from anomalib.data import MVTecAD
 from anomalib.engine import Engine
+from compared.geom import TRANSFORMATIONS, Geom, GeomModel, WideResNet, draw_samples, train
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from numpy.typing import NDArray
-from PIL import Image
 
 from anomalib_htdgm import FewShot, Htdgm
 
-from .textures import shingles
+from .conftest import bottle
+from .textures import VOTES_ALONE, shingles
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks" / "quality"
-sys.path.insert(0, str(BENCHMARKS))
 MakeImages = Callable[..., torch.Tensor]
 
-from compared.geom import TRANSFORMATIONS, Geom, GeomModel, WideResNet, draw_samples, train  # noqa: E402
 
 SMALL: dict[str, Any] = {"image_size": 16, "widen": 1}
-GENERATOR: dict[str, Any] = {
-    "transformations": "rotations",
-    "votes_from": 0,
-    "memory_patches": 0,
-    "standardize": False,
-    "members": 1,
-    "image_size": 25,
-    "coarsest_size": 25,
-    "width": 8,
-    "iterations": 2,
-    "fake_weight": 1.0,
-}
+GENERATOR = VOTES_ALONE | {"image_size": 25, "coarsest_size": 25, "width": 8, "iterations": 2, "fake_weight": 1.0}
+GENERATOR |= {"transformations": "rotations"}
 
 
 def fit_model(images: torch.Tensor, steps: int = 100, seed: int = 0) -> tuple[GeomModel, list[float]]:
@@ -52,27 +39,13 @@ def fit_model(images: torch.Tensor, steps: int = 100, seed: int = 0) -> tuple[Ge
 
 
 def fit(root: Path, directory: Path, **arguments: Any) -> Geom:  # noqa: ANN401
-    datamodule = FewShot(MVTecAD(root=root, category="wall", num_workers=0), k_shot=2)
+    datamodule = FewShot(bottle(root), k_shot=2)
     model = Geom(k_shot=2, **SMALL, **{"min_steps": 2, "evaluator": False, "visualizer": False, **arguments})
     engine = Engine(
         logger=False, default_root_dir=directory, accelerator="cpu", enable_progress_bar=False, limit_val_batches=0
     )
     engine.fit(model, datamodule=datamodule)
     return model.eval()
-
-
-@pytest.fixture(scope="module")
-def mvtec_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("mvtec")
-    for index, folder in enumerate(["train/good", "train/good", "test/good", "test/defect"]):
-        pixels = ((shingles(seed=index)[0] + 1) * 127.5).permute(1, 2, 0).numpy().astype(np.uint8)
-        path = root / "wall" / folder / f"{index:03}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(path)
-    path = root / "wall" / "ground_truth" / "defect" / "003_mask.png"
-    path.parent.mkdir(parents=True)
-    Image.fromarray(np.full((64, 64), 255, np.uint8)).save(path)
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -105,8 +78,7 @@ def test_the_transformations_are_what_their_steps_say(make_images: MakeImages, s
 
 
 def test_it_learns_to_tell_the_transformations_of_its_image_and_of_no_noise(
-    trained: tuple[GeomModel, list[float]],
-    make_images: MakeImages,
+    trained: tuple[GeomModel, list[float]], make_images: MakeImages
 ) -> None:
     model, losses = trained
     image = model.reduce(shingles())
@@ -120,8 +92,7 @@ def test_it_learns_to_tell_the_transformations_of_its_image_and_of_no_noise(
 
 
 def test_the_score_is_one_minus_the_mean_probability_of_the_right_transformation(
-    trained: tuple[GeomModel, list[float]],
-    make_images: MakeImages,
+    trained: tuple[GeomModel, list[float]], make_images: MakeImages
 ) -> None:
     model, images = trained[0], make_images(3, 16)
     scores = model(images).pred_score
@@ -140,10 +111,7 @@ def test_a_seed_gives_one_model(trained: tuple[GeomModel, list[float]], make_ima
 
 @pytest.mark.parametrize(("number", "min_steps", "expected"), [(1, 0, 2 * 2), (3, 0, 2 * 5), (1, 7, 7)])
 def test_there_are_so_many_passes_or_more_for_the_least_number_of_steps(
-    make_images: MakeImages,
-    number: int,
-    min_steps: int,
-    expected: int,
+    make_images: MakeImages, number: int, min_steps: int, expected: int
 ) -> None:
     model = GeomModel(8, widen=1)
     optimizer = torch.optim.Adam(model.parameters())
@@ -160,21 +128,21 @@ def test_networks_have_ten_layers_and_are_as_wide_as_asked(widen: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def fitted(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Geom:
-    return fit(mvtec_root, tmp_path_factory.mktemp("fitted"))
+def fitted(mvtec: Path, tmp_path_factory: pytest.TempPathFactory) -> Geom:
+    return fit(mvtec, tmp_path_factory.mktemp("fitted"))
 
 
-def test_it_is_fitted_by_the_engine(fitted: Geom, mvtec_root: Path, tmp_path: Path) -> None:
+def test_it_is_fitted_by_the_engine(fitted: Geom, mvtec: Path, tmp_path: Path) -> None:
     image = shingles(seed=5) / 2 + 0.5
-    again = fit(mvtec_root, tmp_path)
+    again = fit(mvtec, tmp_path)
     assert fitted.input_size == (16, 16)
     assert torch.equal(fitted(image).pred_score, again(image).pred_score)
     assert "pixels" not in fitted.model.state_dict()
 
 
-def test_it_is_trained_on_the_samples_of_a_generator(fitted: Geom, mvtec_root: Path, tmp_path: Path) -> None:
+def test_it_is_trained_on_the_samples_of_a_generator(fitted: Geom, mvtec: Path, tmp_path: Path) -> None:
     arguments: dict[str, Any] = {"num_samples": 110, "epochs": 1, "batch_size": 4000}
-    models = [fit(mvtec_root, tmp_path, generator=Htdgm(k_shot=2, **GENERATOR), **arguments) for _ in range(2)]
+    models = [fit(mvtec, tmp_path, generator=Htdgm(k_shot=2, **GENERATOR), **arguments) for _ in range(2)]
     generator = models[0].generator
     assert generator is not None
     assert generator.model.is_trained

@@ -3,7 +3,6 @@
 
 """What the benchmarks measure is what they say: metrics of raw scores of any size, memory, and maps to look at."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +10,8 @@ import pandas as pd
 import pytest
 import torch
 from anomalib.data import ImageBatch
-from sklearn.metrics import f1_score, roc_auc_score
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "quality"))
-
 from shared.measurements import MapKeeper, choose_examples, make_evaluator, read_peak_memory, reset_peak_memory
+from sklearn.metrics import f1_score, roc_auc_score
 
 
 def make_batch(scores: torch.Tensor, labels: torch.Tensor, first: int = 0) -> ImageBatch:

@@ -148,14 +148,6 @@ def test_what_is_blank_is_far_by_its_bands(make_images: MakeImages) -> None:
     assert by_bands(blank).min() > by_bands(tests).max()
 
 
-@pytest.mark.parametrize("turns", range(4))
-def test_what_was_seen_is_near_at_any_quarter_turn(turns: int) -> None:
-    image = shingles(size=SIZE)
-    memory = remember(image)
-    assert memory(torch.rot90(image, turns, (2, 3))).max() < 0.01  # the rounding of differences of squares
-    assert memory(shingles(angle=0.8, size=SIZE)).mean() > 0.1
-
-
 def test_a_strange_spot_is_far_and_in_its_place() -> None:
     image = shingles(size=SIZE)
     damaged = image.clone()
@@ -207,10 +199,3 @@ def test_constant_images_have_finite_distances(value: float, bands: int, make_im
     memory = remember(constant, bands=bands)
     assert memory(constant).max() < 1e-3
     assert memory(make_images(1, SIZE)).isfinite().all()
-
-
-@pytest.mark.parametrize("bands", [0, 16])
-@pytest.mark.parametrize("batch_size", [1, 3])
-def test_images_do_not_touch_one_another(batch_size: int, bands: int, make_images: MakeImages) -> None:
-    memory, tests = remember(make_images(1, SIZE), bands=bands), make_images(8, SIZE, seed=1)
-    assert torch.equal(torch.cat([memory(part) for part in tests.split(batch_size)]), memory(tests))

@@ -12,9 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from anomalib.models.components import AnomalibModule
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "quality"))
-
 from decisions import Decisions
 from pack_fashion_mnist import main as pack
 from report import write_report

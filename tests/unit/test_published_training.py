@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from published import PublishedTraining
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -16,7 +17,7 @@ from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
 from anomalib_htdgm.models.htdgm.training import Training
 
 from .published import PublishedTraining
-from .textures import shingles
+from .textures import VOTES_ALONE, shingles
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -51,20 +52,8 @@ def test_losses_and_networks_are_those_of_the_twin(
 ) -> None:
     monkeypatch.setattr(canvases, "PIXELS_PER_PIECE", pixels_per_piece)
     images = torch.cat([shingles(size=32), shingles(size=32, angle=1.0, seed=1)])[:num_images]
-    model = HtdgmModel(
-        (32, 32),
-        num_images,
-        image_size=16,
-        coarsest_size=13,
-        width=8,
-        double_width_every=double_width_every,
-        adversarial=True,
-        transformations="rotations",
-        votes_from=0,
-        memory_patches=0,
-        standardize=False,
-        members=1,
-    )
+    arguments = VOTES_ALONE | {"image_size": 16, "coarsest_size": 13, "width": 8, "transformations": "rotations"}
+    model = HtdgmModel((32, 32), num_images, adversarial=True, double_width_every=double_width_every, **arguments)
     training = Training(
         iterations=10, discriminator_steps=3, generator_steps=3, fake_weight=1.0, reestimate_statistics=False
     )

@@ -3,22 +3,18 @@
 
 """Tests of the quick start's images."""
 
-import os
-from errno import ENOSPC
 from pathlib import Path
 from typing import Any, get_args
 
 import cv2
 import numpy as np
 import pytest
-from anomalib.cli import AnomalibCLI
-from anomalib.data import get_datamodule
 from numpy.typing import NDArray
 from skimage import data
-from skimage.io import imread, imsave
+from skimage.io import imread
 from sklearn.metrics import roc_auc_score
 
-from anomalib_htdgm.data import FewShot, QuickstartTextures, quickstart
+from anomalib_htdgm.data import QuickstartTextures, quickstart
 
 TEXTURES = get_args(quickstart.Texture)
 FOLDERS = ("defect", "good", "mask", "test_good")
@@ -26,7 +22,6 @@ FOLDERS = ("defect", "good", "mask", "test_good")
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the images of all textures have been written."""
     directory = tmp_path_factory.mktemp("quickstart")
     for texture in TEXTURES:
         QuickstartTextures(texture, directory).prepare_data()
@@ -90,7 +85,7 @@ class TestImages:
         batch = next(iter(datamodule.test_dataloader()))
         assert batch.image.shape == (32, 3, 128, 128)
         assert batch.gt_mask.flatten(1).any(1).equal(batch.gt_label.bool())
-        assert datamodule.category == texture
+        assert (datamodule.name, datamodule.category) == ("QuickstartTextures", texture)
 
 
 class TestWriting:
@@ -107,62 +102,9 @@ class TestWriting:
         for first, second in zip(images(root, "brick", "mask"), images(root, "brick", "mask", seed=1), strict=True):
             assert (first != second).any()
 
-    def test_written_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        QuickstartTextures("grass", tmp_path).prepare_data()
-        written = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}
-        monkeypatch.delattr(quickstart, "imsave")
-        QuickstartTextures("grass", tmp_path).prepare_data()
-        assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")} == written
-
-    def test_an_interruption_leaves_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        def disk_full(path: Path, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-            if path.parent.name == "mask":
-                raise OSError(ENOSPC, os.strerror(ENOSPC))
-            imsave(path, *args, **kwargs)
-
-        datamodule = QuickstartTextures("brick", root=tmp_path)
-        with monkeypatch.context() as patch:
-            patch.setattr(quickstart, "imsave", disk_full)
-            with pytest.raises(OSError, match="No space left"):
-                datamodule.prepare_data()
-        assert not list(tmp_path.iterdir())
-        datamodule.prepare_data()
-        assert sorted(path.name for path in (tmp_path / "brick_seed0").iterdir()) == list(FOLDERS)
-
-    def test_two_writers_at_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        first, second = (QuickstartTextures("gravel", root=tmp_path) for _ in range(2))
-
-        def overtaken(path: Path, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-            monkeypatch.undo()
-            second.prepare_data()
-            imsave(path, *args, **kwargs)
-
-        monkeypatch.setattr(quickstart, "imsave", overtaken)
-        first.prepare_data()
-        assert [path.name for path in tmp_path.iterdir()] == ["gravel_seed0"]
-        assert len(images(tmp_path, "gravel", "mask")) == 20
-
 
 class TestUse:
     """How it is asked for."""
-
-    def test_command_line_with_few_shots(self, tmp_path: Path) -> None:
-        arguments = ["train", "--model", "Padim", "--model.pre_trained", "false", "--default_root_dir", str(tmp_path)]
-        arguments += ["--data", "FewShot", "--data.datamodule", "QuickstartTextures", "--data.k_shot", "2"]
-        arguments += ["--data.datamodule.texture", "grass", "--data.datamodule.root", str(tmp_path / "images")]
-        datamodule = AnomalibCLI(arguments, run=False).datamodule
-        datamodule.prepare_data()
-        datamodule.setup()
-        assert [Path(path).parent.parent.name for path in datamodule.shot_paths] == ["grass_seed0"] * 2
-        assert (datamodule.name, datamodule.category) == ("QuickstartTextures_2shot", "grass")
-
-    def test_get_datamodule(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        # What the plugin does in an installation; the tests also run from a checkout.
-        for cls in (FewShot, QuickstartTextures):
-            monkeypatch.setattr(f"anomalib.data.{cls.__name__}", cls, raising=False)
-        wrapped = {"class_path": "QuickstartTextures", "init_args": {"texture": "gravel", "root": str(tmp_path)}}
-        datamodule = get_datamodule({"class_path": "FewShot", "init_args": {"datamodule": wrapped}})
-        assert datamodule.category == "gravel"
 
     def test_bad_arguments(self) -> None:
         with pytest.raises(ValueError, match="texture is 'sand': must be one of 'brick', 'grass', 'gravel'"):

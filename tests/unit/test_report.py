@@ -10,11 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "quality"))
-
 import report
+from PIL import Image
 from report import read_results, to_lines, write_into, write_report, write_tables
 from shared.rows import COLUMNS
 

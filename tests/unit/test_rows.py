@@ -7,14 +7,10 @@ import csv
 import multiprocessing
 import os
 import signal
-import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "quality"))
-
 from shared.rows import Results
 
 SPAWN = multiprocessing.get_context("spawn")

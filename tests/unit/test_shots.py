@@ -20,26 +20,15 @@ from anomalib_htdgm.data.shots import RepeatedBatch, read_shots
 NUM_IMAGES = 9
 
 
-def write_image(path: Path, mode: str = "RGB", size: tuple[int, int] = (24, 20), seed: int = 0) -> Path:
-    pixels = np.random.default_rng(seed).integers(0, 256, (*size[::-1], 4), np.uint8)
-    image = (
-        Image.fromarray(pixels[..., 0].astype(np.uint16) * 257)
-        if mode == "I;16"
-        else Image.fromarray(pixels).convert(mode)
-    )
-    assert image.mode == mode
-    image.save(path)
+def write_image(path: Path, size: tuple[int, int] = (24, 20), seed: int = 0) -> Path:
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), np.uint8)
+    Image.fromarray(pixels).save(path)
     return path
 
 
 def make_folder(root: Path, **arguments: object) -> Folder:
-    settings = {
-        "train_batch_size": 4,
-        "num_workers": 0,
-        "test_split_mode": "none",
-        "val_split_mode": "none",
-    } | arguments
-    folder = Folder(name="folder", root=root, normal_dir="good", **settings)
+    settings = {"train_batch_size": 4, "num_workers": 0, "test_split_mode": "none", "val_split_mode": "none"}
+    folder = Folder(name="folder", root=root, normal_dir="good", **settings | arguments)
     folder.setup()
     return folder
 
@@ -55,17 +44,14 @@ class Items(Dataset):
         self.images = images
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self.images)
 
     def __getitem__(self, index: int) -> ImageItem:
-        """Return one image."""
         return ImageItem(image=self.images[index], gt_label=torch.tensor(0))
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Folder of different images."""
     (tmp_path / "good").mkdir()
     for index in range(NUM_IMAGES):
         write_image(tmp_path / "good" / f"{index}.png", seed=index)
@@ -75,8 +61,7 @@ def root(tmp_path: Path) -> Path:
 class TestDraw:
     """Which images are read, and that they are read right."""
 
-    @pytest.mark.parametrize("k_shot", [1, 4])
-    @pytest.mark.parametrize("seed", [0, 1, 7])
+    @pytest.mark.parametrize(("k_shot", "seed"), [(1, 0), (4, 7)])
     def test_same_images_as_few_shot(self, root: Path, k_shot: int, seed: int) -> None:
         few_shot = FewShot(make_folder(root), k_shot, seed)
         few_shot.setup()
@@ -109,7 +94,7 @@ class TestDraw:
         assert batch.image_path == expected.image_path
         assert torch.equal(batch.image, expected.image)
 
-    @pytest.mark.parametrize("k_shot", [NUM_IMAGES, NUM_IMAGES + 1, 1000])
+    @pytest.mark.parametrize("k_shot", [NUM_IMAGES, 1000])
     def test_all_if_there_are_fewer(self, root: Path, k_shot: int) -> None:
         batch = read(make_folder(root), k_shot)
         assert [Path(path).name for path in batch.image_path] == [f"{index}.png" for index in range(NUM_IMAGES)]
@@ -130,24 +115,12 @@ class TestDraw:
 class TestFiles:
     """Kinds of files."""
 
-    @pytest.mark.parametrize("mode", ["L", "RGBA", "I;16", "P", "1", "LA"])
-    def test_modes_become_three_channels(self, tmp_path: Path, mode: str) -> None:
+    def test_sixteen_bits_keep_their_brightness_in_the_smallest_legal_file(self, tmp_path: Path) -> None:
         (tmp_path / "good").mkdir()
-        write_image(tmp_path / "good" / "0.png", mode)
+        stored = np.random.default_rng(0).integers(0, 65536, (11, 11), np.uint16)
+        Image.fromarray(stored).save(tmp_path / "good" / "0.png")
         batch = read(make_folder(tmp_path), 1)
-        assert batch.image.shape == (1, 3, 20, 24)
-        assert batch.image.min() >= 0
-        assert 0.5 < batch.image.max() <= 1
-        assert batch.image.std() > 0.05
-        if mode in {"L", "LA", "1", "I;16"}:
-            assert torch.equal(batch.image[:, 0], batch.image[:, 2])
-
-    def test_sixteen_bits_keep_their_brightness(self, tmp_path: Path) -> None:
-        (tmp_path / "good").mkdir()
-        path = write_image(tmp_path / "good" / "0.png", "I;16")
-        stored = torch.from_numpy(np.asarray(Image.open(path)).astype(np.float32))
-        batch = read(make_folder(tmp_path), 1)
-        assert torch.equal(batch.image[0], (stored / 65535).expand(3, -1, -1))
+        assert torch.equal(batch.image[0], (torch.from_numpy(stored.astype(np.float32)) / 65535).expand(3, -1, -1))
 
     def test_an_orientation_is_announced(self, root: Path, caplog: pytest.LogCaptureFixture) -> None:
         read(make_folder(root), NUM_IMAGES)
@@ -169,7 +142,7 @@ class TestFiles:
         with pytest.raises(ValueError, match=f"{re.escape(str(path))} cannot be read"):
             read(make_folder(root), NUM_IMAGES)
 
-    @pytest.mark.parametrize(("size", "named"), [((10, 40), "40x10"), ((40, 10), "10x40"), ((1, 1), "1x1")])
+    @pytest.mark.parametrize(("size", "named"), [((10, 40), "40x10"), ((40, 10), "10x40")])
     def test_small_file_is_named(self, root: Path, size: tuple[int, int], named: str) -> None:
         path = write_image(root / "good" / "5.png", size=size)
         with pytest.raises(ValueError, match=f"{re.escape(str(path))} has {named} pixels; .*11x11"):
@@ -181,11 +154,6 @@ class TestFiles:
             if f"{index}.png" not in drawn:
                 (root / "good" / f"{index}.png").write_bytes(b"")
         assert {Path(path).name for path in read(make_folder(root), 2).image_path} == drawn
-
-    def test_smallest_legal_file(self, tmp_path: Path) -> None:
-        (tmp_path / "good").mkdir()
-        write_image(tmp_path / "good" / "0.png", size=(11, 11))
-        assert read(make_folder(tmp_path), 1).image.shape == (1, 3, 11, 11)
 
     def test_different_shapes_are_named(self, root: Path) -> None:
         write_image(root / "good" / "5.png", size=(30, 20))

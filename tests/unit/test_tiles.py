@@ -3,7 +3,6 @@
 
 """Each tile of a large image is trained on, scored and localised as an image of its own."""
 
-import io
 from collections.abc import Callable
 
 import pytest
@@ -17,7 +16,7 @@ from anomalib_htdgm.models.htdgm.tiles import OverlappingTiler
 from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
 from anomalib_htdgm.models.htdgm.training import Training
 
-from .textures import shingles
+from .textures import VOTES_ALONE, assert_identical, shingles, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -26,7 +25,6 @@ MakeImages = Callable[..., torch.Tensor]
 
 
 def side_of(tiles: int) -> int:
-    """Compute the side of an image whose tiles have 32 pixels."""
     return TILE + (tiles - 1) * STRIDE
 
 
@@ -37,27 +35,17 @@ def tiny_model(tiles: int = 2, **arguments: object) -> HtdgmModel:
     return HtdgmModel(**sizes | others | arguments)
 
 
-def train(model: HtdgmModel, images: torch.Tensor, iterations: int = 2, **arguments: object) -> HtdgmModel:
-    for _ in Training(iterations=iterations, **arguments).run(model, images):
-        pass
-    return model
-
-
 def cut_out(images: torch.Tensor, tiles: int) -> list[torch.Tensor]:
     """Cut the tiles of 32 pixels out of an image, row by row."""
     corners = [(row * STRIDE, column * STRIDE) for row in range(tiles) for column in range(tiles)]
     return [images[..., top : top + TILE, left : left + TILE] for top, left in corners]
 
 
-def assert_identical(actual: object, expected: object) -> None:
-    torch.testing.assert_close(actual, expected, atol=0, rtol=0)
-
-
 class TestTiler:
     """Tiles overlap by a quarter, and their maps adjoin."""
 
-    @pytest.mark.parametrize("tiles", [2, 3, 4, 7])
-    @pytest.mark.parametrize("size", [(448, 448), (832, 640), (101, 200), (97, 97)], ids=str)
+    @pytest.mark.parametrize("tiles", [2, 3, 7])
+    @pytest.mark.parametrize("size", [(448, 448), (101, 200)], ids=str)
     def test_each_pixel_of_a_map_is_that_of_the_tile_it_lies_deepest_in(
         self, size: tuple[int, int], tiles: int
     ) -> None:
@@ -104,7 +92,6 @@ class TestScores:
 
     @pytest.fixture(scope="class")
     def model(self) -> HtdgmModel:
-        """A model of nine tiles."""
         return train(tiny_model(tiles=3, standardize=True), shingles(size=side_of(3)), iterations=5, learning_rate=5e-3)
 
     @pytest.fixture(scope="class")
@@ -147,7 +134,7 @@ class TestScores:
             corner = (slice(None), slice(TILE // 2), slice(TILE // 2))
             torch.testing.assert_close(whole[corner], shown[0][corner])
 
-    @pytest.mark.parametrize("size", [side_of(3), 91, 53])
+    @pytest.mark.parametrize("size", [side_of(3), 91])
     def test_do_not_depend_on_the_batch(self, model: HtdgmModel, size: int, images: torch.Tensor) -> None:
         images = F.interpolate(images, (size, size + 6), mode="bilinear")
         expected = model(images)
@@ -167,14 +154,6 @@ class TestScores:
         enlarged = F.interpolate(expected.anomaly_map, (160, 240), mode="bilinear")
         torch.testing.assert_close(output.anomaly_map, enlarged)
 
-    def test_state_dict_holds_the_whole_model(self, model: HtdgmModel, images: torch.Tensor) -> None:
-        file = io.BytesIO()
-        torch.save(model.state_dict(), file)
-        file.seek(0)
-        fresh = tiny_model(tiles=3, standardize=True).eval()
-        fresh.load_state_dict(torch.load(file, weights_only=True))
-        assert_identical(tuple(fresh(images)), tuple(model(images)))
-
     def test_one_tile_is_the_image(self, images: torch.Tensor) -> None:
         model = train(tiny_model(tiles=1, input_size=(80, 80)), images[:1])
         votes = model.votes(images)
@@ -190,9 +169,8 @@ class TestDefects:
 
     @pytest.fixture(scope="class")
     def models(self) -> list[HtdgmModel]:
-        """A model of the whole image, and one of 16 tiles of 64 pixels."""
         sizes = {"input_size": (self.SIDE,) * 2, "image_size": 32, "coarsest_size": 20, "width": 8}
-        others = {"transformations": "rotations", "votes_from": 0, "members": 1, "memory_patches": 0}
+        others = VOTES_ALONE | {"transformations": "rotations", "standardize": True}
         models = [HtdgmModel(**sizes, **others, tiles=tiles) for tiles in (1, 4)]
         return [train(each, shingles(size=self.SIDE), iterations=60, learning_rate=5e-3) for each in models]
 
@@ -258,35 +236,11 @@ class TestTraining:
         with pytest.raises(ValueError, match="images: got 3; allowed are 1 to 2"):
             train(model, torch.zeros(3, 3, 80, 80))
 
-    @pytest.mark.parametrize("members", [1, 2])
-    def test_resumed_at_every_step(self, members: int) -> None:
-        images = torch.cat([shingles(size=side_of(3)), shingles(angle=2.0, seed=1, size=side_of(3))])
-        training = Training(iterations=2)
-        model = tiny_model(3, k_shot=2, members=members)
-        broken_off = [
-            (step.progress, {name: tensor.clone() for name, tensor in model.state_dict().items()})
-            for step in training.run(model, images, seed=5)
-        ]
-        assert len(broken_off) == 2 * len(model.discriminators)
-        for progress, state in broken_off:
-            resumed = tiny_model(3, k_shot=2, members=members)
-            resumed.load_state_dict(state)
-            list(training.run(resumed, images, seed=6, progress=progress))
-            assert_identical(resumed.state_dict(), model.state_dict())
-
-    def test_the_seed_orders_the_tiles(self) -> None:
-        image = shingles(size=side_of(4))
-        first, again, other = (tiny_model(4) for _ in range(3))
-        for model, seed in ((first, 0), (again, 0), (other, 1)):
-            list(Training(iterations=1, pixels_per_iteration=13**2).run(model, image, seed=seed))
-        assert_identical(again.state_dict(), first.state_dict())
-        assert not torch.equal(other.memories[0].patches, first.memories[0].patches)
-
 
 class TestArguments:
     """Sizes, and what does not go together."""
 
-    @pytest.mark.parametrize(("tiles", "side"), [(1, 256), (2, 448), (4, 832), (8, 1600)])
+    @pytest.mark.parametrize(("tiles", "side"), [(1, 256), (2, 448), (8, 1600)])
     def test_default_sizes_make_tiles_of_256_pixels(self, tiles: int, side: int) -> None:
         for pre_processor in (True, False):
             model = Htdgm(tiles=tiles, pre_processor=pre_processor, image_size=16, coarsest_size=16, width=1).model
@@ -302,17 +256,8 @@ class TestArguments:
         model = tiny_model(3, k_shot=2, memory_patches=10**6)
         assert len(model.memories[0].patches) == 4 * 2 * 9 * (13 - 4) ** 2
 
-    @pytest.mark.parametrize("tiles", [0, -1, 1.5, "2", True, None])
-    def test_that_are_no_number_of_tiles(self, tiles: object) -> None:
-        for model in (Htdgm, HtdgmModel):
-            with pytest.raises(ValueError, match=f"^tiles: got {tiles!r}; allowed are integers of at least 1"):
-                model(tiles=tiles)
-
     def test_generators_make_no_tiles(self) -> None:
-        arguments = {"transformations": "rotations", "votes_from": 0, "members": 1, "standardize": False}
-        arguments |= {"image_size": 16, "coarsest_size": 13}
-        with pytest.raises(ValueError, match=r"^tiles: got 2 for a model with generators \(fake_weight above 0\)"):
-            Htdgm(tiles=2, fake_weight=1.0, **arguments)
+        arguments = VOTES_ALONE | {"transformations": "rotations", "image_size": 16, "coarsest_size": 13}
         model = Htdgm(fake_weight=1.0, **arguments).model
         with pytest.raises(ValueError, match=r"^tiler: got one for a model with generators"):
             model.tiler = Tiler(128, 64)

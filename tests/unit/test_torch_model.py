@@ -12,21 +12,19 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from anomalib_htdgm.models.htdgm.equalization import Equalization, equalize
+from anomalib_htdgm.models.htdgm.equalization import equalize
 from anomalib_htdgm.models.htdgm.pyramid import standardize_images
 from anomalib_htdgm.models.htdgm.score import Vote, anomaly_score, patch_anomaly
 from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
 from anomalib_htdgm.models.htdgm.training import Training
 
-from .textures import shingles
+from .textures import VOTES_ALONE, assert_identical, shingles
+from .textures import train as train_for
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SIZE = 64
 MakeImages = Callable[..., torch.Tensor]
-
-
-VOTES_ALONE = {"transformations": "rotations", "votes_from": 0, "members": 1, "memory_patches": 0, "standardize": False}
 EVERYTHING = {
     "transformations": ["rotations", "sharpness"],
     "members": 1,
@@ -34,30 +32,21 @@ EVERYTHING = {
     "memory_patches": 300,
     "standardize": True,
 }
+WHOLE = VOTES_ALONE | {"gist": True, "vote": "probability", "patch_fraction": 1.0}
 
 
 def small_model(**arguments: object) -> HtdgmModel:
     """Make a model of three scales, 20, 26 and 32 pixels, that votes on rotations unless told otherwise."""
     sizes = {"input_size": (SIZE, SIZE), "image_size": 32, "coarsest_size": 20, "width": 8}
-    return HtdgmModel(**sizes | VOTES_ALONE | arguments)
+    return HtdgmModel(**sizes | VOTES_ALONE | {"transformations": "rotations"} | arguments)
 
 
 def train(model: HtdgmModel, images: torch.Tensor, iterations: int = 30) -> HtdgmModel:
-    for _ in Training(iterations=iterations, learning_rate=5e-3).run(model, images):
-        pass
-    return model
-
-
-def assert_identical(actual: object, expected: object) -> None:
-    torch.testing.assert_close(actual, expected, atol=0, rtol=0)
-
-
-WHOLE = {**VOTES_ALONE, "gist": True, "vote": "probability", "patch_fraction": 1.0}
+    return train_for(model, images, iterations, learning_rate=5e-3)
 
 
 @pytest.fixture(scope="module", params=[VOTES_ALONE, EVERYTHING], ids=["votes alone", "everything"])
 def model(request: pytest.FixtureRequest) -> HtdgmModel:
-    """A model that knows the rotations of its training image, and one that knows its sharpness and patches, too."""
     return train(small_model(**request.param), shingles())
 
 
@@ -66,10 +55,9 @@ class TestForward:
 
     @pytest.fixture(scope="class", params=[VOTES_ALONE, EVERYTHING, WHOLE], ids=["votes alone", "everything", "whole"])
     def model(self, request: pytest.FixtureRequest) -> HtdgmModel:
-        """A model of votes alone, one of defects, and one of whole images."""
         return train(small_model(**request.param), shingles())
 
-    @pytest.mark.parametrize("size", [(64, 64), (37, 91), (11, 11), (256, 200), (300, 13)], ids=str)
+    @pytest.mark.parametrize("size", [(64, 64), (11, 11), (256, 200), (300, 13)], ids=str)
     def test_images_of_any_size(self, model: HtdgmModel, size: tuple[int, int], make_images: MakeImages) -> None:
         images = F.interpolate(make_images(2, 64), size, mode="bilinear")
         output = model(images)
@@ -80,19 +68,7 @@ class TestForward:
             assert result.min() >= 0
         assert output.anomaly_map.max() > 0
 
-    @pytest.mark.parametrize("vote", ["probability", "log_probability"])
-    @pytest.mark.parametrize("localization", ["multi_scale", "finest_scale"])
-    def test_probabilities_are_at_most_one(self, vote: str, localization: str, make_images: MakeImages) -> None:
-        model = train(small_model(vote=vote, localization=localization, patch_fraction=0.05), shingles(), iterations=10)
-        output = model(make_images(3, SIZE))
-        limit = 1 if vote == "probability" else math.inf
-        assert 0 < output.pred_score.max() <= limit
-        assert 0 < output.anomaly_map.max() <= limit
-        if vote == "log_probability":  # images of noise are nothing like the texture
-            assert output.pred_score.min() > 1
-
-    @pytest.mark.parametrize("size", [SIZE, 91])
-    @pytest.mark.parametrize("batch_size", [1, 3])
+    @pytest.mark.parametrize(("size", "batch_size"), [(SIZE, 1), (91, 3)])
     @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
     def test_scores_do_not_depend_on_the_batch(
         self, model: HtdgmModel, size: int, batch_size: int, precision: str, monkeypatch: pytest.MonkeyPatch
@@ -116,23 +92,6 @@ class TestForward:
         assert output.pred_score.dtype == output.anomaly_map.dtype == torch.float32
         assert (output.pred_score - expected.pred_score).abs().max() < 0.05 * expected.pred_score.std()
         assert (output.anomaly_map - expected.anomaly_map).abs().mean() < 0.05 * expected.anomaly_map.std()
-
-    def test_scoring_leaves_the_model_as_it_was(self, model: HtdgmModel, make_images: MakeImages) -> None:
-        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        images = make_images(2, SIZE)
-        given = images.clone()
-        first = model(images)
-        assert_identical(model(images).pred_score, first.pred_score)
-        assert_identical(images, given)
-        assert_identical(dict(model.state_dict()), before)
-
-    def test_score_is_the_mean_over_votes_that_the_model_shows(self, make_images: MakeImages) -> None:
-        model = train(small_model(vote="probability", patch_fraction=1.0), shingles(), iterations=5)
-        images = make_images(3, SIZE)
-        (votes,) = model.votes(images)
-        assert [tuple(scale.shape) for scale in votes] == [(3, 4, size - 10, size - 10) for size in model.pyramid.sizes]
-        expected = 1 - torch.stack([scale.exp().mean(dim=(1, 2, 3)) for scale in votes]).mean(dim=0)
-        torch.testing.assert_close(model(images).pred_score, expected)
 
     @pytest.mark.parametrize("vote", ["probability", "log_probability"])
     def test_votes_of_members_are_averaged(self, vote: Vote, make_images: MakeImages) -> None:
@@ -203,17 +162,12 @@ class TestForward:
         for votes, expected in zip(fresh.votes(images), earlier.votes(images), strict=True):
             assert_identical(votes, expected[1:])
 
-    def test_untrained_model_refuses(self) -> None:
-        with pytest.raises(RuntimeError, match="Htdgm has not been trained"):
-            small_model()(shingles())
-
     @pytest.mark.parametrize("adversarial", [False, True])
     def test_state_dict_holds_the_whole_model(self, adversarial: bool, make_images: MakeImages) -> None:
         arguments = {"adversarial": adversarial, "k_shot": 2, "equalization": "train"}
         arguments |= VOTES_ALONE if adversarial else EVERYTHING
-        model = small_model(**arguments)
-        training = Training(iterations=2, fake_weight=float(adversarial))
-        list(training.run(model, torch.cat([shingles(), shingles(seed=1)])))
+        shots = torch.cat([shingles(), shingles(seed=1)])
+        model = train_for(small_model(**arguments), shots, fake_weight=float(adversarial))
         file = io.BytesIO()
         torch.save(model.state_dict(), file)
         file.seek(0)
@@ -237,7 +191,7 @@ class TestDefects:
     """Defects on images that the model has not seen."""
 
     @pytest.mark.parametrize("defect", ["rotated by 45 degrees", "upside down", "noise"])
-    @pytest.mark.parametrize("position", [(8, 8), (12, 36), (24, 24), (40, 16), (36, 40)], ids=str)
+    @pytest.mark.parametrize("position", [(8, 8), (24, 24), (36, 40)], ids=str)
     def test_scored_and_found(
         self, model: HtdgmModel, defect: str, position: tuple[int, int], make_images: MakeImages
     ) -> None:
@@ -273,17 +227,15 @@ class TestDefects:
 class TestStandardization:
     """One brightness and contrast for all, where one asks for it."""
 
-    @pytest.mark.parametrize(("gain", "offset"), [(0.5, 0.4), (0.3, -0.6), (1.5, 0.0)])
-    def test_brightness_and_contrast_do_not_matter(self, gain: float, offset: float) -> None:
-        image = shingles(angle=0.5, seed=1)
-        as_it_is, changed = (
-            train(small_model(standardize=each, precision="float32"), shingles()) for each in (False, True)
+    def test_brightness_and_contrast_do_not_matter(self) -> None:
+        image, changes = shingles(angle=0.5, seed=1), ((0.5, 0.4), (0.3, -0.6), (1.5, 0.0))
+        images = torch.cat([image, *(gain * image + offset for gain, offset in changes)])
+        as_they_are, standardized = (
+            train(small_model(standardize=each, precision="float32"), shingles())(images).pred_score
+            for each in (False, True)
         )
-        outputs = [
-            [model(each).pred_score.item() for each in (image, gain * image + offset)] for model in (as_it_is, changed)
-        ]
-        assert outputs[1][1] == pytest.approx(outputs[1][0], rel=1e-3)
-        assert outputs[0][1] != pytest.approx(outputs[0][0], rel=1e-2)
+        torch.testing.assert_close(standardized, standardized[:1].expand(4), rtol=1e-3, atol=0)
+        assert ((as_they_are[1:] / as_they_are[0] - 1).abs() > 1e-2).all()
 
     def test_images_get_mean_and_deviation(self, make_images: MakeImages) -> None:
         images = make_images(3, 20) * torch.tensor([1.0, 0.1, 0.5]).view(3, 1, 1, 1) + 0.3
@@ -300,21 +252,7 @@ class TestEqualization:
 
     @pytest.fixture(scope="class")
     def images(self) -> torch.Tensor:
-        """Images of little contrast."""
         return torch.cat([shingles() * 0.2 - 0.3, shingles(seed=1) * 0.1 + 0.3])
-
-    @pytest.mark.parametrize(
-        ("equalization", "in_training", "in_test"),
-        [("none", False, False), ("train", True, False), ("both", True, True)],
-    )
-    def test_images_concerned(
-        self, equalization: Equalization, in_training: bool, in_test: bool, images: torch.Tensor
-    ) -> None:
-        model = small_model(equalization=equalization)
-        as_they_are, equalized = model.pyramid(images), model.pyramid(equalize(images))
-        assert_identical(model.reduce(images, training=True), equalized if in_training else as_they_are)
-        assert_identical(model.reduce(images), equalized if in_test else as_they_are)
-        assert (equalized[0] - as_they_are[0]).abs().max() > 0.1
 
     def test_models_and_scores(self, images: torch.Tensor) -> None:
         none, train_only, both = (
@@ -349,24 +287,21 @@ class TestArguments:
     @pytest.mark.parametrize(
         ("name", "value"),
         [
-            *(("k_shot", value) for value in (0, -1, 1.5, "1", True, None)),
-            *(("width", value) for value in (0, 8.0, "x")),
-            *(("double_width_every", value) for value in (0, -1, 0.5)),
-            *(("patch_fraction", value) for value in (0, 0.0, 1.5, -0.1, math.nan, math.inf, "x", None)),
-            *(("members", value) for value in (0, 1.5, None)),
-            *(("memory_patches", value) for value in (-1, 0.5, None)),
-            *(("votes_from", value) for value in (-1, 20.5, None)),
-            *(("tiles", value) for value in (0, 1.5, True, None)),
-            *(("vote", value) for value in ("x", "", None)),
-            *(("localization", value) for value in ("x", "", None)),
-            *(("equalization", value) for value in ("x", "", True)),
-            *(("precision", value) for value in ("x", "float16", 32, None)),
-            *(("image_size", value) for value in (10, 0, 64.5, "x")),
-            *(("coarsest_size", value) for value in (5, 10, 33, 25.5)),
-            *(("scale_factor", value) for value in (1, 1.0, 0, -0.5, 2, math.nan)),
+            *(("k_shot", value) for value in (0, 1.5, "1", True, None)),
+            *(("width", value) for value in (0, 8.0)),
+            *(("double_width_every", value) for value in (0, 0.5)),
+            *(("patch_fraction", value) for value in (0, 1.5, math.nan, "x", None)),
+            *(("members", value) for value in (0, None)),
+            *(("memory_patches", value) for value in (-1, None)),
+            *(("votes_from", value) for value in (-1, 20.5)),
+            *(("tiles", value) for value in (0, 1.5, True)),
+            *((name, value) for name in ("vote", "localization", "equalization", "precision") for value in ("x", None)),
+            *(("image_size", value) for value in (10, 64.5, "x")),
+            *(("coarsest_size", value) for value in (10, 33, 25.5)),
+            *(("scale_factor", value) for value in (1, 0.0, 0.999, math.nan)),
             *(
                 ("transformations", value)
-                for value in ("x", "", [], ["identity"], ["identity", "rotate45"], ["flip", "flip"], ["full", "full"])
+                for value in ("x", 3, [], ["identity"], ["identity", "rotate45"], ["flip", "flip"], ["full", "full"])
             ),
         ],
         ids=str,
@@ -395,14 +330,11 @@ class TestArguments:
             *(
                 (f"{which}s", value)
                 for which in ("iteration", "discriminator_step", "generator_step")
-                for value in (0, -1, 1.5, "x")
+                for value in (0, 1.5, "x")
             ),
-            *(("learning_rate", value) for value in (0, 0.0, -1e-4, math.nan, math.inf, "x")),
-            *(
-                (which, value)
-                for which in ("reconstruction_weight", "fake_weight")
-                for value in (-1, -0.5, math.nan, "x", None)
-            ),
+            *(("pixels_per_iteration", value) for value in (0, 0.5)),
+            *(("learning_rate", value) for value in (0, -1e-4, math.nan, "x")),
+            *((which, value) for which in ("reconstruction_weight", "fake_weight") for value in (-1, math.nan, None)),
         ],
         ids=str,
     )

@@ -9,44 +9,30 @@ from itertools import product
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
 
 from anomalib_htdgm import Htdgm
-from anomalib_htdgm.models.htdgm.members import share_of
 from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
 from anomalib_htdgm.models.htdgm.training import Training
 
-from .textures import shingles
+from .textures import VOTES_ALONE, assert_identical, shingles, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-VOTES_ALONE = {"transformations": "rotations", "votes_from": 0, "members": 1, "memory_patches": 0, "standardize": False}
 TWO_KINDS = pytest.mark.parametrize("fake_weight", [0.0, 1.0], ids=["discriminators", "adversarial"])
 
 
 def tiny_model(**arguments: object) -> HtdgmModel:
     """Make a model of two scales, 13 and 16 pixels, that votes on rotations only."""
     sizes = {"input_size": (32, 32), "image_size": 16, "coarsest_size": 13, "width": 4}
-    return HtdgmModel(**sizes | VOTES_ALONE | arguments)
-
-
-def train(model: HtdgmModel, images: torch.Tensor, seed: int = 0, **arguments: object) -> HtdgmModel:
-    for step in Training(**arguments).run(model, images, seed):
-        assert all(loss.isfinite() for loss in step.losses.values())
-    return model
+    return HtdgmModel(**sizes | VOTES_ALONE | {"transformations": "rotations"} | arguments)
 
 
 def state_of(module: nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}
 
 
-def assert_identical(actual: object, expected: object) -> None:
-    torch.testing.assert_close(actual, expected, atol=0, rtol=0)
-
-
 @pytest.fixture(scope="module")
 def two_images() -> torch.Tensor:
-    """Two images that have little in common."""
     return torch.cat([shingles(), -shingles(angle=2.0, seed=1) * 0.5 + 0.4])
 
 
@@ -68,10 +54,11 @@ class TestResuming:
             ({"members": 2, "transformations": ["rotations", "sharpness"]}, 0.0),
             ({"double_width_every": 1}, 0.0),
             ({"image_size": 48, "coarsest_size": 40}, 0.0),
+            ({"members": 2, "tiles": 2, "memory_patches": 20, "votes_from": 16}, 0.0),
             ({"adversarial": True}, 1.0),
             ({"adversarial": True, "double_width_every": 1}, 1.0),
         ],
-        ids=["votes", "memory", "members and sets", "widths", "windows", "generators", "generators and widths"],
+        ids=["votes", "memory", "members and sets", "widths", "windows", "tiles", "generators", "both"],
     )
     def test_at_every_step(self, two_images: torch.Tensor, kind: dict[str, object], fake_weight: float) -> None:
         training = Training(iterations=2, fake_weight=fake_weight)
@@ -110,22 +97,9 @@ class TestWindows:
         assert shown[: len(shown) // 2] == shown[len(shown) // 2 :]
         assert len(set(shown[::2])) == len(set(shown[1::2])) == 1
 
-    @pytest.mark.parametrize("pixels", [0, -1, 0.5])
-    def test_number_of_pixels_is_checked(self, pixels: float) -> None:
-        with pytest.raises(ValueError, match=f"^pixels_per_iteration: got {pixels}"):
-            Training(pixels_per_iteration=pixels)
-
 
 class TestMembers:
     """Each discriminator of a scale learns from its own share of the images."""
-
-    @pytest.mark.parametrize(
-        ("num_images", "expected"),
-        [(1, [[0]] * 3), (2, [[0], [1], [0]]), (3, [[0], [1], [2]]), (5, [[0, 3], [1, 4], [2]])],
-    )
-    def test_every_image_is_in_one_share(self, num_images: int, expected: list[list[int]]) -> None:
-        images = torch.arange(num_images)
-        assert [share_of(member, 3, images).tolist() for member in range(3)] == expected
 
     def test_a_member_does_not_see_the_images_of_another(self, two_images: torch.Tensor) -> None:
         models = [
@@ -141,11 +115,14 @@ class TestMembers:
         model = train(tiny_model(members=2), shingles(), iterations=3)
         assert [step for step in range(2) if torch.equal(*_first_weights(model, step))] == []
 
-    def test_steps_are_counted(self, two_images: torch.Tensor) -> None:
-        model, training = tiny_model(k_shot=2, members=3), Training(iterations=4)
-        steps = [(step.scale, step.member, step.iteration) for step in training.run(model, two_images)]
-        assert steps == [(scale, member, each) for scale in range(2) for member in range(3) for each in range(4)]
-        assert len(steps) == training.count_steps(model)
+    @pytest.mark.parametrize(("members", "fake_weight"), [(3, 0.0), (1, 1.0)])
+    def test_steps_go_from_coarse_to_fine(self, members: int, fake_weight: float, two_images: torch.Tensor) -> None:
+        model = tiny_model(k_shot=2, image_size=20, members=members, adversarial=fake_weight > 0)
+        steps = list(Training(iterations=4, fake_weight=fake_weight).run(model, two_images))
+        assert model.pyramid.sizes == [13, 17, 20]
+        expected = list(product(range(3), range(members), range(4)))
+        assert [(step.scale, step.member, step.iteration) for step in steps] == expected
+        assert not any(loss.requires_grad for step in steps for loss in step.losses.values())
 
 
 def _first_weights(model: HtdgmModel, scale: int) -> list[torch.Tensor]:
@@ -197,14 +174,6 @@ class TestRepeatability:
 class TestSteps:
     """The iterator yields a step at a time."""
 
-    @TWO_KINDS
-    def test_iterations_of_each_scale_coarse_to_fine(self, fake_weight: float) -> None:
-        model = tiny_model(adversarial=fake_weight > 0, image_size=20)
-        steps = list(Training(iterations=4, fake_weight=fake_weight).run(model, shingles()))
-        assert model.pyramid.sizes == [13, 17, 20]
-        assert [(step.scale, step.iteration) for step in steps] == list(product(range(3), range(4)))
-        assert all(loss.isfinite() and not loss.requires_grad for step in steps for loss in step.losses.values())
-
     def test_a_step_changes_its_own_scale_only(self) -> None:
         model = tiny_model()
         steps = Training(iterations=1).run(model, shingles())
@@ -218,16 +187,6 @@ class TestSteps:
             {name: value.detach() for name, value in model.discriminators[0].named_parameters()}, coarse_parameters
         )
         assert not torch.equal(model.discriminators[1].convolutions[0].weight, fine["convolutions.0.weight"])
-
-    def test_nothing_changes_before_the_first_step(self) -> None:
-        model = tiny_model(adversarial=True)
-        before = state_of(model)
-        steps = Training(iterations=1, fake_weight=1.0).run(model, shingles())
-        assert_identical(state_of(model), before)
-        next(steps)
-        assert not torch.equal(
-            model.discriminators[0].convolutions[0].weight, before["discriminators.0.convolutions.0.weight"]
-        )
 
     def test_model_is_trained_when_the_iterator_is_exhausted(self) -> None:
         model = tiny_model()
@@ -259,9 +218,8 @@ class TestLearning:
         ids=str,
     )
     def test_right_transformation_is_told_at_every_scale(self, transformations: str | list[str]) -> None:
-        model = HtdgmModel(
-            (64, 64), image_size=24, coarsest_size=16, width=8, **VOTES_ALONE | {"transformations": transformations}
-        )
+        sizes = {"input_size": (64, 64), "image_size": 24, "coarsest_size": 16, "width": 8}
+        model = HtdgmModel(**sizes, **VOTES_ALONE, transformations=transformations)
         train(model, shingles(), iterations=40, learning_rate=5e-3)
         votes = model.votes(shingles())[0]
         assert len(votes) == 3
@@ -288,36 +246,22 @@ class TestLearning:
         for scale in model.votes(torch.zeros(1, 3, 32, 32))[0]:
             torch.testing.assert_close(scale.exp(), torch.full_like(scale, 0.25), atol=0.01, rtol=0)
 
-    @pytest.mark.parametrize("transformations", ["rotations", "full"])
     @pytest.mark.parametrize("value", [-1.0, 0.0, 1.0])
-    def test_constant_images_train_and_score_finitely(self, transformations: str, value: float) -> None:
+    def test_constant_images_train_and_score_finitely(self, value: float) -> None:
         constant = torch.full((1, 3, 32, 32), value)
-        model = train(
-            tiny_model(transformations=transformations, adversarial=True), constant, iterations=2, fake_weight=1.0
-        )
+        model = train(tiny_model(transformations="full", adversarial=True), constant, fake_weight=1.0)
         output = model(torch.cat([constant, shingles(size=32)]))
         assert output.pred_score.isfinite().all()
         assert output.anomaly_map.isfinite().all()
         assert output.pred_score[0] < output.pred_score[1]
 
     def test_rate_of_the_discriminator_is_a_tenth_after_500_iterations(self) -> None:
-        model = HtdgmModel(
-            (13, 13),
-            image_size=13,
-            coarsest_size=13,
-            width=2,
-            **VOTES_ALONE | {"transformations": ["identity", "rotate90"]},
-        )
+        model = tiny_model(input_size=(13, 13), image_size=13, width=2, transformations=["identity", "rotate90"])
         training = Training(iterations=502, learning_rate=1e-3)
         optimizers = training.configure_optimizers(model)
-        weight, previous, changes = model.discriminators[0].convolutions[0].weight, None, []
         for step in training.run(model, shingles(size=13), optimizers=optimizers):
             expected = 1e-3 if step.iteration < 500 else 1e-4
             assert optimizers[0].param_groups[0]["lr"] == pytest.approx(expected)
-            if previous is not None:
-                changes.append((weight.detach() - previous).abs().mean().item())
-            previous = weight.detach().clone()
-        assert 0.05 < changes[499] / changes[498] < 0.2  # from iteration 499 to 500, and the one before
 
     def test_reestimated_statistics_replace_running_averages(self) -> None:
         models = [
@@ -325,10 +269,6 @@ class TestLearning:
             for reestimated in (True, False)
         ]
         assert_identical(*(list(model.parameters()) for model in models))
-        for reestimated, running in zip(*(model.discriminators for model in models), strict=True):
-            for one, other in zip(reestimated.norms, running.norms, strict=True):
-                assert not torch.allclose(one.running_mean, other.running_mean)
-                assert not torch.allclose(one.running_var, other.running_var, rtol=0.1)
         real = models[0].reduce(shingles())[0]
         canvases = models[0].canvases[0].draw(real)
         reestimated, running = (model.discriminators[0](canvases)[0] for model in models)
@@ -336,29 +276,8 @@ class TestLearning:
         assert (reestimated - batch).abs().max() < 0.1 * (running - batch).abs().max()
 
 
-class TestStart:
-    """A scale starts from the weights of the scale before where the widths agree."""
-
-    @pytest.mark.parametrize("networks", ["discriminators", "generators"])
-    def test_weights_are_handed_on_and_doubled_widths_start_afresh(self, networks: str) -> None:
-        model = tiny_model(image_size=20, double_width_every=2, adversarial=True)
-        training = Training(iterations=10, fake_weight=1.0)
-        optimizers = training.configure_optimizers(model)
-        for index, optimizer in enumerate(optimizers):
-            if index not in {0, 3}:  # of the coarsest scale's discriminator and generator
-                optimizer.param_groups[0]["lr"] = 0.0
-        list(training.run(model, shingles(), optimizers=optimizers))
-        first, second, third = getattr(model, networks)
-        assert [network.width for network in (first, second, third)] == [4, 4, 8]
-        assert_identical(list(second.parameters()), list(first.parameters()))
-        assert all(convolution.bias.abs().max() > 1e-4 for convolution in first.convolutions[-1:])  # trained
-        assert third.convolutions[-1].bias.eq(0).all()
-        weights = torch.cat([convolution.weight.flatten() for convolution in third.convolutions])
-        assert weights.std().item() == pytest.approx(0.02, rel=0.1)
-        assert weights.mean().item() == pytest.approx(0, abs=0.002)
-        scales = torch.cat([norm.weight for norm in third.norms])
-        assert scales.std().item() == pytest.approx(0.02, rel=0.5)
-        assert scales.mean().item() == pytest.approx(1, abs=0.02)
+class TestWidths:
+    """Scales are as wide as one another, unless one asks for more."""
 
     def test_one_width_is_the_default(self) -> None:
         assert {network.width for network in tiny_model(image_size=20).discriminators} == {4}
@@ -370,33 +289,15 @@ class TestStart:
 class TestGenerators:
     """Generators exist with a fake weight; they reconstruct each training image and vary it."""
 
-    def test_without_fake_weight_there_are_neither_generators_nor_fake_class(self) -> None:
-        model = Htdgm(fake_weight=0.0, image_size=16, coarsest_size=13, width=2, **VOTES_ALONE).model
-        assert len(model.generators) == 0
-        assert {network.convolutions[-1].out_channels for network in model.discriminators} == {4}
-        (step, *_) = Training(iterations=1).run(model, shingles())
-        assert set(step.losses) == {"discriminator_loss"}
-
-    def test_with_fake_weight_there_are_both(self) -> None:
-        model = Htdgm(fake_weight=0.5, image_size=16, coarsest_size=13, width=2, **VOTES_ALONE).model
-        assert len(model.generators) == len(model.discriminators) == 2
-        assert {network.convolutions[-1].out_channels for network in model.discriminators} == {5}
-        (step, *_) = Training(iterations=1, fake_weight=0.5).run(model, shingles())
-        assert set(step.losses) == {"discriminator_loss", "fake_loss", "generator_loss", "reconstruction_loss"}
-
-    def test_noise_amplitude_is_a_tenth_of_the_error_of_the_reconstruction(
-        self, generative_model: HtdgmModel, two_images: torch.Tensor
-    ) -> None:
-        amplitudes = generative_model.noise_amplitudes
-        assert amplitudes[0].tolist() == [1, 1, 0]
-        with torch.no_grad():
-            coarse = generative_model.generate(torch.arange(2), 1)[0]
-            upsampled = F.interpolate(coarse.clamp(-1, 1), (16, 16), mode="bicubic", antialias=True)
-        for index, image in enumerate(F.interpolate(two_images, (32, 32), mode="bicubic", antialias=True)):
-            real = F.interpolate(image[None], (16, 16), mode="bicubic", antialias=True)[0]
-            expected = 0.1 * (upsampled[index] - real).abs().sum().item() / (3 * 16 * 16)
-            assert amplitudes[1, index].item() == pytest.approx(expected, rel=1e-4)
-        assert amplitudes[1, 0] != amplitudes[1, 1]
+    @pytest.mark.parametrize("fake_weight", [0.0, 0.5])
+    def test_with_a_fake_weight_there_are_generators_and_a_fake_class(self, fake_weight: float) -> None:
+        arguments = VOTES_ALONE | {"transformations": "rotations", "image_size": 16, "coarsest_size": 13, "width": 2}
+        model = Htdgm(fake_weight=fake_weight, **arguments).model
+        assert len(model.generators) == (2 if fake_weight else 0)
+        assert {each.convolutions[-1].out_channels for each in model.discriminators} == {5 if fake_weight else 4}
+        (step, *_) = Training(iterations=1, fake_weight=fake_weight).run(model, shingles())
+        others = {"fake_loss", "generator_loss", "reconstruction_loss"} if fake_weight else set()
+        assert step.losses.keys() == {"discriminator_loss"} | others
 
     def test_each_image_has_its_own_reconstruction(
         self, generative_model: HtdgmModel, two_images: torch.Tensor

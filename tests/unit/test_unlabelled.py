@@ -3,13 +3,11 @@
 
 """Of the test images that are set aside nobody is told which are defective, and none of them is tested."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("hydra", reason="pip install '.[benchmarks]'")
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks/quality"))
 
 from shared.unlabelled import set_aside
 

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from anomalib_htdgm.models.htdgm.canvases import Canvases
-from anomalib_htdgm.models.htdgm.networks import MARGIN, Discriminator
+from anomalib_htdgm.models.htdgm.networks import MARGIN
 from anomalib_htdgm.models.htdgm.transformations import enlarged_size, get_transformations
 from anomalib_htdgm.models.htdgm.windows import WINDOW_SIZE, Windows
 
@@ -93,18 +93,3 @@ def test_patches_at_the_border_are_seen_as_often_as_others() -> None:
         assert share.max() < 3 * share.min()
     assert torch.equal(draw(windows, times=times)[0], drawn)
     assert not torch.equal(draw(windows, seed=1, times=times)[0], drawn)
-
-
-def test_votes_on_windows_are_those_on_the_canvas(
-    make_discriminator: Callable[[int], Discriminator], make_images: MakeImages
-) -> None:
-    images = make_images(2, 60)
-    canvases, _, windows = make_windows("rotations", images, 2 * WINDOW_SIZE**2)
-    canvases.images_per_piece = len(images)
-    discriminator, (drawn, _) = make_discriminator(4), draw(windows)
-    votes, (canvas,) = discriminator([drawn])[0], canvases.draw(images)
-    whole = discriminator([canvas])[0].unflatten(0, (2, 4))
-    for index, window in enumerate(drawn):
-        image, row, column = find(window, canvas.unflatten(0, (2, 4))[:, index % 4])
-        expected = whole[image, index % 4, :, row : row + votes.shape[2], column : column + votes.shape[3]]
-        torch.testing.assert_close(votes[index], expected, atol=1e-5, rtol=0)
