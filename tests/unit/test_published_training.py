@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from published import PublishedTraining
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
