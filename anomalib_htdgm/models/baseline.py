@@ -46,6 +46,11 @@ class BaselineMixin(SingleEpochMixin):
         assert self._batches is not None  # noqa: S101  # for the type checker: `setup` comes first
         return self._batches
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave out the optimiser's state, which is twice as large as the model: no training is resumed."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint.pop("optimizer_states", None)
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Become the model that was saved, whatever arguments this one was made with.
 

@@ -30,7 +30,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from anomalib.data import ImageBatch, ImageItem
@@ -157,11 +157,6 @@ class Differnet(BaselineMixin, AnomalibModule):  # type: ignore[misc]  # anomali
         )
         if pre_processor is True:
             self.pre_processor = self.configure_pre_processor((image_sizes[0], image_sizes[0]))
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave out the optimiser's state, which is twice as large as the model: the training is over."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint.pop("optimizer_states", None)
 
     def prepare_training(self, dataloader: DataLoader[ImageItem]) -> ShuffledBatches:
         """Give the model its initial weights, and read all training images, once.
