@@ -252,7 +252,7 @@ def make_tables_of_pages(table: pd.DataFrame) -> Tables:
 
     for dataset in table.loc[is_average, "dataset"].unique():
         part = table[table["dataset"] == dataset]
-        wide = _stand_beside(part, "category", verdicts=False)
+        wide = _stand_beside(part, "category")
         trivial = part[part["model"].isin(TRIVIAL)]
         trivial = trivial.assign(model=trivial["model"].str.lower(), cell=trivial["image_AUROC"].map(_number))
         trivial = trivial.pivot_table(index="category", columns="model", values="cell", aggfunc="first")
@@ -265,7 +265,7 @@ def make_tables_of_pages(table: pd.DataFrame) -> Tables:
     if not shown.empty:
         shown = shown.assign(is_whole=is_whole, name=[*map(_name_class, shown["dataset"], shown["category"])])
         shown = shown.sort_values(["is_whole", "dataset", "category"], kind="stable")
-        wide = _stand_beside(shown, "name", verdicts=True)
+        wide = _stand_beside(shown, "name")
         tables["At a glance"] = _without_empty(wide.rename_axis("").reset_index())
     return tables
 
@@ -275,13 +275,12 @@ def _name_class(dataset: str, category: str) -> str:
     return dataset if is_only_one else f"{dataset} {category}"
 
 
-def _stand_beside(table: pd.DataFrame, line: str, *, verdicts: bool) -> pd.DataFrame:
+def _stand_beside(table: pd.DataFrame, line: str) -> pd.DataFrame:
     """Put the figures of our settings, PatchCore and the paper beside each other, for each number of shots.
 
     Args:
         table (pd.DataFrame): As :func:`compare` makes it.
         line (str): Column of the table whose values have a line each.
-        verdicts (bool): Whether to add what our threshold makes of good and of defective images.
 
     Returns:
         pd.DataFrame: A line for each value, in their order; cells that nothing is known of are empty.
@@ -290,14 +289,12 @@ def _stand_beside(table: pd.DataFrame, line: str, *, verdicts: bool) -> pd.DataF
     ours = shown[shown["method"] == "Htdgm"]
     parts: list[tuple[pd.DataFrame, Any, str]]
     parts = [(shown, shown["method"], "image_AUROC"), (ours, "paper", "paper")]
-    parts += [(ours, name, metric) for name, metric in VERDICTS.items()]
     cells = pd.concat(
         [part[[line, "shots"]].assign(figure=name, cell=_spread(part, metric)) for part, name, metric in parts]
     )
     wide = cells.pivot_table(index=line, columns=["shots", "figure"], values="cell", aggfunc="last")
     shots = sorted(table["shots"].unique())
     columns = [(number, name) for number in shots for name in COMPARED]
-    columns += [(number, name) for number in shots for name in VERDICTS if verdicts]
     wide = wide.reindex(index=table[line].unique(), columns=pd.MultiIndex.from_tuples(columns))
     wide.columns = pd.Index([f"{name}, {name_shots(number)}" for number, name in columns])
     return wide.fillna("")
