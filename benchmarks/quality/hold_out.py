@@ -6,14 +6,15 @@
 python benchmarks/quality/hold_out.py cifar10.npz held_out.npz
 """
 
-import sys
+import argparse
+from pathlib import Path
 
 import numpy as np
 
 NUM_TESTED = 50
 
 
-def main(source: str, output: str) -> None:
+def divide(source: Path, output: Path) -> None:
     """Divide the training images of an array file that OneClass reads, and write another."""
     arrays = np.load(source)
     images, labels = arrays["x_train"], arrays["y_train"].ravel()
@@ -26,5 +27,14 @@ def main(source: str, output: str) -> None:
     np.savez_compressed(output, **divided, **{f"y_{name}": labels[chosen] for name, chosen in parts.items()})
 
 
+def main() -> None:
+    """Read the arguments and divide."""
+    parser = argparse.ArgumentParser(description="Make arrays to choose settings on, out of training images.")
+    parser.add_argument("source", type=Path, help=".npz file that OneClass reads")
+    parser.add_argument("output", type=Path, help="file to write, .npz")
+    arguments = parser.parse_args()
+    divide(arguments.source, arguments.output)
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()
