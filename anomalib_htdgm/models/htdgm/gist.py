@@ -17,7 +17,7 @@ from torch.nn import functional as F  # noqa: N812
 from anomalib_htdgm.models.tracing import pieces
 
 from .networks import convolve_alike
-from .pyramid import Resize, standardize_images
+from .pyramid import Pyramid, standardize_images
 from .transformations import to_grayscale
 
 SIZE = 32
@@ -55,8 +55,7 @@ class Gist(nn.Module):
 
     def __init__(self, input_size: tuple[int, ...]) -> None:
         super().__init__()
-        self.resize = Resize(input_size, SIZE)
-        self.input_size = input_size
+        self.pyramid = Pyramid([SIZE], input_size)
         self.register_buffer("count", torch.tensor(0.0))
         self.register_buffer("mean", torch.zeros(1, LENGTH))
         self.register_buffer("squares", torch.zeros(1, LENGTH))
@@ -107,9 +106,7 @@ class Gist(nn.Module):
             torch.Tensor: Gists of shape ``(B, 330)``: layout, edges and colour, each divided by what two photographs
             differ by.
         """
-        if images.shape[-2:] != self.input_size:
-            images = F.interpolate(images, self.input_size, mode="bicubic", antialias=True)
-        images = self.resize(images)
+        (images,) = self.pyramid(images)
         grey = to_grayscale(images)
         edges, colour = self._edges(grey[:, :1]), F.avg_pool2d(images - grey, SIZE)[:, ::2]
         parts = [standardize_images(_pool(images, LAYOUT_CELLS)) / DIFFERENCE_OF_LAYOUT, colour / DIFFERENCE_OF_COLOUR]
