@@ -31,7 +31,7 @@ what gives least false alarms and misses together on thirteen sets."""
 
 GUESSED_RATIO_OF_GIST = 4.0
 """The same of scores that a gist is part of: moved copies of an image have its gist, other images of its subject not.
-Held-out normal images of CIFAR-10, MNIST and FashionMNIST score 2.8 to 3.5 times as high, in the middle."""
+Chosen on held-out images, see "Whole images" in benchmarks/FINDINGS.md."""
 
 
 def threshold_above_most(scores: torch.Tensor, deviations: float = DEVIATIONS) -> torch.Tensor:
