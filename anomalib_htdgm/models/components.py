@@ -1,10 +1,11 @@
 # Copyright (C) 2026 The anomalib-htdgm authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Pre-processor and so on of a checkpoint, and those that the caller has given, which win.
+"""Pre-processor and post-processor of a checkpoint, and those that the caller has given, which win.
 
 anomalib lets a checkpoint take the place of both; it leaves a transform that it cannot save out, and what is switched
-off in the checkpoint among the trainer's callbacks.
+off in the checkpoint among the trainer's callbacks. It switches evaluator and visualizer off, too, where the model that
+was saved had none. They are the caller's alone: what is reported and drawn is no part of what was learnt.
 """
 
 import logging
@@ -20,12 +21,16 @@ from torch import nn
 from torchvision.transforms.v2 import Compose, Transform
 
 from .checkpoint import MARK, CheckpointError
+from .post_processor import ThresholdingPostProcessor
 from .pre_processor import AntialiasedPreProcessor
 
 logger = logging.getLogger(__name__)
 
 COMPONENTS = ("pre_processor", "post_processor", "evaluator", "visualizer")
-HELD = {"pre_processor": (PreProcessor, AntialiasedPreProcessor), "post_processor": (PostProcessor,)}
+HELD = {
+    "pre_processor": (PreProcessor, AntialiasedPreProcessor),
+    "post_processor": (PostProcessor, ThresholdingPostProcessor),
+}
 """Types that a checkpoint can hold: a derived class would come back as the class that it is derived from."""
 ENABLED = "anomalib_components_enabled"
 
@@ -93,13 +98,13 @@ def restore_components(
     """
     before = components_of(model)
     flags: dict[str, bool] = checkpoint.get(ENABLED) or {}
-    for name in COMPONENTS:
+    for name in HELD:
         # An earlier checkpoint may have switched off what this one has.
         if name not in given and flags.get(name, True) and getattr(model, name) is None:
             setattr(model, name, getattr(model, f"configure_{name}")())
     hidden = {f"anomalib_{name}_config" for name in given}
     others = {key: value for key, value in checkpoint.items() if key not in hidden}
-    yield others | {ENABLED: {name: enabled for name, enabled in flags.items() if name not in given}}
+    yield others | {ENABLED: {name: enabled for name, enabled in flags.items() if name in HELD and name not in given}}
     _adapt_weights(model, checkpoint, flags)
     trainer = getattr(model, "_trainer", None)
     changed = any(old is not new for old, new in zip(before, components_of(model), strict=True))

@@ -18,6 +18,7 @@ from anomalib.engine.plugins import AnomalibCheckpointIO
 from anomalib.metrics import AUPRO, AUROC, Evaluator, F1Score
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
+from anomalib.visualization import Visualizer
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins import Precision
@@ -40,7 +41,9 @@ from .checkpoint import (
 )
 from .checkpoint_io import check_writable
 from .components import check_held, components_of, describe_lost, detach, restore_components
+from .post_processor import adopt_post_processor
 from .pre_processor import adopt_pre_processor, check_exported
+from .visualizer import adopt_visualizer
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +65,7 @@ class SingleEpochMixin:
     model: nn.Module
     pre_processor: nn.Module | None
     post_processor: nn.Module | None
+    visualizer: Visualizer | None
     trainer: Trainer
     skip_unreadable: bool = True
     """Whether files that cannot be read are left out of a prediction. Checkpoints do not hold it."""
@@ -73,6 +77,8 @@ class SingleEpochMixin:
         super().__init__(**components)
         self.given = frozenset(name for name, component in components.items() if component is not True)
         self.pre_processor = adopt_pre_processor(self.pre_processor)
+        self.post_processor = adopt_post_processor(self.post_processor)
+        self.visualizer = adopt_visualizer(self.visualizer)
         self.skip_unreadable = skip_unreadable
         self.hparams.pop("skip_unreadable", None)  # type: ignore[attr-defined]
 

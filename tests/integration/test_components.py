@@ -127,6 +127,29 @@ def test_what_a_checkpoint_has_switched_off_is_off(
     assert torch.equal(batch.pred_score, expected.pred_score)
 
 
+@pytest.mark.parametrize("name", ["evaluator", "visualizer"])
+def test_what_is_reported_and_drawn_is_not_the_checkpoints_to_switch_off(
+    name: str, train: Callable[..., tuple[Htdgm, Path]], tmp_path: Path
+) -> None:
+    _, path = train(**{name: False})
+    model = load_in_engine(path)
+    assert getattr(model, name) is not None
+    assert getattr(load_directly(path), name) is not None
+    assert len(list(tmp_path.rglob("images/**/image.png"))) == 1
+
+
+@DOORS
+def test_labels_follow_the_threshold_without_normalization(
+    load: Load, train: Callable[..., tuple[Htdgm, Path]], tmp_path: Path
+) -> None:
+    _, path = train(post_processor=PostProcessor(enable_normalization=False))
+    model = load(path)
+    assert not model.post_processor.enable_normalization
+    for given in (model(IMAGES), torch.load(model.to_torch(tmp_path), weights_only=False)["model"](IMAGES)):
+        assert torch.equal(given.pred_label, given.pred_score > model.post_processor.image_threshold)
+        assert 0 < given.pred_label.sum() < len(IMAGES)
+
+
 @DOORS
 def test_a_post_processor_for_a_checkpoint_without_one_has_yet_to_be_validated(
     load: Load, train: Callable[..., tuple[Htdgm, Path]], caplog: pytest.LogCaptureFixture

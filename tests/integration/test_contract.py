@@ -67,7 +67,7 @@ def test_train_validate_predict(
     assert engine.export(model, "torch", export_root=tmp_path).stat().st_size < largest
     assert Path(engine.best_model_path).stat().st_size < largest
     folder = f"{type(model).__name__}/{datamodule.name}/wall"
-    assert list(tmp_path.glob(f"{folder}/**/images/gravel/*.png")), "no heat maps were drawn"
+    assert list(tmp_path.glob(f"{folder}/**/images/**/gravel/*.png")), "no heat maps were drawn"
     checkpoint, other = engine.best_model_path, get_model(name, **arguments)
     engine.validate(other, datamodule=datamodule, ckpt_path=checkpoint)
     predictions = engine.predict(other, datamodule=datamodule, ckpt_path=checkpoint)
