@@ -12,6 +12,14 @@ from .few_shot import FewShot
 from .one_class import OneClass
 from .paris import Paris
 from .quickstart import QuickstartTextures
-from .reading import read_image
+from .reading import UnreadableImageError, read_image
 
-__all__ = ["FewLabelledAnomalies", "FewShot", "OneClass", "Paris", "QuickstartTextures", "read_image"]
+__all__ = [
+    "FewLabelledAnomalies",
+    "FewShot",
+    "OneClass",
+    "Paris",
+    "QuickstartTextures",
+    "UnreadableImageError",
+    "read_image",
+]
