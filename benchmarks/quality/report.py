@@ -308,19 +308,20 @@ def make_tables_of_verdicts(classes: pd.DataFrame) -> Tables:
 
     Returns:
         Tables: "Verdicts, by set", a line for each set, and "Verdicts, mean over sets", of all data sets together, a
-        line for each model and number of shots.
+        line for each model and number of shots: means of the sets' means, and of their deviations between draws.
     """
     judged = classes.dropna(subset=["false_alarms", "recall"])
     if judged.empty:
         return {}
-    false_alarms, recall = (judged[name].map("{:.0f}".format) for name in VERDICTS.values())
+    false_alarms, recall = (_spread(judged, name, digits=0) for name in VERDICTS.values())
     cells = judged.assign(cell=_spread(judged, "image_AUROC") + "; " + false_alarms + " / " + recall)
     by_set = cells.pivot_table(index="category", columns=["model", "shots"], values="cell", aggfunc="last")
     by_set = by_set.reindex(judged["category"].unique()).fillna("").rename_axis("")
     by_set.columns = by_set.columns.map(lambda key: f"{key[0]}, {name_shots(key[1])}")
     groups = judged.groupby(["model", "shots"])
-    means = groups[["image_AUROC", *VERDICTS.values()]].mean().map(_number)
-    means.columns = pd.Index(["image AUROC", *VERDICTS])
+    columns = {"image AUROC": "image_AUROC", **VERDICTS}
+    means = groups[[each for name in columns.values() for each in (name, f"{name}_std")]].mean()
+    means = means.assign(**{title: _spread(means, name) for title, name in columns.items()})[list(columns)]
     means.insert(0, "sets", groups.size())
     return {
         "Verdicts, by set": by_set.reset_index(),
