@@ -32,7 +32,7 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
 
 @pytest.fixture
 def photographs(tmp_path: Path) -> list[Path]:
-    paths = [tmp_path / f"part {index}.png" for index in range(4)]
+    paths = [tmp_path / f"part {index}.png" for index in range(7)]
     for index, path in enumerate(paths):
         pixels = (shingles(seed=index)[0] * 0.5 + 0.5) * 255
         Image.fromarray(pixels.round().byte().permute(1, 2, 0).numpy()).save(path)
@@ -45,17 +45,28 @@ def ignore(share: float) -> None:
 
 def test_photographs_of_one_name_are_told_apart(session: Session, photographs: list[Path], tmp_path: Path) -> None:
     alike = [tmp_path / f"camera {index}" / "000.png" for index in range(4)]
-    for photograph, path in zip(photographs, alike, strict=True):
+    for photograph, path in zip(photographs[:4], alike, strict=True):
         path.parent.mkdir()
         path.write_bytes(photograph.read_bytes())
     session.add_good(alike[:2])
     session.add_new(alike[2:])
     session.learn(1, ignore)
     session.check()
-    assert [each.name for each in session.good] == ["000.png", "000 (2).png"]
-    assert [each.photograph.name for each in session.findings] == ["000 (3).png", "000 (4).png"]
-    session.accept(0)
-    assert [each.name for each in session.good] == ["000.png", "000 (2).png", "000 (3).png"]
+    assert [each.name for each in session.good] == ["000.png", "000.png (good, camera 1)"]
+    names = {each.photograph.name for each in session.findings}
+    assert names == {"000.png (to check, camera 2)", "000.png (to check, camera 3)"}
+    accepted = session.findings[0]
+    session.accept(accepted)
+    assert session.good[2].name == accepted.photograph.name
+    session.add_good(alike[:2])
+    size = alike[0].stat().st_size
+    assert session.good[3].name == "000.png (good, camera 0)"
+    assert session.good[4].name == f"000.png (good, camera 1, {alike[1].stat().st_size} bytes)"
+    session.add_good(alike[:1] * 2)
+    assert [each.name for each in session.good[5:]] == [
+        f"000.png (good, camera 0, {size} bytes)",
+        f"000.png (good, camera 0, {size} bytes, copy 2)",
+    ]
 
 
 def test_a_folder_with_an_umlaut_does_as_well_as_another(
@@ -166,7 +177,7 @@ def test_scores_are_those_of_the_checkpoint_and_of_the_exported_model(
     session.learn(tiles, shares.append)
     assert shares == sorted(shares)
     assert shares[-1] == 1
-    session.add_new(photographs[2:])
+    session.add_new(photographs[2:4])
     session.check()
     scores = [finding.score for finding in session.findings]
     threshold = (scores[0] + scores[1]) / 2
@@ -199,17 +210,19 @@ def test_scores_are_those_of_the_checkpoint_and_of_the_exported_model(
 def test_the_threshold_is_firm_with_a_third_good_photograph_or_many_unchecked_ones(
     session: Session, photographs: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_module, "ENOUGH_UNCHECKED", 4)
+    monkeypatch.setattr(session_module, "ENOUGH_UNCHECKED", 5)
     session.add_good(photographs[:2])
     session.learn(1, ignore)
-    assert (session.threshold, session.threshold_chosen_by) == (0.5, "guess")
-    session.add_new(photographs[1:4])
+    assert session.threshold_chosen_by == "guess"
+    session.add_new([*photographs[:3], photographs[2]])
     session.check()
-    assert (session.threshold, session.threshold_chosen_by) == (0.5, "guess")
-    session.add_new(photographs[:1])
+    # Copies of what was learnt, and of one another, tell nothing.
+    assert (session.threshold_chosen_by, session.note) == ("guess", "")
+    session.add_new(photographs[3:7])
     session.check()
     assert session.threshold_chosen_by == "unlabelled images"
-    assert session.findings[3].score < session.threshold != 0.5  # those that were learnt are no news
+    assert session.threshold == 0.5
+    assert "5 photographs that nobody has looked at tell how much good ones differ" in session.note
     checkpoint, *_ = session.save(session.threshold)
     assert Htdgm.load_from_checkpoint(checkpoint).threshold_chosen_by == "unlabelled images"
     session.add_good(photographs[2:3])
@@ -252,14 +265,14 @@ def test_an_accepted_photograph_is_learnt(session: Session, photographs: list[Pa
     session.add_new(photographs[1:3])
     session.check()
     accepted, other = (finding.photograph.name for finding in session.findings)
-    session.accept(0)
+    session.accept(session.findings[0])
     session.learn(1, ignore)
     session.check()
     assert [each.name for each in session.good] == ["part 0.png", accepted]
     assert [each.photograph.name for each in session.findings] == [other]
     session.add_good(photographs[:1] * (MOST_SHOTS - 2))
     with pytest.raises(ValueError, match=f"{other} was left out: {MOST_SHOTS} good photographs are there already"):
-        session.accept(0)
+        session.accept(session.findings[0])
     assert len(session.findings) == 1
 
 
