@@ -332,20 +332,12 @@ class Page:
         }
 
 
-class _Drop(gr.File):
-    """A place to drop files that makes none itself: Gradio's leaves an empty one behind for each that it gets."""
-
-    is_template = True
-
-    def preprocess(self, payload: Any) -> list[str]:  # noqa: ANN401
-        """Give the paths of the files."""
-        return [each.path for each in payload or []]
-
-
 def _lay_out_sources(name: str) -> tuple[gr.File, gr.Image, gr.Markdown]:
     with gr.Tab("Drop photographs"):
         # Of any kind, since the page tells what is wrong with a file.
-        files = _Drop(label="Add photographs", file_count="multiple", height=130, elem_id=f"{name}-files")
+        files = gr.File(label="Add photographs", file_count="multiple", height=130, elem_id=f"{name}-files")
+        # Gradio's own leaves an empty file behind for each that it gets.
+        files.preprocess = lambda payload: [each.path for each in payload or []]  # type: ignore[method-assign]
     with gr.Tab("Use the camera"):
         note = gr.Markdown(elem_id=f"{name}-camera-note")
         options: dict[str, Any] = {"type": "filepath", "format": "png", "show_label": False, "height": 260}

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import chain, count
@@ -143,13 +144,17 @@ class Session:
         now = f"{datetime.now().astimezone():%H.%M.%S}"
         folder = self.folder / "arrived" / f"{next(self._numbers):03}" / f"dropped at {now}"
         folder.mkdir(parents=True)
-        for path in files:
+        paths = list(files)
+        for path in paths:
             target = folder / (f"camera {now}{path.suffix}" if from_camera else path.name)
             if target.exists():
-                target = folder / f"{next(self._numbers):03}" / target.name
-                target.parent.mkdir()
-            shutil.move(path, target)
+                target = folder / f"{next(self._numbers):03}" / folder.name / target.name
+                target.parent.mkdir(parents=True)
+            with suppress(OSError):  # who reads it will say so
+                shutil.copy(path, target)
             self._arrived.setdefault(role, []).append(target)
+        for path in paths:  # only now, as copies in one drop are one upload
+            path.unlink(missing_ok=True)
 
     def take(self, role: str) -> list[Path]:
         """Give out what has arrived since the last time."""
@@ -440,12 +445,13 @@ class Session:
         if self.uses_unchecked or (self.uses_unchecked is None and not doubt):
             image, pixel = (threshold_above_most(each, DEVIATIONS_OF_UNLABELLED) for each in (raw, peaks))
             self._take_threshold(float(image), float(pixel), "unlabelled images")
-            why = f"{len(unseen)} photographs that nobody has looked at tell how much good ones differ"
+            why = f"It is that of {len(unseen)} photographs that nobody has looked at: they tell how much good ones differ."
         else:
             of_shots = (float(self._of_shots[name]) for name in ("_image_threshold", "_pixel_threshold"))
             self._take_threshold(*of_shots, self._basis_of_shots)
-            why = f"{doubt or 'you have said so'}: it is that of the good photographs"
-        self.note = f"{self.note}{why}."
+            why = f"It is that of the good photographs{'' if self.uses_unchecked is None else ', as you want it'}."
+            why = f"{doubt}. {why}" if doubt else why
+        self.note = f"{self.note} {why}"
 
     def _take_threshold(self, image: float, pixel: float, basis: Basis) -> None:
         """Let 0.5 be another threshold, from then on and of what has been checked, and note it."""
@@ -454,11 +460,11 @@ class Session:
         change = image / before - 1
         is_other_kind, self.threshold_chosen_by = basis != self.threshold_chosen_by, basis
         if change == 0 or (abs(change) < LEAST_CHANGE and not is_other_kind):
-            self.note = "The threshold stays: "
+            self.note = "The threshold stays."
             return
         self.note = (
             f"The threshold is {abs(change):.0%} {'higher' if change > 0 else 'lower'} now (raw score {before:.3g} to "
-            f"{image:.3g}; scores are shown anew, with {THRESHOLD} as the threshold): "
+            f"{image:.3g}; scores are shown anew, with {THRESHOLD} as the threshold)."
         )
         for kind, threshold in (("image", image), ("pixel", pixel)):
             set_threshold(processor, kind, torch.tensor(threshold))

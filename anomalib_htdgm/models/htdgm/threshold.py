@@ -91,8 +91,7 @@ def doubt_about_unlabelled(scores: torch.Tensor, of_shots: torch.Tensor | None =
 def _count_apart(scores: torch.Tensor) -> int:
     """Count the scores above the lower group, which grows until none is near."""
     ordered = scores.double().sort().values
-    taken, size = 0, math.ceil(len(ordered) / 3)
-    while size > taken:
-        taken = size
-        size = max(taken, int((ordered <= threshold_above_most(ordered[:taken], DEVIATIONS_APART)).sum()))
-    return len(ordered) - taken
+    taken = math.ceil(len(ordered) / 3)
+    while (near := int((ordered <= threshold_above_most(ordered[:taken], DEVIATIONS_APART)).sum())) > taken:
+        taken = near
+    return len(ordered) - near
