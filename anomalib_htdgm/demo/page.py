@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Any
 
 import gradio as gr
+from gradio.data_classes import ListFiles
 
 from .photographs import Photograph
 from .session import ENOUGH_UNCHECKED, MOST_SHOTS, THRESHOLD, Finding, Session, StoppedError, name_few
@@ -42,6 +43,7 @@ SHOWN: dict[str, Any] = {
     "buttons": ["download", "fullscreen"],
     "interactive": False,
 }
+NOTHING = "Nothing has been learnt yet."
 EMPTY = "*No photograph has been checked yet.*"
 GUESS = f"""<span style="color: gray">The threshold is a guess: so few good photographs do not tell how much good ones
 differ. Look through the photographs from the first on. Two more good ones, or {ENOUGH_UNCHECKED} to check that nobody
@@ -183,7 +185,8 @@ class Page:
         refused = session.add_good(files)
         _delete(files)
         said = [*_shorten(refused), f"{_count(session)}. Press *Learn*.", session.describe_copies()]
-        return self._show(session) | {self.good_message: " ".join(said)}
+        nothing = {} if session.has_learnt else {self.message: NOTHING}
+        return self._show(session) | {self.good_message: " ".join(said)} | nothing
 
     def _add_new(self, request: gr.Request) -> Iterator[Shown]:
         session = self._session(request)
@@ -204,8 +207,8 @@ class Page:
             refused += " Stopped."
         until = "press *Learn* to go on." if session.has_learnt else "drop good ones in 1. and press *Learn*."
         kept = f"{_plural(len(session.waiting), 'photograph')} kept and waiting: {until}" if session.waiting else ""
-        said = f"{refused} {len(session.findings)} checked. {kept} {session.note}"
-        yield self._show(session) | {self.new_message: said}
+        said = {self.new_message: f"{refused} {len(session.findings)} checked. {kept}"}
+        yield self._show(session) | said | ({} if session.has_learnt else {self.message: NOTHING})
 
     def _learn(
         self,
@@ -222,7 +225,7 @@ class Page:
         try:
             session.learn(tiles, report)
         except StoppedError:
-            kept = "What had been learnt before is still there." if session.has_learnt else "Nothing has been learnt."
+            kept = "What had been learnt before is still there." if session.has_learnt else NOTHING
             yield self._show(session) | {self.message: f"Stopped. {kept}"}
             return
         except ValueError as error:
@@ -284,7 +287,7 @@ class Page:
     def _use_other_threshold(self, request: gr.Request) -> Shown:
         session = self._session(request)
         session.use_unchecked(use=session.threshold_chosen_by != "unlabelled images")
-        return self._show(session) | {self.new_message: session.note}
+        return self._show(session)
 
     def _save(self, request: gr.Request) -> Iterator[Shown]:
         session = self._session(request)
@@ -326,7 +329,7 @@ class Page:
         rows += [[photograph.name, None, "waits"] for photograph in session.waiting]
         return {
             self.results: pictures,
-            self.verdicts: _summarize(findings, threshold, doubt),
+            self.verdicts: f"{_summarize(findings, threshold, doubt)}\n\n{session.note}",
             self.table: {"headers": ["photograph", "score", "verdict"], "data": rows},
             self.other_threshold: _offer_other_threshold(session),
         }
@@ -337,12 +340,16 @@ def _lay_out_sources(name: str) -> tuple[gr.File, gr.Image, gr.Markdown]:
         # Of any kind, since the page tells what is wrong with a file.
         files = gr.File(label="Add photographs", file_count="multiple", height=130, elem_id=f"{name}-files")
         # Gradio's own leaves an empty file behind for each that it gets.
-        files.preprocess = lambda payload: [each.path for each in payload or []]  # type: ignore[method-assign]
+        files.preprocess = _paths  # type: ignore[method-assign]
     with gr.Tab("Use the camera"):
         note = gr.Markdown(elem_id=f"{name}-camera-note")
         options: dict[str, Any] = {"type": "filepath", "format": "png", "show_label": False, "height": 260}
         camera = gr.Image(sources=["webcam"], image_mode=None, elem_id=f"{name}-camera", **options)
     return files, camera, note
+
+
+def _paths(payload: ListFiles | None) -> list[str]:
+    return [each.path for each in payload.root] if payload else []
 
 
 def _summarize(findings: Sequence[Finding], threshold: float, doubt: str) -> str:

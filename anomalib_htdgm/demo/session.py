@@ -445,10 +445,11 @@ class Session:
         if self.uses_unchecked or (self.uses_unchecked is None and not doubt):
             image, pixel = (threshold_above_most(each, DEVIATIONS_OF_UNLABELLED) for each in (raw, peaks))
             self._take_threshold(float(image), float(pixel), "unlabelled images")
-            why = f"It is that of {len(unseen)} photographs that nobody has looked at: they tell how much good ones differ."
+            told = "photographs that nobody has looked at, which tell how much good ones differ"
+            why = f"It is that of {len(unseen)} {told}."
         else:
-            of_shots = (float(self._of_shots[name]) for name in ("_image_threshold", "_pixel_threshold"))
-            self._take_threshold(*of_shots, self._basis_of_shots)
+            image, pixel = (self._of_shots[name] for name in ("_image_threshold", "_pixel_threshold"))
+            self._take_threshold(float(image), float(pixel), self._basis_of_shots)
             why = f"It is that of the good photographs{'' if self.uses_unchecked is None else ', as you want it'}."
             why = f"{doubt}. {why}" if doubt else why
         self.note = f"{self.note} {why}"
