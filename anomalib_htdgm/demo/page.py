@@ -144,7 +144,9 @@ class Page:
         self.remove.click(self._remove, self.chosen_good, **left)
         self.results.select(self._choose_result, None, [self.chosen_result, self.accept], **at_once)
         self.accept.click(self._accept, [self.chosen_result, self.tiles], **left)
-        self.threshold.input(self._judge, self.threshold, judged, trigger_mode="always_last", **at_once)
+        # Not by `change`, which is of the server's making, too; the button to reset the slider is a `release` alone.
+        for moved in (self.threshold.input, self.threshold.release):
+            moved(self._judge, self.threshold, judged, trigger_mode="always_last", **at_once)
         self.other_threshold.click(self._use_other_threshold, None, **right)
         saving = {**in_turn, "outputs": [self.files_message, self.files], "show_progress_on": self.files_message}
         self.save.click(self._save, None, **saving)

@@ -224,6 +224,10 @@ def test_a_threshold_that_was_moved_stays(browser: Chrome, photographs: dict[str
     click(browser, "#learn")
     wait_for(browser, "message", "Learnt in")
     wait_for(browser, "verdicts", "but not at 0.5")
+    set_threshold(browser, 0.6)
+    click(browser, "#threshold .reset-button")
+    wait_until(browser, lambda: "but not at" not in wait_for(browser, "verdicts", "of 6 anomalous."))
+    set_threshold(browser, 0.35)
     drop(browser, "good-files", photographs["first.png"])
     wait_for(browser, "good-message", "1 good photograph. Press Learn.")
     assert find(browser, "#threshold input[type=number]").get_attribute("value") == "0.35"
