@@ -211,7 +211,8 @@ def test_what_was_clicked_is_learnt_and_nothing_else(browser: Chrome, photograph
     wait_for(browser, "accept", "The clicked one is good after all: learn it, too")
     click(browser, "#accept")
     wait_for(browser, "message", "Click on one of the photographs that were checked first.")
-    click(browser, "#results button.thumbnail-item:nth-of-type(2)")
+    wait_until(browser, lambda: len(captions(browser, "results")) == 2)
+    browser.execute_script("document.querySelectorAll('#results button.thumbnail-item')[1].click()")
     clicked = wait_for(browser, "accept", ".png is good after all").split()[0]
     click(browser, "#accept")
     wait_for(browser, "message", "2 good photographs")
