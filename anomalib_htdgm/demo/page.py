@@ -342,7 +342,7 @@ def _lay_out_sources(name: str) -> tuple[gr.File, gr.Image, gr.Markdown]:
         # Of any kind, since the page tells what is wrong with a file.
         files = gr.File(label="Add photographs", file_count="multiple", height=130, elem_id=f"{name}-files")
         # Gradio's own leaves an empty file behind for each that it gets.
-        files.preprocess = _paths  # type: ignore[method-assign]
+        files.preprocess = _paths  # type: ignore[method-assign, assignment]
     with gr.Tab("Use the camera"):
         note = gr.Markdown(elem_id=f"{name}-camera-note")
         options: dict[str, Any] = {"type": "filepath", "format": "png", "show_label": False, "height": 260}
