@@ -34,7 +34,9 @@ def serve(folder: Path, host: str, port: int | None, *, open_browser: bool) -> N
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(folder / "uploads")}
     from .page import STYLE, Page  # noqa: PLC0415
 
-    blocks = Page(folder).build()
+    sessions = folder / "sessions"
+    sessions.mkdir()
+    blocks = Page(sessions).build()
     try:
         _, address, _ = blocks.launch(
             server_name=host,

@@ -4,6 +4,7 @@
 """Taking in photographs as people have them: turned, large, or no photographs at all."""
 
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -27,10 +28,12 @@ class Photograph:
     Args:
         name (str): Its name, as its owner knows it.
         path (Path): An upright copy that anomalib can read, as PNG.
+        digest (str): Digest of its pixels, which copies have in common, whatever their names and formats.
     """
 
     name: str
     path: Path
+    digest: str
 
     @property
     def size(self) -> tuple[int, int]:
@@ -67,6 +70,7 @@ def take_in(source: Path, target: Path, size: tuple[int, int] | None = None) -> 
         least = f"at least {RECEPTIVE_FIELD}x{RECEPTIVE_FIELD}"
         msg = f"image {source.name} has {image.width}x{image.height} pixels; allowed are {least}"
         raise UnreadableImageError(msg)
+    digest = sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
     target.parent.mkdir(parents=True, exist_ok=True)
     (image if size is None else image.resize(size)).save(target, compress_level=FAST)
-    return Photograph(source.name, target)
+    return Photograph(source.name, target, digest)

@@ -5,6 +5,7 @@
 
 import csv
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
 from anomalib_htdgm import Htdgm
+from anomalib_htdgm.demo.page import CAMERA
 
 PROJECT = Path(__file__).parents[2]
 sys.path.insert(0, str(PROJECT / "benchmarks" / "figures"))
@@ -44,6 +46,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(PROJECT)
         patch.setenv("TMPDIR", str(temporary))
+        patch.setenv("PAGE_FOLDER", str(temporary))
         with serve([sys.executable, "-W", "ignore", "-m", "tests.integration.served"]) as url:
             assert list(temporary.glob("htdgm_*"))
             yield url
@@ -116,12 +119,12 @@ def test_it_begins_with_the_quick_starts_bricks(browser: Chrome) -> None:
 
 def test_from_photographs_to_files(browser: Chrome, photographs: dict[str, Path], tmp_path: Path) -> None:
     drop(browser, "good-files", photographs["first.png"], photographs["second.png"])
-    wait_for(browser, "message", "2 good photographs. Press Learn.")
+    wait_for(browser, "good-message", "2 good photographs. Press Learn.")
     wait_until(browser, lambda: captions(browser, "results") == [])
     click(browser, "#learn")
     wait_for(browser, "message", "Learnt in")
     drop(browser, "new-files", photographs["third.png"], photographs["bad.png"])
-    wait_for(browser, "message", "2 checked.")
+    wait_for(browser, "new-message", "2 checked.")
 
     assert "third.png" in wait_for(browser, "table", "bad.png")
     wait_until(browser, lambda: len(captions(browser, "results")) == 2)
@@ -137,7 +140,7 @@ def test_from_photographs_to_files(browser: Chrome, photographs: dict[str, Path]
     set_threshold(browser, 0.99)
 
     click(browser, "#save")
-    wait_for(browser, "message", "Checkpoint and ONNX file, too, call anomalous what is above 0.99.")
+    wait_for(browser, "files-message", "Checkpoint and ONNX file, too, call anomalous what is above 0.99.")
     wait_for(browser, "files", "scores")
     links = [each.get_attribute("href") for each in browser.find_elements(By.CSS_SELECTOR, "#files a[href]")]
     files = {link.rpartition("/")[2]: link for link in links}
@@ -153,11 +156,11 @@ def test_from_photographs_to_files(browser: Chrome, photographs: dict[str, Path]
 def test_bad_input_gets_a_sentence_and_costs_nothing(browser: Chrome, photographs: dict[str, Path]) -> None:
     before = captions(browser, "results")
     drop(browser, "good-files", photographs["notes.txt"])
-    message = wait_for(browser, "message", "image notes.txt cannot be read: cannot identify image file")
+    message = wait_for(browser, "good-message", "image notes.txt cannot be read: cannot identify image file")
     assert "3 good photographs" in message
     drop(browser, "new-files", photographs["huge.png"])
     assert "6 checked" in wait_for(
-        browser, "message", "image huge.png cannot be read: Image size (400000000 pixels) exceeds"
+        browser, "new-message", "image huge.png cannot be read: Image size (400000000 pixels) exceeds"
     )
     assert captions(browser, "results") == before
     click(browser, "#accept")
@@ -171,6 +174,84 @@ def test_bad_input_gets_a_sentence_and_costs_nothing(browser: Chrome, photograph
     click(browser, "#learn")
     wait_for(browser, "message", "There is no good photograph to learn from: add one to 10")
     assert captions(browser, "results") == before
+
+
+def test_what_is_to_be_checked_waits_for_good_ones_and_refusals_are_few(
+    browser: Chrome, photographs: dict[str, Path], tmp_path: Path
+) -> None:
+    notes = [tmp_path / f"note {index}.txt" for index in range(20)]
+    for note in notes:
+        note.write_text("no photograph")
+    drop(browser, "new-files", photographs["third.png"], *notes)
+    said = wait_for(browser, "new-message", "1 photograph kept and waiting: drop good ones in 1. and press Learn.")
+    assert "And 17 more files were left out." in said
+    assert said.count("cannot be read") == 3
+    assert "waits" in wait_for(browser, "table", "third.png")
+    drop(browser, "good-files", photographs["first.png"])
+    wait_for(browser, "good-message", "1 good photograph. Press Learn.")
+    drop(browser, "good-files", photographs["first.png"])
+    assert "0 of 2 good photographs tell something" in wait_for(browser, "good-message", "are copies of one photograph")
+    click(browser, "#learn")
+    wait_for(browser, "new-message", "1 checked.")
+    wait_until(browser, lambda: len(captions(browser, "results")) == 1)
+
+
+def test_what_was_clicked_is_learnt_and_nothing_else(browser: Chrome, photographs: dict[str, Path]) -> None:
+    drop(browser, "good-files", photographs["first.png"])
+    wait_for(browser, "good-message", "1 good photograph. Press Learn.")
+    click(browser, "#learn")
+    wait_for(browser, "message", "Learnt in")
+    drop(browser, "new-files", photographs["third.png"])
+    wait_for(browser, "new-message", "1 checked.")
+    wait_until(browser, lambda: len(captions(browser, "results")) == 1)
+    click(browser, "#results button.thumbnail-item")
+    wait_for(browser, "accept", "third.png is good after all: learn it, too")
+    drop(browser, "new-files", photographs["bad.png"])  # which comes first then
+    wait_for(browser, "new-message", "2 checked.")
+    wait_for(browser, "accept", "The clicked one is good after all: learn it, too")
+    click(browser, "#accept")
+    wait_for(browser, "message", "Click on one of the photographs that were checked first.")
+    wait_until(browser, lambda: len(captions(browser, "results")) == 2)
+    browser.execute_script("document.querySelectorAll('#results button.thumbnail-item')[1].click()")
+    clicked = wait_for(browser, "accept", ".png is good after all").split()[0]
+    click(browser, "#accept")
+    wait_for(browser, "message", "2 good photographs")
+    wait_until(browser, lambda: captions(browser, "good") == ["first.png", clicked])
+
+
+def test_a_threshold_that_was_moved_stays(browser: Chrome, photographs: dict[str, Path]) -> None:
+    set_threshold(browser, 0.35)
+    wait_for(browser, "verdicts", "but not at 0.5")
+    click(browser, "#learn")
+    wait_for(browser, "message", "Learnt in")
+    wait_for(browser, "verdicts", "but not at 0.5")
+    set_threshold(browser, 0.6)
+    click(browser, "#threshold .reset-button")
+    wait_until(browser, lambda: "but not at" not in wait_for(browser, "verdicts", "of 6 anomalous."))
+    set_threshold(browser, 0.35)
+    drop(browser, "good-files", photographs["first.png"])
+    wait_for(browser, "good-message", "1 good photograph. Press Learn.")
+    assert find(browser, "#threshold input[type=number]").get_attribute("value") == "0.35"
+
+
+def test_nothing_of_a_visit_stays(address: str, photographs: dict[str, Path]) -> None:
+    (folder,) = Path(os.environ["PAGE_FOLDER"]).glob("htdgm_*")
+    with browse(address) as visitor:
+        wait_for(visitor, "message", "Learnt in")
+        drop(visitor, "good-files", *(photographs[name] for name in ("first.png", "notes.txt")))
+        wait_for(visitor, "good-message", "1 good photograph. Press Learn.")
+        assert len(list((folder / "sessions").glob("*/photographs/*.png"))) > 0
+        visitor.get("about:blank")
+        wait_until(visitor, lambda: not list((folder / "sessions").iterdir()))
+    assert [path for path in (folder / "uploads").rglob("*") if path.is_file()] == []
+
+
+def test_browsers_want_https_for_the_camera(browser: Chrome) -> None:
+    note = browser.execute_script(
+        f"Object.defineProperty(window, 'isSecureContext', {{value: false}}); return ({CAMERA})()"
+    )
+    assert "only over https, or at http://localhost" in note
+    assert browser.execute_script("return document.getElementById('good-camera-note')?.innerText ?? ''") == ""
 
 
 def test_a_photograph_that_is_good_after_all_is_learnt(browser: Chrome) -> None:
@@ -201,7 +282,7 @@ def test_the_camera_takes_photographs(browser: Chrome) -> None:
     )
     click(browser, "#good-camera button:not(.upload-container)")
     click(browser, "#good-camera button[aria-label='capture photo']")
-    wait_for(browser, "message", "1 good photograph. Press Learn.")
+    wait_for(browser, "good-message", "1 good photograph. Press Learn.")
     wait_until(browser, lambda: len(captions(browser, "good")) == 1)
 
 

@@ -4,6 +4,7 @@
 """What is behind the page: which files are taken in, and what is kept of them, of a model and of its scores."""
 
 import csv
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from anomalib_htdgm import Htdgm
 from anomalib_htdgm.data.reading import UnreadableImageError
 from anomalib_htdgm.demo import session as session_module
 from anomalib_htdgm.demo.photographs import LONGEST_SIDE, take_in
-from anomalib_htdgm.demo.session import MOST_SHOTS, Session, StoppedError
+from anomalib_htdgm.demo.session import MOST_SHOTS, Session, StoppedError, name_few
+from anomalib_htdgm.models.htdgm import calibration
 from tests.unit.textures import shingles
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="pip install '.[test]'")
@@ -32,7 +34,7 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
 
 @pytest.fixture
 def photographs(tmp_path: Path) -> list[Path]:
-    paths = [tmp_path / f"part {index}.png" for index in range(4)]
+    paths = [tmp_path / f"part {index}.png" for index in range(7)]
     for index, path in enumerate(paths):
         pixels = (shingles(seed=index)[0] * 0.5 + 0.5) * 255
         Image.fromarray(pixels.round().byte().permute(1, 2, 0).numpy()).save(path)
@@ -45,17 +47,28 @@ def ignore(share: float) -> None:
 
 def test_photographs_of_one_name_are_told_apart(session: Session, photographs: list[Path], tmp_path: Path) -> None:
     alike = [tmp_path / f"camera {index}" / "000.png" for index in range(4)]
-    for photograph, path in zip(photographs, alike, strict=True):
+    for photograph, path in zip(photographs[:4], alike, strict=True):
         path.parent.mkdir()
         path.write_bytes(photograph.read_bytes())
     session.add_good(alike[:2])
     session.add_new(alike[2:])
     session.learn(1, ignore)
     session.check()
-    assert [each.name for each in session.good] == ["000.png", "000 (2).png"]
-    assert [each.photograph.name for each in session.findings] == ["000 (3).png", "000 (4).png"]
-    session.accept(0)
-    assert [each.name for each in session.good] == ["000.png", "000 (2).png", "000 (3).png"]
+    assert [each.name for each in session.good] == ["000.png", "000.png (good, camera 1)"]
+    names = {each.photograph.name for each in session.findings}
+    assert names == {"000.png (to check, camera 2)", "000.png (to check, camera 3)"}
+    accepted = session.findings[0]
+    session.accept(accepted)
+    assert session.good[2].name == accepted.photograph.name
+    session.add_good(alike[:2])
+    size = alike[0].stat().st_size
+    assert session.good[3].name == "000.png (good, camera 0)"
+    assert session.good[4].name == f"000.png (good, camera 1, {alike[1].stat().st_size} bytes)"
+    session.add_good(alike[:1] * 2)
+    assert [each.name for each in session.good[5:]] == [
+        f"000.png (good, camera 0, {size} bytes)",
+        f"000.png (good, camera 0, {size} bytes, copy 2)",
+    ]
 
 
 def test_a_folder_with_an_umlaut_does_as_well_as_another(
@@ -166,7 +179,7 @@ def test_scores_are_those_of_the_checkpoint_and_of_the_exported_model(
     session.learn(tiles, shares.append)
     assert shares == sorted(shares)
     assert shares[-1] == 1
-    session.add_new(photographs[2:])
+    session.add_new(photographs[2:4])
     session.check()
     scores = [finding.score for finding in session.findings]
     threshold = (scores[0] + scores[1]) / 2
@@ -199,22 +212,196 @@ def test_scores_are_those_of_the_checkpoint_and_of_the_exported_model(
 def test_the_threshold_is_firm_with_a_third_good_photograph_or_many_unchecked_ones(
     session: Session, photographs: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_module, "ENOUGH_UNCHECKED", 4)
+    monkeypatch.setattr(session_module, "ENOUGH_UNCHECKED", 5)
     session.add_good(photographs[:2])
     session.learn(1, ignore)
-    assert (session.threshold, session.threshold_chosen_by) == (0.5, "guess")
-    session.add_new(photographs[1:4])
+    assert session.threshold_chosen_by == "guess"
+    session.add_new([*photographs[:3], photographs[2]])
     session.check()
-    assert (session.threshold, session.threshold_chosen_by) == (0.5, "guess")
-    session.add_new(photographs[:1])
+    # Copies of what was learnt, and of one another, tell nothing.
+    assert (session.threshold_chosen_by, session.note) == ("guess", "")
+    session.add_new(photographs[3:7])
     session.check()
     assert session.threshold_chosen_by == "unlabelled images"
-    assert session.findings[3].score < session.threshold != 0.5  # those that were learnt are no news
-    checkpoint, *_ = session.save(session.threshold)
+    assert session.threshold == 0.5
+    assert "that of 5 photographs that nobody has looked at" in session.note
+    checkpoint = next(session.saving(session.threshold))
     assert Htdgm.load_from_checkpoint(checkpoint).threshold_chosen_by == "unlabelled images"
     session.add_good(photographs[2:3])
     session.learn(1, ignore)
     assert (session.threshold, session.threshold_chosen_by) == (0.5, "training images")
+
+
+def scores_of(session: Session, raw: list[float]) -> None:
+    """Let photographs have scores; thresholds do not ask whose."""
+    pairs = zip(session.findings, raw, strict=True)
+    session.findings = [replace(finding, raw=value, peak=value) for finding, value in pairs]
+
+
+def learn_and_check(session: Session, good: list[Path], new: list[Path], enough: pytest.MonkeyPatch) -> None:
+    enough.setattr(session_module, "ENOUGH_UNCHECKED", len(new))
+    session.add_good(good)
+    session.learn(1, ignore)
+    session.add_new(new)
+    session.check()
+
+
+def test_what_is_far_from_all_others_is_anomalous_on_the_page_and_in_its_checkpoint(
+    session: Session, photographs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut off at 1, many would score alike, and the threshold would be above them."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    # A guess far too low, as one photograph gives it at times: all scores are above twice the threshold.
+    monkeypatch.setattr(calibration, "GUESSED_RATIOS", {"image": 0.1, "pixel": 0.1})
+    learn_and_check(session, photographs[:1], [*photographs[1:6], tmp_path / "noise.png"], monkeypatch)
+    assert session.threshold_chosen_by == "unlabelled images"
+    verdicts = {each.photograph.name: each.verdict(session.threshold) for each in session.findings}
+    assert [name for name, verdict in verdicts.items() if verdict == "anomalous"] == ["noise.png"]
+    assert "% higher now" in session.note
+    checkpoint = next(session.saving(session.threshold))
+    engine = Engine(logger=False, default_root_dir=tmp_path / "elsewhere", enable_progress_bar=False)
+    for finding in session.findings:
+        (batch,) = engine.predict(Htdgm.load_from_checkpoint(checkpoint), data_path=finding.photograph.path)
+        assert float(batch.pred_score) == finding.score
+        assert bool(batch.pred_label) == (finding.photograph.name == "noise.png")
+
+
+def test_a_threshold_of_the_users_own_stays(
+    session: Session, photographs: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "ENOUGH_UNCHECKED", 4)
+    session.add_good(photographs[:1])
+    session.learn(1, ignore)
+    session.move_threshold(0.62)
+    session.add_new(photographs[1:5])
+    session.check()
+    assert session.note == "Your own threshold, 0.62, stays."
+    assert (session.threshold, session.threshold_chosen_by) == (0.62, "guess")
+    raw = {each.photograph.name: each.raw for each in session.findings if each.score < 1}
+    assert {each.photograph.name: each.raw / each.score for each in session.findings if each.score < 1} == {
+        name: pytest.approx(2 * float(session._of_shots["_image_threshold"]), rel=1e-5)  # noqa: SLF001
+        for name in raw
+    }
+    session.learn(1, ignore)
+    session.check()
+    assert (session.threshold, session.threshold_chosen_by) == (0.62, "guess")
+    session.move_threshold(0.5)  # as chosen for the user, again
+    session.check()
+    assert session.threshold_chosen_by == "unlabelled images"
+    session.move_threshold(0.7)
+    before = [each.score for each in session.findings]
+    session.add_new(photographs[5:])
+    session.check()
+    assert set(before) <= {each.score for each in session.findings}
+    session.learn(1, ignore)
+    session.check()
+    assert (session.threshold, session.threshold_chosen_by) == (0.7, "unlabelled images")  # and its scale is of a kind
+
+
+def test_a_changed_threshold_is_told_and_undone(
+    session: Session, photographs: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn_and_check(session, photographs[:2], photographs[2:6], monkeypatch)
+    assert session.has_choice
+    assert session.note.startswith("The threshold is ")
+    assert "now (raw score " in session.note
+    assert "4 photographs that nobody has looked at" in session.note
+    chosen = [each.score for each in session.findings]
+    pictures = [each.picture.read_bytes() for each in session.findings]
+    session.use_unchecked(use=False)
+    assert session.threshold_chosen_by == "guess"
+    assert [each.score for each in session.findings] != chosen
+    assert [each.picture.read_bytes() for each in session.findings] != pictures  # maps follow their threshold, too
+    session.check()
+    assert session.threshold_chosen_by == "guess"
+    session.use_unchecked(use=True)
+    assert session.threshold_chosen_by == "unlabelled images"
+    assert [each.score for each in session.findings] == pytest.approx(chosen)
+
+
+def test_a_box_of_defects_does_not_raise_the_threshold(
+    session: Session, photographs: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn_and_check(session, photographs[:3], photographs[3:], monkeypatch)
+    session.use_unchecked(use=False)
+    session.uses_unchecked = None
+    limit = float(session._of_shots["_image_threshold"])  # noqa: SLF001
+    scores_of(session, [2 * limit, 1.9 * limit, 0.8 * limit, 0.7 * limit])
+    session.check()
+    assert session.threshold_chosen_by == "training images"
+    assert "2 of 4 unlabelled images, more than a fifth, look unlike the good ones" in session.note
+    assert [each.is_anomalous(session.threshold) for each in map(session._scale, session.findings)] == [  # noqa: SLF001
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
+def test_copies_are_said_to_be_copies(session: Session, photographs: list[Path], tmp_path: Path) -> None:
+    session.add_good(photographs[:2])
+    assert session.describe_copies() == ""
+    with Image.open(photographs[0]) as image:
+        image.save(tmp_path / "again.bmp")  # the same pixels in another file
+    session.add_good([tmp_path / "again.bmp", photographs[0]])
+    said = session.describe_copies()
+    assert said.startswith(
+        f"part 0.png, again.bmp and part 0.png (good, {tmp_path.name}) are copies of one photograph."
+    )
+    assert "1 of 4 good photographs tell something" in said
+    session.learn(1, ignore)
+    assert session.threshold_chosen_by == "guess"
+
+
+def test_checking_stops_and_goes_on(session: Session, photographs: list[Path]) -> None:
+    session.add_new(photographs[1:5])
+    session.check()
+    assert [each.name for each in session.waiting] == [path.name for path in photographs[1:5]]  # for a model
+    session.add_good(photographs[:1])
+    session.learn(1, ignore)
+    checking = session.checking()
+    steps = [next(checking), next(checking)]
+    session.stop()
+    with pytest.raises(StoppedError):
+        next(checking)
+    assert steps == [(1, 4), (2, 4)]
+    assert (len(session.findings), len(session.waiting)) == (2, 2)
+    session.check()
+    assert (len(session.findings), session.waiting) == (4, [])
+
+
+def test_an_export_stops(session: Session, photographs: list[Path]) -> None:
+    session.add_good(photographs[:1])
+    session.learn(1, ignore)
+    saving = session.saving(0.5)
+    assert [next(saving).name, next(saving).name] == ["model.ckpt", "scores.csv"]
+    session.stop()
+    with pytest.raises(StoppedError):
+        next(saving)
+
+
+def test_what_arrives_goes_with_the_session(session: Session, photographs: list[Path]) -> None:
+    contents = [path.read_bytes() for path in photographs[:3]]
+    session.receive("new", photographs[:1])
+    session.receive("new", photographs[1:2])
+    session.receive("good", photographs[2:3] * 2, from_camera=True)
+    assert not any(path.exists() for path in photographs[:3])
+    arrived = session.take("new")
+    assert [(path.name, path.read_bytes()) for path in arrived] == [
+        ("part 0.png", contents[0]),
+        ("part 1.png", contents[1]),
+    ]
+    assert session.take("new") == []
+    assert [path.name.split()[0] for path in session.take("good")] == ["camera", "camera"]
+    session.close()
+    assert not any(path.exists() for path in arrived)
+
+
+def test_many_names_become_a_number() -> None:
+    assert name_few(["a"]) == "a"
+    assert name_few(["a", "b", "c"]) == "a, b and c"
+    assert name_few([f"{number}.png" for number in range(128)]) == "0.png, 1.png, 2.png and 125 more"
 
 
 def test_a_stopped_training_leaves_the_model_before(session: Session, photographs: list[Path]) -> None:
@@ -252,14 +439,14 @@ def test_an_accepted_photograph_is_learnt(session: Session, photographs: list[Pa
     session.add_new(photographs[1:3])
     session.check()
     accepted, other = (finding.photograph.name for finding in session.findings)
-    session.accept(0)
+    session.accept(session.findings[0])
     session.learn(1, ignore)
     session.check()
     assert [each.name for each in session.good] == ["part 0.png", accepted]
     assert [each.photograph.name for each in session.findings] == [other]
     session.add_good(photographs[:1] * (MOST_SHOTS - 2))
     with pytest.raises(ValueError, match=f"{other} was left out: {MOST_SHOTS} good photographs are there already"):
-        session.accept(0)
+        session.accept(session.findings[0])
     assert len(session.findings) == 1
 
 

@@ -9,6 +9,7 @@ import torch
 from anomalib_htdgm.models.htdgm.threshold import (
     DEVIATIONS_OF_UNLABELLED,
     USUAL_DEVIATION,
+    doubt_about_unlabelled,
     threshold_above_most,
 )
 
@@ -62,3 +63,41 @@ def test_one_image_and_images_alike_have_the_usual_deviation() -> None:
 def test_scores_of_nothing_and_of_too_much_have_finite_thresholds() -> None:
     for scores in (torch.zeros(3), torch.tensor([0.0, 1, 2])):
         assert threshold_above_most(scores).isfinite()
+
+
+def spread(number: int, middle: float = 1.0, deviation: float = 0.1) -> torch.Tensor:
+    """Give scores as evenly as those of a normal distribution lie on average."""
+    shares = (torch.arange(number) + 0.5) / number
+    return middle * torch.distributions.Normal(0.0, deviation).icdf(shares).exp()
+
+
+@pytest.mark.parametrize("deviation", [0.02, 0.1, 0.2])
+@pytest.mark.parametrize("number", [10, 20, 100])
+def test_good_images_and_a_few_defects_choose_a_threshold(number: int, deviation: float) -> None:
+    good = spread(number, deviation=deviation)
+    assert doubt_about_unlabelled(good) == ""
+    defects = torch.full((number // 5,), 3.0)
+    assert doubt_about_unlabelled(torch.cat([good[number // 5 :], defects])) == ""
+
+
+@pytest.mark.parametrize("defective", [8, 12, 15])
+def test_two_groups_choose_no_threshold(defective: int) -> None:
+    scores = torch.cat([spread(20 - defective), spread(defective, middle=2.5)])
+    assert doubt_about_unlabelled(scores) == (
+        f"20 unlabelled images fall into two groups, of which the upper one has {defective}, more than a fifth"
+    )
+    assert doubt_about_unlabelled(1e6 * scores.flip(0)) == doubt_about_unlabelled(scores)
+
+
+@pytest.mark.parametrize(("above", "doubt"), [(6, ""), (7, "7 of 20 unlabelled images"), (20, "20 of 20 unlabelled")])
+def test_what_three_shots_say_is_not_overruled_by_many_above_it(above: int, doubt: str) -> None:
+    scores = spread(20)
+    between = scores[19 - above : 21 - above].mean() if above < 20 else scores.min() / 2
+    assert doubt_about_unlabelled(scores, between).startswith(doubt)
+    assert bool(doubt_about_unlabelled(scores, between)) == bool(doubt)
+    assert doubt_about_unlabelled(scores) == ""
+
+
+@pytest.mark.parametrize("number", [1, 2, 5, 9])
+def test_few_images_show_no_groups(number: int) -> None:
+    assert doubt_about_unlabelled(torch.cat([spread(number), spread(number, middle=9.0)])[::2][:number]) == ""

@@ -25,6 +25,7 @@ from .threshold import (
     LEAST_FIRM,
     LEAST_UNLABELLED,
     Basis,
+    doubt_about_unlabelled,
     threshold_above_most,
 )
 from .torch_model import HtdgmModel
@@ -82,10 +83,13 @@ class CalibrationMixin(SingleEpochMixin):
         elif self._shots is not None and len(scores) < least:
             return False
         elif len(scores):
-            _set_threshold(self.post_processor, "image", threshold_above_most(scores, DEVIATIONS_OF_UNLABELLED))
-            _set_threshold(self.post_processor, "pixel", threshold_above_most(maxima, DEVIATIONS_OF_UNLABELLED))
+            set_threshold(self.post_processor, "image", threshold_above_most(scores, DEVIATIONS_OF_UNLABELLED))
+            set_threshold(self.post_processor, "pixel", threshold_above_most(maxima, DEVIATIONS_OF_UNLABELLED))
             self.threshold_chosen_by = "unlabelled images" if len(scores) >= LEAST_UNLABELLED else "guess"
             logger.info("Threshold by %d validation images, up to a fifth of which may be anomalous", len(scores))
+            # That they are good is what the user says of them, so they choose all the same.
+            if doubt := doubt_about_unlabelled(scores):
+                logger.warning("%s. If those are defective, the threshold is too high.", doubt)
             self._warn_of_guess()
         else:
             self.post_processor.load_state_dict(self._thresholds)
@@ -116,7 +120,7 @@ class CalibrationMixin(SingleEpochMixin):
                 has_gist = self.model.gist is not None and kind == "image"
                 ratio = GUESSED_RATIO_OF_GIST if has_gist else GUESSED_RATIOS[kind]
                 threshold = ratio * greatest.max() if is_guess else threshold_above_most(greatest)
-            _set_threshold(post_processor, kind, threshold)
+            set_threshold(post_processor, kind, threshold)
         self._warn_of_guess()
 
     def _warn_of_guess(self) -> None:
@@ -157,7 +161,7 @@ def _move(images: torch.Tensor, degrees: float, right: float, down: float) -> to
     return center_crop(moved, [height, width])
 
 
-def _set_threshold(post_processor: PostProcessor, kind: str, threshold: torch.Tensor) -> None:
+def set_threshold(post_processor: PostProcessor, kind: str, threshold: torch.Tensor) -> None:
     """Let 0.5 be the threshold of images or pixels, and 1 twice as anomalous."""
     getattr(post_processor, f"_{kind}_threshold").copy_(threshold)
     getattr(post_processor, f"{kind}_min").fill_(0)

@@ -25,6 +25,12 @@ LEAST_FIRM = 3
 """Training images that are enough for a threshold that is more than a guess."""
 LEAST_UNLABELLED = 5
 """Unlabelled images that are enough for one, where up to a fifth of them may be defective."""
+MOST_APART = 0.3
+"""Share of unlabelled images that may lie apart: more than the fifth that may be defective, as good ones do, too."""
+DEVIATIONS_APART = 3.0
+"""Deviations above the middle of a group of images from which on others are no part of it."""
+LEAST_GROUPED = 10
+"""Unlabelled images that are enough to see two groups among them."""
 GUESSED_RATIOS = {"image": 1.5, "pixel": 1.75}
 """What the threshold is over the greatest score, or value of a map, of moved copies of the one image that is known:
 what gives least false alarms and misses together on thirteen sets."""
@@ -55,3 +61,37 @@ def threshold_above_most(scores: torch.Tensor, deviations: float = DEVIATIONS) -
     squares = (number - 1) * deviation**2 + USUAL_WEIGHT * USUAL_DEVIATION**2
     expected = (squares / (number - 1 + USUAL_WEIGHT)).sqrt()
     return (middle + deviations * expected * math.sqrt(1 + 1 / number)).exp().float()
+
+
+def doubt_about_unlabelled(scores: torch.Tensor, of_shots: torch.Tensor | None = None) -> str:
+    """Say why unlabelled images are not to choose a threshold: too many of them may be defective.
+
+    Where the training images tell a threshold, it is because far more than a fifth lie above it. In any case, it is
+    because the scores fall into two groups: the lowest fifth, and all that it takes in as it grows by what is not far
+    above it, leave out far more than a fifth.
+
+    Args:
+        scores (torch.Tensor): Raw scores of the images, at least 0, of shape ``(n,)``.
+        of_shots (torch.Tensor | None): Raw threshold that three training images or more have chosen, a scalar; ``None``
+            if there is none but a guess, which is often too low.
+
+    Returns:
+        str: The reason, to be followed by what happens; empty if the images are to choose a threshold.
+    """
+    number = len(scores)
+    above = 0 if of_shots is None else int((scores > of_shots).sum())
+    if above > MOST_APART * number:
+        return f"{above} of {number} unlabelled images, more than a fifth, look unlike the good ones"
+    apart = _count_apart(scores) if number >= LEAST_GROUPED else 0
+    if apart > MOST_APART * number:
+        return f"{number} unlabelled images fall into two groups, of which the upper one has {apart}, more than a fifth"
+    return ""
+
+
+def _count_apart(scores: torch.Tensor) -> int:
+    """Count the scores above the lower group, which grows until none is near."""
+    ordered = scores.double().sort().values
+    taken = math.ceil(len(ordered) / 3)
+    while (near := int((ordered <= threshold_above_most(ordered[:taken], DEVIATIONS_APART)).sum())) > taken:
+        taken = near
+    return len(ordered) - near
