@@ -26,7 +26,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
-from anomalib_htdgm.data.reading import read_as_seen
+from anomalib_htdgm.data.reading import check_first_item, check_is_image, read_as_seen
 
 from .checkpoint import (
     FORMAT,
@@ -97,7 +97,11 @@ class SingleEpochMixin:
         loop, skip_unreadable = loops[stage], self.skip_unreadable and stage in {"fit", "predict"}
         source = loop._data_source  # noqa: SLF001  # Lightning has no public way to do this
         if source.is_defined() and not (stage == "fit" and self.trainer.limit_val_batches == 0):
-            source.instance = read_as_seen(source.dataloader(), skip_unreadable=skip_unreadable)
+            dataloaders = source.dataloader()
+            if stage == "fit":  # a training must not be lost to what it is validated on
+                check_first_item(dataloaders, "val_dataloaders")
+            take_digests = stage in {"fit", "validate"}
+            source.instance = read_as_seen(dataloaders, skip_unreadable=skip_unreadable, take_digests=take_digests)
         if type(self.trainer.strategy.checkpoint_io) in {AnomalibCheckpointIO, TorchCheckpointIO}:  # not the user's own
             safe = self.checkpoint_safe_globals()  # type: ignore[attr-defined]
             self.trainer.strategy.checkpoint_io = CheckedCheckpointIO(self.trainer, safe)
@@ -249,6 +253,15 @@ class SingleEpochMixin:
             return super().forward(images, *args, **kwargs)  # type: ignore[misc]
         with torch.autocast(batch.device.type, enabled=False):
             return super().forward(images, *args, **kwargs)  # type: ignore[misc]
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ANN401
+        """Refuse what is no batch of images before anything else meets it.
+
+        Raises:
+            TypeError: If it is none.
+        """
+        check_is_image(batch, "dataloaders")
+        return super().on_before_batch_transfer(batch, dataloader_idx)  # type: ignore[misc]
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> Any:  # noqa: ANN401  # Lightning's type lacks batches
         """Score and localise a batch: it gets ``pred_score`` and ``anomaly_map``."""
