@@ -4,7 +4,7 @@
 """Which files are images: by their content, and not, as for anomalib, by the ends of their names."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ from anomalib.data import AnomalibDataset, PredictDataset
 from anomalib.data.datasets.image.datumaro import DatumaroDataset
 from anomalib.data.datasets.image.tabular import TabularDataset
 from anomalib.data.utils.image import is_image_file
+from lightning_utilities.core.apply_func import apply_to_collection
 from PIL import Image, UnidentifiedImageError
+from torch.utils.data import DataLoader
 
 from .nesting import leaves
 
@@ -35,7 +37,7 @@ def open_image(path: str | Path) -> Image.Image:
         HeicError: If it is HEIC, and pillow-heif is not installed.
     """
     try:
-        return Image.open(path)
+        image = Image.open(path)
     except UnidentifiedImageError as error:
         with Path(path).open("rb") as file:
             if not file.read(12)[4:].startswith(HEIC):
@@ -49,12 +51,24 @@ def open_image(path: str | Path) -> Image.Image:
             )
             raise HeicError(msg) from error
         register_heif_opener()
-        return Image.open(path)
+        image = Image.open(path)
+    image.filename = ""  # else Pillow maps grey TIFFs to memory, and garbles those that EXIF turns
+    return image
 
 
-def warn_of_unlisted(datasets: Iterable[Any]) -> None:
-    """Name image files in the folders of data sets that anomalib has left out, in one warning for all."""
-    beside = {path for dataset in datasets for leaf in leaves(dataset) for path in _files_beside(leaf)}
+def warn_of_unlisted(dataloaders: Any) -> None:  # noqa: ANN401
+    """Name image files in the folders of data sets that anomalib has left out, in one warning for all.
+
+    Args:
+        dataloaders (Any): Dataloaders, in any collection.
+    """
+    beside: set[Path] = set()
+
+    def look(dataloader: DataLoader[Any]) -> None:
+        for leaf in leaves(dataloader.dataset):
+            beside.update(_files_beside(leaf))
+
+    apply_to_collection(dataloaders, DataLoader, look)
     unlisted = sorted(path for path in beside if not is_image_file(path) and path.is_file() and _is_image(path))
     if unlisted:
         others = f" and {len(unlisted) - MOST_NAMED} more" if len(unlisted) > MOST_NAMED else ""
@@ -69,9 +83,9 @@ def warn_of_unlisted(datasets: Iterable[Any]) -> None:
 def _files_beside(dataset: Any) -> Iterator[Path]:  # noqa: ANN401
     """Find all files of the folders that a data set was listed from."""
     if isinstance(dataset, PredictDataset):
-        listed = list(dataset.image_filenames)
-        folder = listed[0].parent
-        if len(listed) == 1 and any(is_image_file(path) for path in folder.iterdir() if path.name != listed[0].name):
+        listed = [Path(path) for path in dataset.image_filenames]
+        beside = listed[0].parent.glob("*") if len(listed) == 1 else ()
+        if any(is_image_file(path) and path.name != listed[0].name for path in beside):
             return  # it was asked for alone
     elif isinstance(dataset, AnomalibDataset) and not isinstance(dataset, TabularDataset | DatumaroDataset):
         listed = [Path(path) for path in dataset.samples["image_path"]]

@@ -27,12 +27,12 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from lightning_utilities.core.apply_func import apply_to_collection
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
-from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, default_collate
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 from torchvision.transforms.v2.functional import to_dtype, to_image
 from torchvision.tv_tensors import Image as ImageTensor
 from torchvision.tv_tensors import Mask
 
-from .files import open_image, warn_of_unlisted
+from .files import open_image
 from .nesting import locate
 
 logger = logging.getLogger(__name__)
@@ -215,9 +215,17 @@ def digest_image(image: torch.Tensor) -> str:
 
 
 def collate_items(collate: Callable[[list[Any]], Any], items: list[Any]) -> Any:  # noqa: ANN401
-    """Collate items as a dataloader does, but anomalib's items as anomalib does, since PyTorch cannot."""
+    """Collate items as a dataloader does, but anomalib's items as anomalib does, since PyTorch cannot.
+
+    Raises:
+        TypeError: If they cannot be collated, and are no items of anomalib.
+    """
     is_torchs = collate is default_collate and isinstance(items[0], ImageItem)
-    return ImageBatch.collate(items) if is_torchs else collate(items)
+    try:
+        return ImageBatch.collate(items) if is_torchs else collate(items)
+    except Exception:
+        check_is_image(items[0], "dataloaders")  # the better message
+        raise
 
 
 def check_is_image(given: Any, argument: str) -> None:  # noqa: ANN401
@@ -228,8 +236,8 @@ def check_is_image(given: Any, argument: str) -> None:  # noqa: ANN401
     """
     if not isinstance(getattr(given, "image", None), torch.Tensor):
         msg = (
-            f"{argument}: its dataset makes {type(given).__name__}; allowed are anomalib.data.ImageItem, which "
-            "anomalib.data.ImageBatch.collate collates"
+            f"{argument}: got {type(given).__name__}; allowed are datasets whose items are anomalib.data.ImageItem, "
+            "collated by anomalib.data.ImageBatch.collate"
         )
         raise TypeError(msg)
 
@@ -273,12 +281,8 @@ def read_as_seen(
     def wrap(dataloader: DataLoader[Any]) -> Any:  # noqa: ANN401
         if not _has_items(dataloader):
             return dataloader
-        datasets.append(dataloader.dataset)
-        settings = {name: getattr(dataloader, name) for name in KEPT}
-        if type(dataloader.batch_sampler) is BatchSampler:
-            settings |= {name: getattr(dataloader, name) for name in ("batch_size", "sampler", "drop_last")}
-        else:
-            settings["batch_sampler"] = dataloader.batch_sampler
+        of_batches = ("batch_sampler",) if dataloader.batch_size is None else ("batch_size", "sampler", "drop_last")
+        settings = {name: getattr(dataloader, name) for name in (*KEPT, *of_batches)}
         return ReadingLoader(
             _Attempts(dataloader.dataset, take_digests=take_digests, inspect=inspect),
             skip_unreadable=skip_unreadable,
@@ -286,10 +290,7 @@ def read_as_seen(
             **settings,
         )
 
-    datasets: list[Any] = []
-    wrapped = apply_to_collection(dataloaders, DataLoader, wrap)
-    warn_of_unlisted(datasets)
-    return wrapped
+    return apply_to_collection(dataloaders, DataLoader, wrap)
 
 
 def _has_items(dataloader: DataLoader[Any]) -> bool:

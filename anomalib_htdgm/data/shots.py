@@ -12,11 +12,11 @@ from typing import Any, cast
 import torch
 from anomalib.data import AnomalibDataset, ImageBatch, ImageItem
 from anomalib.data.utils import LabelName
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, IterableDataset
 
 from .augmentation import resize_of, seeded
 from .few_shot import draw_shots
-from .files import open_image, warn_of_unlisted
+from .files import open_image
 from .nesting import known_labels, locate
 from .reading import Reading, UnreadableImageError, check_is_image, collate_items, digest_image, read_item
 
@@ -44,7 +44,6 @@ def read_shots(dataloader: DataLoader[ImageItem], k_shot: int, seed: int, smalle
         ValueError: If there are no images, or if one is corrupt, too small, or of another size than the others.
     """
     dataset = _dataset_of(dataloader)
-    warn_of_unlisted([dataset])
     candidates = [index for index, label in enumerate(known_labels(dataset)) if label in {None, LabelName.NORMAL}]
     normal: dict[int, Reading] = {}
     anomalous: set[int] = set()
@@ -104,7 +103,7 @@ def check_same_images(before: dict[str, str], now: dict[str, str]) -> None:
 
 def _dataset_of(dataloader: DataLoader[ImageItem]) -> Any:  # noqa: ANN401  # a dataset with a length has no type
     dataset = getattr(dataloader, "dataset", None)
-    if not isinstance(dataset, Dataset) or not isinstance(dataset, Sized):
+    if not isinstance(dataset, Sized) or isinstance(dataset, IterableDataset):
         given = type(dataloader).__name__
         msg = f"train_dataloaders: got {given}; allowed is a torch DataLoader over a dataset with a length"
         raise TypeError(msg)
