@@ -14,6 +14,7 @@ from anomalib.post_processing import PostProcessor
 from PIL import Image
 from skimage import data as photographs
 from torch.utils.data import DataLoader
+from torchvision.tv_tensors import Image as TensorImage
 
 from anomalib_htdgm import FewLabelledAnomalies, FewShot, Htdgm
 
@@ -200,7 +201,7 @@ def test_nor_are_they_in_memory(walls: Path, engine: Engine, caplog: pytest.LogC
         torch.from_numpy(np.stack([np.asarray(Image.open(path)) / 255] * 3)) for path in (walls / "good").iterdir()
     ]
     others = [torch.rand(3, 200, 150, generator=torch.Generator().manual_seed(0))] * num_others
-    items = [ImageItem(image=image) for image in others + images]
+    items = [ImageItem(image=TensorImage(image)) for image in others + images]
     engine.validate(model, dataloaders=DataLoader(items, batch_size=5, collate_fn=ImageBatch.collate))
     assert ("All validation images were trained on" in caplog.text) == (num_others == 0)
     assert model.threshold_chosen_by == ("training images" if num_others == 0 else "guess")  # of one new image
