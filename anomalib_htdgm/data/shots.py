@@ -59,16 +59,23 @@ def read_shots(dataloader: DataLoader[ImageItem], k_shot: int, seed: int, smalle
     if not normal:
         msg = "datamodule: its training set has no normal images; at least one is needed"
         raise ValueError(msg)
-    return _collate(dataloader, [normal[index] for index in sorted(normal)], is_anomalous=False)
+    places = sorted(normal)
+    batch = _collate(dataloader, [normal[index] for index in places], is_anomalous=False)
+    vars(batch)["places"] = places
+    return batch
 
 
-def read_anomalies(dataloader: DataLoader[ImageItem], smallest_side: int) -> ImageBatch | None:
+def read_anomalies(
+    dataloader: DataLoader[ImageItem], smallest_side: int, shots: ImageBatch | None = None
+) -> ImageBatch | None:
     """Read all labelled anomalies of a training set as :func:`read_shots` does; ``None`` if there are none.
 
-    Of data sets of other makes than anomalib's all items are read, for their labels.
+    Of data sets of other makes than anomalib's all items are read for their labels, but for those of ``shots``.
     """
     dataset = _dataset_of(dataloader)
-    candidates = [index for index, label in enumerate(known_labels(dataset)) if label in {None, LabelName.ABNORMAL}]
+    known = set() if shots is None else {*vars(shots)["places"]}
+    labels = enumerate(known_labels(dataset))
+    candidates = [index for index, label in labels if label in {None, LabelName.ABNORMAL} and index not in known]
     with seeded(0):
         found = [each for _, each in _read(dataset, candidates, smallest_side) if _is_anomalous(each.item)]
     return _collate(dataloader, found, is_anomalous=True) if found else None

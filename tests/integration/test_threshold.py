@@ -214,10 +214,12 @@ def test_a_validation_on_training_images_leaves_the_threshold(
     model = make_model(k_shot=4)
     engine.fit(model, datamodule=open_folder(walls, 4))
     chosen = model.post_processor.image_threshold.clone()
-    engine.validate(model, datamodule=open_folder(walls, 4, normal_test_dir="good", **modes))
-    assert "All validation images were trained on" in caplog.text
-    assert model.post_processor.image_threshold == chosen
-    assert model.threshold_chosen_by == "training images"
+    for each in (model, Htdgm.load_from_checkpoint(engine.best_model_path)):
+        caplog.clear()
+        engine.validate(each, datamodule=open_folder(walls, 4, normal_test_dir="good", **modes))
+        assert "All validation images were trained on" in caplog.text
+        assert each.post_processor.image_threshold == chosen
+        assert each.threshold_chosen_by == "training images"
 
 
 def test_unlabelled_images_in_the_validation_of_a_finished_checkpoint(

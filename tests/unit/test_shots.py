@@ -203,8 +203,11 @@ class TestLabels:
                 self.read.append(index)
                 return super().__getitem__(index)
 
-        read_shots(DataLoader(Counting([torch.zeros(3, 20, 24)] * 50)), 4, seed=0, smallest_side=11)
+        loader = DataLoader(Counting([torch.zeros(3, 20, 24)] * 50))
+        shots = read_shots(loader, 4, seed=0, smallest_side=11)
         assert len(Counting.read) == 4
+        assert read_anomalies(loader, 11, shots) is None
+        assert sorted(Counting.read) == list(range(50))
 
     def test_a_mask_is_a_label_and_a_lacking_label_is_none(self) -> None:
         items = [ImageItem(image=torch.full((3, 20, 24), index / 100)) for index in range(4)]

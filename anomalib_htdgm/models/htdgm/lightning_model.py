@@ -68,6 +68,8 @@ ITERATIONS_PER_LOG = 10
 """Iterations after which the progress bar shows where a training is; loggers have their own number, the trainer's."""
 THRESHOLD = "threshold_chosen_by"
 """Key of a checkpoint for what its threshold was chosen by."""
+TRAINED_ON = "trained_on"
+"""Key of a checkpoint for the digests of the training images, which tell nothing in a later validation."""
 UNFINISHED = "unfinished_training"
 """Key of a checkpoint for what the training, broken off there, can be taken up with."""
 
@@ -243,6 +245,7 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
         if "optimizer_states" in checkpoint:
             checkpoint["optimizer_states"] = []
         checkpoint[THRESHOLD] = self.threshold_chosen_by
+        checkpoint[TRAINED_ON] = list(self._digests.values())
         if self._progress is not None:
             checkpoint["state_dict"]["model.is_trained"] = torch.tensor(False)  # noqa: FBT003  # nor are there thresholds
             checkpoint[UNFINISHED] = {**vars(self._progress), "images": self._digests}
@@ -270,7 +273,7 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
                 "ckpt_path: that model is trained to the end, so nothing is trained now, and the training set is not "
                 "looked at. To learn from it, fit without ckpt_path"
             )
-        self._digests = unfinished.pop("images", {})
+        self._digests = unfinished.pop("images", {digest: digest for digest in checkpoint.get(TRAINED_ON, ())})
         self._progress = Progress(**unfinished) if unfinished else None
 
     def rename_earlier(self, weights: dict[str, Any]) -> None:
@@ -300,7 +303,7 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
         """
         assert self._training_data is not None  # noqa: S101  # for the type checker: `setup` comes first
         self._shots = read_shots(self._training_data, self.k_shot, self.seed, RECEPTIVE_FIELD)
-        self._known_defects = read_anomalies(self._training_data, RECEPTIVE_FIELD)
+        self._known_defects = read_anomalies(self._training_data, RECEPTIVE_FIELD, self._shots)
         self._augmentation = augmentation_of(self._training_data, self.seed)
         digests = digest_images(self._shots)
         if self._progress is not None:
