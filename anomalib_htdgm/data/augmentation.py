@@ -16,6 +16,8 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import Compose, Resize, Transform
 from torchvision.tv_tensors import Image
 
+from .nesting import leaves
+
 
 @contextmanager
 def seeded(*numbers: int) -> Iterator[None]:
@@ -65,10 +67,17 @@ def resize_of(transform: Transform | None) -> Resize | None:
 
 
 def augmentation_of(dataloader: DataLoader[Any], seed: int) -> Augmentation | None:
-    """Find the augmentations of a training set; ``None`` if there is none but :func:`resize_of` it."""
-    transform = getattr(dataloader.dataset, "augmentations", None)
-    others = len(_list(transform)) - (resize_of(transform) is not None)
-    return None if transform is None or not others else Augmentation(transform, seed)
+    """Find the augmentations of a training set; ``None`` if there is none but :func:`resize_of` it.
+
+    Raises:
+        ValueError: If its parts have different ones.
+    """
+    transforms: list[Any] = [getattr(leaf, "augmentations", None) for leaf in leaves(dataloader.dataset)]
+    augmented = [each for each in transforms if len(_list(each)) > (resize_of(each) is not None)]
+    if augmented and len(set(map(repr, transforms))) > 1:
+        msg = f"train_augmentations: got different ones {transforms} in one training set; allowed are the same for all"
+        raise ValueError(msg)
+    return Augmentation(augmented[0], seed) if augmented else None
 
 
 def _list(transform: Transform | None) -> list[Any]:

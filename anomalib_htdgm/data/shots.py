@@ -7,31 +7,28 @@ import copy
 import logging
 from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
-from hashlib import sha256
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
+import torch
 from anomalib.data import AnomalibDataset, ImageBatch, ImageItem
-from anomalib.data.utils import split_by_label
-from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from anomalib.data.utils import LabelName
+from torch.utils.data import DataLoader, IterableDataset
 
 from .augmentation import resize_of, seeded
 from .few_shot import draw_shots
-from .reading import UnreadableImageError, get_item
-
-if TYPE_CHECKING:
-    import torch
+from .files import open_image
+from .nesting import known_labels, locate
+from .reading import Reading, UnreadableImageError, check_is_image, collate_items, digest_image, read_item
 
 logger = logging.getLogger(__name__)
-
-ORIENTATION, AS_STORED = 0x0112, 1
-"""EXIF's tag of how a picture is to be turned, and its value for not at all."""
 
 
 def read_shots(dataloader: DataLoader[ImageItem], k_shot: int, seed: int, smallest_side: int) -> ImageBatch:
     """Draw k normal images from a training set, and read them, without its augmentations but for resizing.
 
-    They are read here and not by the dataloader, whose order, batches and workers would make a difference.
+    They are read here and not by the dataloader, whose order, batches and workers would make a difference. Images are
+    normal that are not labelled as anomalous, whatever holds them. Labels of other data sets than anomalib's are known
+    when an item is read.
 
     Args:
         dataloader (DataLoader): Dataloader of the training set.
@@ -43,33 +40,54 @@ def read_shots(dataloader: DataLoader[ImageItem], k_shot: int, seed: int, smalle
         ImageBatch: The images, in [0, 1], in the order of their paths.
 
     Raises:
-        TypeError: If the dataloader has no dataset to draw from.
+        TypeError: If the dataloader has no dataset of image items to draw from.
         ValueError: If there are no images, or if one is corrupt, too small, or of another size than the others.
     """
     dataset = _dataset_of(dataloader)
-    if isinstance(dataset, AnomalibDataset) and len(dataset):
-        dataset, _ = split_by_label(dataset)
-    if not len(dataset):
+    candidates = [index for index, label in enumerate(known_labels(dataset)) if label in {None, LabelName.NORMAL}]
+    normal: dict[int, Reading] = {}
+    anomalous: set[int] = set()
+    with seeded(0):  # a dataset of another make may draw
+        while len(normal) < min(k_shot, len(candidates) - len(anomalous)):
+            drawn = draw_shots(len(candidates), k_shot + len(anomalous), seed)
+            rest = [candidates[each] for each in drawn if candidates[each] not in {*normal, *anomalous}]
+            for index, reading in _read(dataset, rest, smallest_side):
+                if _is_anomalous(reading.item):
+                    anomalous.add(index)
+                else:
+                    normal[index] = reading
+    if not normal:
         msg = "datamodule: its training set has no normal images; at least one is needed"
         raise ValueError(msg)
-    return _read(dataloader, dataset, draw_shots(len(dataset), k_shot, seed), smallest_side)
+    places = sorted(normal)
+    batch = _collate(dataloader, [normal[index] for index in places], is_anomalous=False)
+    vars(batch)["places"] = places
+    return batch
 
 
-def read_anomalies(dataloader: DataLoader[ImageItem], smallest_side: int) -> ImageBatch | None:
-    """Read all labelled anomalies of a training set as :func:`read_shots` does; ``None`` if there are none."""
+def read_anomalies(
+    dataloader: DataLoader[ImageItem], smallest_side: int, shots: ImageBatch | None = None
+) -> ImageBatch | None:
+    """Read all labelled anomalies of a training set as :func:`read_shots` does; ``None`` if there are none.
+
+    Of data sets of other makes than anomalib's all items are read for their labels, but for those of ``shots``.
+    """
     dataset = _dataset_of(dataloader)
-    if not isinstance(dataset, AnomalibDataset) or not dataset.has_anomalous:
-        return None
-    _, anomalies = split_by_label(dataset)
-    return _read(dataloader, anomalies, range(len(anomalies)), smallest_side)
+    known = set() if shots is None else {*vars(shots)["places"]}
+    labels = enumerate(known_labels(dataset))
+    candidates = [index for index, label in labels if label in {None, LabelName.ABNORMAL} and index not in known]
+    with seeded(0):
+        found = [each for _, each in _read(dataset, candidates, smallest_side) if _is_anomalous(each.item)]
+    return _collate(dataloader, found, is_anomalous=True) if found else None
 
 
 def digest_images(batch: ImageBatch) -> dict[str, str]:
-    """Take digests of training images by their paths, or places among those without one."""
-    assert batch.image is not None  # noqa: S101  # for the type checker: a batch may be without images
-    names = batch.image_path or [f"number {index} without a path" for index in range(len(batch.image))]
-    contents = (image.contiguous().cpu().numpy() for image in batch.image)
-    return {str(name): sha256(content).hexdigest() for name, content in zip(names, contents, strict=True)}
+    """Get the digests of training images by their paths, or places among those without one or whose path is taken."""
+    digests: dict[str, str] = {}
+    for index, digest in enumerate(vars(batch)["digests"]):
+        name = str(batch.image_path[index]) if batch.image_path else f"number {index} without a path"
+        digests[f"{name} (number {index})" if name in digests else name] = digest
+    return digests
 
 
 def check_same_images(before: dict[str, str], now: dict[str, str]) -> None:
@@ -92,44 +110,66 @@ def check_same_images(before: dict[str, str], now: dict[str, str]) -> None:
 
 def _dataset_of(dataloader: DataLoader[ImageItem]) -> Any:  # noqa: ANN401  # a dataset with a length has no type
     dataset = getattr(dataloader, "dataset", None)
-    if not isinstance(dataset, Dataset) or not isinstance(dataset, Sized):
+    if not isinstance(dataset, Sized) or isinstance(dataset, IterableDataset):
         given = type(dataloader).__name__
         msg = f"train_dataloaders: got {given}; allowed is a torch DataLoader over a dataset with a length"
         raise TypeError(msg)
     return dataset
 
 
-def _read(
-    dataloader: DataLoader[ImageItem],
-    dataset: Any,  # noqa: ANN401
-    indices: Sequence[int],
-    smallest_side: int,
-) -> ImageBatch:
-    if isinstance(dataset, AnomalibDataset):
-        for path in dataset.samples["image_path"].iloc[list(indices)]:
-            _check_file(path, smallest_side)
-        dataset = copy.copy(dataset)
-        dataset.augmentations = resize_of(dataset.augmentations)
-    try:
-        with seeded(0):  # a dataset of another make may draw
-            items = [get_item(dataset, index) for index in indices]
-    except UnreadableImageError as error:
-        msg = f"training {error}"
-        raise ValueError(msg) from error
-    shapes = {tuple(item.image.shape) for item in items}
+def _read(dataset: Any, indices: Sequence[int], smallest_side: int) -> Iterator[tuple[int, Reading]]:  # noqa: ANN401
+    """Read items, after a look at the headers of all their files."""
+    places = [(index, *locate(dataset, index)) for index in indices]
+    for _, leaf, place in places:
+        if isinstance(leaf, AnomalibDataset):
+            _check_size(leaf.samples["image_path"].iloc[place], smallest_side)
+    for index, leaf, place in places:
+        if isinstance(leaf, AnomalibDataset):
+            leaf = copy.copy(leaf)  # noqa: PLW2901  # the data set stays as it is
+            leaf.augmentations = resize_of(leaf.augmentations)
+        try:
+            reading = read_item(leaf, place)
+        except UnreadableImageError as error:
+            msg = f"training {error}"
+            raise ValueError(msg) from error
+        check_is_image(reading.item, "train_dataloaders")
+        yield index, reading
+
+
+def _is_anomalous(item: ImageItem) -> bool:
+    """Tell whether an item is labelled as anomalous, by its label or, if it has none, by its mask."""
+    label = item.gt_mask if item.gt_label is None else item.gt_label
+    return label is not None and bool(label.any())
+
+
+def _collate(dataloader: DataLoader[ImageItem], readings: list[Reading], *, is_anomalous: bool) -> ImageBatch:
+    shapes = {tuple(each.item.image.shape) for each in readings}
     if len(shapes) > 1:
         msg = f"train_dataloaders: images of different shapes {sorted(shapes)}; resize them, as a pre_processor would"
         raise ValueError(msg)
-    batch: ImageBatch = dataloader.collate_fn(items)
-    return batch
+    items = [copy.copy(each.item) for each in readings]
+    for item in items:
+        item.gt_label = torch.tensor(is_anomalous)
+        if item.gt_mask is None and not is_anomalous:
+            item.gt_mask = torch.zeros(item.image.shape[-2:], dtype=torch.bool)
+    for name in ("gt_mask", "image_path", "mask_path"):
+        if any(getattr(item, name) is None for item in items):  # of different data sets some may lack it
+            for item in items:
+                setattr(item, name, None)
+    batch = collate_items(dataloader.collate_fn, items)
+    check_is_image(batch, "train_dataloaders")
+    for reading in readings:
+        for notice in reading.notices:
+            logger.warning("%s: %s", reading.item.image_path, notice)
+    vars(batch)["digests"] = [digest_image(each.image) for each in readings]
+    return cast("ImageBatch", batch)
 
 
-def _check_file(path: str, smallest_side: int) -> None:
-    """Look at a file's header: at its size, before anything is read, and at what is not applied to it."""
+def _check_size(path: str, smallest_side: int) -> None:
+    """Look at a file's size before anything is read."""
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             width, height = image.size
-            orientation = image.getexif().get(ORIENTATION, AS_STORED)
     except Exception:  # noqa: BLE001  # reading it tells what is wrong
         return
     if min(width, height) < smallest_side:
@@ -138,8 +178,6 @@ def _check_file(path: str, smallest_side: int) -> None:
             f"{smallest_side}x{smallest_side} (the receptive field)"
         )
         raise ValueError(msg)
-    if orientation != AS_STORED:
-        logger.warning("%s is shown turned by viewers (EXIF), but read as stored, as anomalib does: turn it", path)
 
 
 @dataclass(frozen=True)

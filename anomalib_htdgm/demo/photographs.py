@@ -8,11 +8,10 @@ from hashlib import sha256
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torchvision.transforms.v2.functional import to_dtype, to_pil_image
 
 from anomalib_htdgm.data.reading import UnreadableImageError, read_image
-from anomalib_htdgm.data.shots import ORIENTATION
 from anomalib_htdgm.models.htdgm.networks import RECEPTIVE_FIELD
 
 LONGEST_SIDE = 2048
@@ -45,8 +44,6 @@ class Photograph:
 def take_in(source: Path, target: Path, size: tuple[int, int] | None = None) -> Photograph:
     """Copy a photograph as PNG, upright and not too large.
 
-    Cameras store a picture as the sensor saw it, and beside it which way up it is; browsers turn it, anomalib does not.
-
     Args:
         source (Path): Any file.
         target (Path): Path of the copy.
@@ -62,9 +59,6 @@ def take_in(source: Path, target: Path, size: tuple[int, int] | None = None) -> 
     except UnreadableImageError as error:
         raise UnreadableImageError(str(error).replace(str(source), source.name)) from error
     image = to_pil_image(to_dtype(torch.as_tensor(pixels), torch.uint8, scale=True))
-    with Image.open(source) as original:
-        image.getexif()[ORIENTATION] = original.getexif().get(ORIENTATION, 1)
-    image = ImageOps.exif_transpose(image)
     image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     if min(image.size) < RECEPTIVE_FIELD:
         least = f"at least {RECEPTIVE_FIELD}x{RECEPTIVE_FIELD}"

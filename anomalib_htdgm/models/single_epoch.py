@@ -27,7 +27,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
-from anomalib_htdgm.data.reading import read_as_seen
+from anomalib_htdgm.data.files import warn_of_unlisted
+from anomalib_htdgm.data.reading import check_first_item, check_is_image, read_as_seen
 
 from .checkpoint import (
     FORMAT,
@@ -90,20 +91,13 @@ class SingleEpochMixin:
 
         Raises:
             OSError: If a training's checkpoints cannot be written.
-            ValueError: If a trainer that is not anomalib's has other epochs than :attr:`trainer_arguments`.
+            TypeError: If validation data of a training are no images.
+            ValueError: If a trainer that is not anomalib's has other epochs than :attr:`trainer_arguments`, or if a
+                datamodule is to split no validation images off.
         """
         if stage == "fit":
             self._check_epochs()
-        loops: dict[str, Any] = {
-            "fit": self.trainer.fit_loop.epoch_loop.val_loop,
-            "validate": self.trainer.validate_loop,
-            "test": self.trainer.test_loop,
-            "predict": self.trainer.predict_loop,
-        }
-        loop, skip_unreadable = loops[stage], self.skip_unreadable and stage in {"fit", "predict"}
-        source = loop._data_source  # noqa: SLF001  # Lightning has no public way to do this
-        if source.is_defined() and not (stage == "fit" and self.trainer.limit_val_batches == 0):
-            source.instance = read_as_seen(source.dataloader(), skip_unreadable=skip_unreadable)
+        self._read_as_seen(stage)
         if type(self.trainer.strategy.checkpoint_io) in {AnomalibCheckpointIO, TorchCheckpointIO}:  # not the user's own
             safe = self.checkpoint_safe_globals()  # type: ignore[attr-defined]
             self.trainer.strategy.checkpoint_io = CheckedCheckpointIO(self.trainer, safe)
@@ -111,6 +105,29 @@ class SingleEpochMixin:
         if stage == "fit":
             check_writable(self.trainer)
             _forget_thresholds(self.post_processor)
+
+    def _read_as_seen(self, stage: str) -> None:
+        fit_loop = self.trainer.fit_loop
+        loops: dict[str, Any] = {
+            "fit": fit_loop.epoch_loop.val_loop,
+            "validate": self.trainer.validate_loop,
+            "test": self.trainer.test_loop,
+            "predict": self.trainer.predict_loop,
+        }
+        # Lightning has no public way to do this.
+        training, source = fit_loop._data_source, loops[stage]._data_source  # noqa: SLF001
+        given = [training.dataloader()] if stage == "fit" and training.is_defined() else []
+        if source.is_defined() and not (stage == "fit" and self.trainer.limit_val_batches == 0):
+            dataloaders = _request(source)
+            if stage == "fit":  # a training must not be lost to what it is validated on
+                check_first_item(dataloaders, "val_dataloaders")
+            source.instance = read_as_seen(
+                dataloaders,
+                skip_unreadable=self.skip_unreadable and stage in {"fit", "predict"},
+                take_digests=stage in {"fit", "validate"},
+            )
+            given.append(dataloaders)
+        warn_of_unlisted(given)
 
     def teardown(self, stage: str) -> None:
         """Give the trainer back its precision, and take the components from it, which are not for the next model."""
@@ -256,6 +273,15 @@ class SingleEpochMixin:
         with torch.autocast(batch.device.type, enabled=False):
             return super().forward(images, *args, **kwargs)  # type: ignore[misc]
 
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ANN401
+        """Refuse what is no batch of images before anything else meets it.
+
+        Raises:
+            TypeError: If it is none.
+        """
+        check_is_image(batch, "dataloaders")
+        return super().on_before_batch_transfer(batch, dataloader_idx)  # type: ignore[misc]
+
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> Any:  # noqa: ANN401  # Lightning's type lacks batches
         """Score and localise a batch: it gets ``pred_score`` and ``anomaly_map``."""
         del batch_idx
@@ -302,6 +328,19 @@ class SingleEpochMixin:
                 AUPRO(fields=pixel, prefix="pixel_", strict=False),
             ],
         )
+
+
+def _request(source: Any) -> Any:  # noqa: ANN401
+    try:
+        return source.dataloader()
+    except AttributeError as error:
+        if error.name != "val_data":
+            raise
+        msg = (
+            "val_split_mode: got 'none', with which anomalib's datamodules cannot validate; allowed is 'same_as_test', "
+            "which needs no images either if test_split_mode is 'none'"
+        )
+        raise ValueError(msg) from error
 
 
 def _forget_thresholds(post_processor: nn.Module | None) -> None:

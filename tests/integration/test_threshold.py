@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from anomalib.data import Folder, ImageBatch, MVTecAD
+from anomalib.data import Folder, ImageBatch, ImageItem, MVTecAD
 from anomalib.engine import Engine
 from anomalib.post_processing import PostProcessor
 from PIL import Image
 from skimage import data as photographs
+from torch.utils.data import DataLoader
+from torchvision.tv_tensors import Image as TensorImage
 
 from anomalib_htdgm import FewLabelledAnomalies, FewShot, Htdgm
 
@@ -168,6 +170,43 @@ def test_training_images_are_no_validation_images(walls: Path, tmp_path: Path, e
     assert model.post_processor.image_threshold == alone.post_processor.image_threshold
 
 
+def test_nor_are_copies_of_them(walls: Path, tmp_path: Path, engine: Engine) -> None:
+    """Under other names, in another format, and turned: what counts is what one sees."""
+    (tmp_path / "copies").mkdir()
+    for path in (walls / "good").iterdir():
+        with Image.open(path) as image:
+            image.transpose(Image.Transpose.ROTATE_90).save(
+                tmp_path / "copies" / f"x{path.stem}.tiff", exif=clockwise()
+            )
+    modes = {"test_split_mode": "from_dir", "val_split_mode": "same_as_test"}
+    model, alone = make_model(k_shot=4), make_model(k_shot=4)
+    engine.fit(model, datamodule=open_folder(walls, 4, normal_test_dir=tmp_path / "copies", **modes))
+    make_engine(tmp_path / "alone").fit(alone, datamodule=open_folder(walls, 4))
+    assert model.threshold_chosen_by == "training images"
+    assert model.post_processor.image_threshold == alone.post_processor.image_threshold
+
+
+def clockwise() -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif
+
+
+@pytest.mark.parametrize("num_others", [0, 1])
+def test_nor_are_they_in_memory(walls: Path, engine: Engine, caplog: pytest.LogCaptureFixture, num_others: int) -> None:
+    """Even in one batch with an image of another size, to which the others are resized."""
+    model = make_model(k_shot=4)
+    engine.fit(model, datamodule=open_folder(walls, 4))
+    images = [
+        torch.from_numpy(np.stack([np.asarray(Image.open(path)) / 255] * 3)) for path in (walls / "good").iterdir()
+    ]
+    others = [torch.rand(3, 200, 150, generator=torch.Generator().manual_seed(0))] * num_others
+    items = [ImageItem(image=TensorImage(image)) for image in others + images]
+    engine.validate(model, dataloaders=DataLoader(items, batch_size=5, collate_fn=ImageBatch.collate))
+    assert ("All validation images were trained on" in caplog.text) == (num_others == 0)
+    assert model.threshold_chosen_by == ("training images" if num_others == 0 else "guess")  # of one new image
+
+
 def test_a_validation_on_training_images_leaves_the_threshold(
     walls: Path, engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -175,10 +214,12 @@ def test_a_validation_on_training_images_leaves_the_threshold(
     model = make_model(k_shot=4)
     engine.fit(model, datamodule=open_folder(walls, 4))
     chosen = model.post_processor.image_threshold.clone()
-    engine.validate(model, datamodule=open_folder(walls, 4, normal_test_dir="good", **modes))
-    assert "All validation images were trained on" in caplog.text
-    assert model.post_processor.image_threshold == chosen
-    assert model.threshold_chosen_by == "training images"
+    for each in (model, Htdgm.load_from_checkpoint(engine.best_model_path)):
+        caplog.clear()
+        engine.validate(each, datamodule=open_folder(walls, 4, normal_test_dir="good", **modes))
+        assert "All validation images were trained on" in caplog.text
+        assert each.post_processor.image_threshold == chosen
+        assert each.threshold_chosen_by == "training images"
 
 
 def test_unlabelled_images_in_the_validation_of_a_finished_checkpoint(

@@ -9,21 +9,28 @@ The model is the one of :mod:`tests.integration.stored`.
 import io
 import re
 import struct
+import subprocess
+import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 import torch
 from anomalib.cli.cli import AnomalibCLI
-from anomalib.data import Folder, ImageBatch, PredictDataset
+from anomalib.data import Folder, ImageBatch, ImageItem, PredictDataset
+from anomalib.data.datasets.image.folder import FolderDataset
+from anomalib.data.utils import ValSplitMode
 from anomalib.data.utils import read_image as read_image_of_anomalib
 from anomalib.models.components import AnomalibModule
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from lightning.pytorch.callbacks import BasePredictionWriter
 from PIL import Image
-from torch.utils.data import DataLoader
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
+from torchvision.transforms.v2.functional import to_image
 
 from anomalib_htdgm import Devnet, Differnet, FewShot, Htdgm
 from anomalib_htdgm.data import read_image
@@ -80,9 +87,14 @@ GOOD = {
     "cmyk.tif": (encode(PICTURE.convert("CMYK"), "TIFF"), np.asarray(PICTURE)),
     "jpeg.png": (JPEG, np.asarray(Image.open(io.BytesIO(JPEG)))),
     "png.jpg": (PNG, np.asarray(PICTURE)),
-    "turned.png": (encode(PICTURE, exif=TURNED), np.asarray(PICTURE)),
+    "turned.png": (encode(PICTURE, exif=TURNED), np.rot90(np.asarray(PICTURE), -1)),
+    "turned_sixteen.tif": (encode(SIXTEEN_BITS, "TIFF", exif=TURNED), np.rot90(as_grey, -1)),
 }
 SMALL = {"one.png": (1, 1), "narrow.png": (10, 64), "line.png": (20_000, 10)}
+
+
+def describe(image: torch.Tensor, path: str | None) -> list[str]:
+    return [f"a picture of {tuple(image.shape)}, {Path(str(path)).name}"]
 
 
 def place(good: Folder, name: str, content: bytes) -> Path:
@@ -105,7 +117,7 @@ class TestReading:
         path = place(good, name, content)
         np.testing.assert_allclose(read_image(path), expected / 255, atol=1e-6)
         np.testing.assert_allclose(read_image(path, as_tensor=True).permute(1, 2, 0), expected / 255, atol=1e-6)
-        if not name.startswith("sixteen"):  # the others are as anomalib reads them
+        if "sixteen" not in name and "turned" not in name:  # the others are as anomalib reads them
             assert torch.equal(read_image(path, as_tensor=True), read_image_of_anomalib(path, as_tensor=True))
 
     @pytest.mark.parametrize("name", BAD)
@@ -168,6 +180,69 @@ class TestReading:
         else:
             assert read.ndim == 3
             assert read.shape[0] == 3
+
+
+class TestHeic:
+    """Photographs of iPhones."""
+
+    def test_they_are_read(self, tmp_path: Path) -> None:
+        path = tmp_path / "photo.jpg"
+        pillow_heif.from_pillow(PICTURE).save(tmp_path / "photo.heic", quality=-1)
+        (tmp_path / "photo.heic").rename(path)
+        np.testing.assert_allclose(read_image(path), np.asarray(PICTURE) / 255, atol=0.05)
+
+    def test_what_lacks_is_said(self, tmp_path: Path) -> None:
+        pillow_heif.from_pillow(PICTURE).save(tmp_path / "photo.heic")
+        (tmp_path / "photo.heic").rename(tmp_path / "photo.png")
+        program = "import sys; sys.modules['pillow_heif'] = None; from anomalib_htdgm.data import read_image; "
+        command = [sys.executable, "-c", f"{program}read_image({str(tmp_path / 'photo.png')!r})"]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert re.search(r"photo\.png cannot be read: it is HEIC, .*install pillow-heif.*JPEG", result.stderr)
+
+
+class TestMasks:
+    """A mask fits its photograph, whether it was drawn on it as stored or as it is seen."""
+
+    @pytest.mark.parametrize("is_drawn_as_stored", [False, True])
+    def test_of_a_turned_photograph(self, tmp_path: Path, *, is_drawn_as_stored: bool) -> None:
+        for folder in ("good", "bad", "masks"):
+            (tmp_path / folder).mkdir()
+        stored, mask = np.zeros((60, 90, 3), np.uint8), np.zeros((60, 90), np.uint8)
+        stored[5:20, 10:50] = mask[5:20, 10:50] = 255
+        Image.fromarray(stored).save(tmp_path / "good" / "0.png")
+        Image.fromarray(stored).save(tmp_path / "bad" / "0.png", exif=TURNED)
+        drawn = mask if is_drawn_as_stored else np.rot90(mask, -1)
+        Image.fromarray(np.ascontiguousarray(drawn)).save(tmp_path / "masks" / "0.png")
+        dataset = FolderDataset("b", root=tmp_path, normal_dir="good", abnormal_dir="bad", mask_dir="masks")
+        bad, good = read_as_seen(DataLoader(dataset, collate_fn=ImageBatch.collate), skip_unreadable=False)
+        assert bad.image.shape == (1, 3, 90, 60)
+        assert torch.equal(bad.gt_mask[0], bad.image[0, 0] == 1)
+        assert good.image.shape == (1, 3, 60, 90)
+        assert good.gt_mask.shape == (1, 60, 90)
+        assert not good.gt_mask.any()
+
+
+class TestNoImages:
+    """What is no data set of images is refused by what is wanted instead, and before a training is lost to it."""
+
+    @pytest.mark.parametrize("collate", [None, ImageBatch.collate], ids=["PyTorch's", "anomalib's"])
+    @pytest.mark.parametrize("item", [(torch.zeros(3, 64, 64), 0), {"image": torch.zeros(3, 64, 64)}, None, "0.png"])
+    def test_in_every_way(self, item: object, collate: Callable[..., object] | None, good: Folder) -> None:
+        loader = DataLoader([item] * 2, collate_fn=collate)
+        for way in ("validate", "test", "predict"):
+            with pytest.raises(TypeError, match=r"dataloaders: got .*ImageItem"):
+                getattr(make_engine(good.root), way)(Htdgm(), dataloaders=loader, ckpt_path=CHECKPOINT)
+        model = make_small_model()
+        good.setup()
+        for train, val in ((loader, None), (good.train_dataloader(), loader)):
+            with pytest.raises(TypeError, match=r"dataloaders: got .*ImageItem"):
+                make_engine(good.root).fit(model, train_dataloaders=train, val_dataloaders=val)
+        assert not model.model.is_trained
+
+    def test_no_validation_images_to_be_split_off(self, good: Folder) -> None:
+        good.val_split_mode = ValSplitMode.NONE
+        with pytest.raises(ValueError, match=r"^val_split_mode: got 'none', .*'same_as_test'"):
+            make_engine(good.root).fit(make_small_model(), datamodule=good)
 
 
 class TestTraining:
@@ -271,16 +346,105 @@ class TestPrediction:
             place(good, name, content)
         dataset = PredictDataset(good.root / "good")
         loader = DataLoader(dataset, collate_fn=dataset.collate_fn, **settings)
-        (served,) = read_as_seen(loader, skip_unreadable=True)
+        served = read_as_seen(loader, skip_unreadable=True)
+        assert isinstance(served, DataLoader)
         for _ in range(2):  # it may be iterated again
             names = [Path(path).name for batch in served for path in batch.image_path]
             assert names == ["0.png", "1.png", "2.png", "5.png"]
         assert loader.dataset is dataset
         assert loader.collate_fn == ImageBatch.collate
 
-    def test_datasets_of_other_makes_are_left_alone(self) -> None:
-        loader = DataLoader([torch.zeros(3, 20, 20)])
-        assert read_as_seen(loader, skip_unreadable=True) is loader
+    @pytest.mark.parametrize("order", [range(6), [5, 4, 3, 2, 1, 0]])
+    @pytest.mark.parametrize("settings", [{"batch_size": 2}, {"batch_size": 2, "num_workers": 2}, {"batch_size": 4}])
+    def test_a_writer_is_told_which_items_were_scored(
+        self, good: Folder, settings: dict[str, int], order: Sequence[int]
+    ) -> None:
+        """Of six files the third, fourth and sixth cannot be read, so that with batches of two one is lost."""
+        for name, content in (("2.png", b""), ("3.png", b""), ("4.png", PNG), ("5.png", b"")):
+            place(good, name, content)
+        dataset, written = PredictDataset(good.root / "good"), []
+
+        class Writer(BasePredictionWriter):
+            def write_on_batch_end(
+                self, _: object, __: object, batch: ImageBatch, indices: list[int], *___: int
+            ) -> None:
+                written.append(dict(zip(indices, batch.image_path, strict=True)))
+
+            def write_on_epoch_end(self, _: object, __: object, ___: object, indices: list[list[list[int]]]) -> None:
+                assert [list(each) for each in written] == indices[0]
+
+        loader = DataLoader(Subset(dataset, order), collate_fn=ImageBatch.collate, **settings)
+        engine = make_engine(good.root, callbacks=[Writer("batch_and_epoch")])
+        engine.predict(Htdgm(), dataloaders=loader, ckpt_path=CHECKPOINT)
+        named = {index: Path(path).name for each in written for index, path in each.items()}
+        assert named == {index: f"{order[index]}.png" for index in range(6) if order[index] in {0, 1, 4}}
+
+    def test_parts_of_folders_are_read_alike(self, good: Folder) -> None:
+        place(good, "2.png", b"")
+        place(good, "sixteen.png", GOOD["sixteen.png"][0])
+        expected = predict(good)
+        whole = PredictDataset(good.root / "good")
+        parts = ConcatDataset([Subset(whole, [3, 2]), Subset(whole, [0, 1])])
+        batches = make_engine(good.root).predict(Htdgm(), dataloaders=DataLoader(parts), ckpt_path=CHECKPOINT)
+        assert {Path(batch.image_path[0]).name: batch.pred_score.item() for batch in batches} == expected
+
+    def test_files_that_an_own_dataset_cannot_read_are_left_out(
+        self, good: Folder, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        paths = [place(good, "2.png", b"no image"), good.root / "good" / "0.png"]
+
+        class Own(Dataset):
+            def __len__(self) -> int:
+                return len(paths)
+
+            def __getitem__(self, index: int) -> ImageItem:
+                return ImageItem(image=to_image(Image.open(paths[index]).convert("RGB")), image_path=str(paths[index]))
+
+        (batch,) = make_engine(good.root).predict(Htdgm(), dataloaders=DataLoader(Own()), ckpt_path=CHECKPOINT)
+        assert batch.image_path == [str(paths[1])]
+        assert "item 0 of Own cannot be read" in warnings_of(caplog)[0]
+
+    def test_files_that_anomalib_does_not_list_are_named(self, good: Folder, caplog: pytest.LogCaptureFixture) -> None:
+        (good.root / "good" / "phone").mkdir()
+        kinds = {"a.jfif": "JPEG", "b.GIF": "GIF", "c.jp2": "JPEG2000", "nameless": "PNG", "phone/d.avif": "AVIF"}
+        for name, kind in kinds.items():
+            place(good, name, encode(PICTURE, kind))
+        place(good, "notes.txt", b"no image")
+        assert len(predict(good)) == 2
+        (warning,) = warnings_of(caplog)
+        assert all(str(good.root / "good" / name) in warning for name in kinds)
+        assert "notes.txt" not in warning
+        caplog.clear()
+        make_engine(good.root).predict(Htdgm(), data_path=good.root / "good" / "0.png", ckpt_path=CHECKPOINT)
+        assert not warnings_of(caplog)  # it was asked for alone
+        folders = {"normal_dir": "good", "normal_test_dir": "good", "val_split_mode": "same_as_test"}
+        both = Folder("stripes", root=good.root, num_workers=0, test_split_mode="from_dir", **folders)
+        make_engine(good.root).fit(make_small_model(iterations=1), datamodule=FewShot(both))
+        assert sum("nameless" in each for each in warnings_of(caplog)) == 1
+
+    def test_many_of_them_become_a_number(self, good: Folder, caplog: pytest.LogCaptureFixture) -> None:
+        for index in range(30):
+            place(good, f"{index}.gif", encode(PICTURE, "GIF"))
+        predict(good)
+        (warning,) = warnings_of(caplog)
+        assert warning.count(".gif") == 10
+        assert "and 20 more" in warning
+
+    @pytest.mark.parametrize("num_workers", [0, 1])
+    def test_what_is_to_be_said_of_a_file_is_said(
+        self, good: Folder, num_workers: int, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        path = place(good, "2.png", encode(PICTURE, "WEBP", save_all=True, append_images=[PICTURE.rotate(90)]))
+        loader = DataLoader(PredictDataset(path), collate_fn=ImageBatch.collate, num_workers=num_workers)
+        list(read_as_seen(loader, skip_unreadable=True, inspect=describe))
+        frames, described = warnings_of(caplog)
+        assert frames == f"{path}: it has 2 frames or pages, of which only the first is looked at"
+        assert described == f"{path}: a picture of (3, {SIDE}, {SIDE}), 2.png"
+
+    def test_letters_beyond_ascii_cost_one_file(self, good: Folder, caplog: pytest.LogCaptureFixture) -> None:
+        path = place(good, "größe.png", PNG)
+        assert predict(good).keys() == {"0.png", "1.png"}
+        assert f"{path} cannot be read: anomalib takes no letters beyond ASCII" in warnings_of(caplog)[0]
 
     def test_other_models_read_as_before(self, good: Folder) -> None:
         path = place(good, "sixteen.png", GOOD["sixteen.png"][0])

@@ -6,16 +6,19 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 from anomalib.data import Folder, ImageBatch, ImageItem
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
+from torchvision.transforms.v2 import Compose, RandomHorizontalFlip, Resize
 
+from anomalib_htdgm.data.augmentation import augmentation_of
 from anomalib_htdgm.data.few_shot import FewShot
-from anomalib_htdgm.data.shots import RepeatedBatch, read_shots
+from anomalib_htdgm.data.shots import RepeatedBatch, digest_images, read_anomalies, read_shots
 
 NUM_IMAGES = 9
 
@@ -122,18 +125,25 @@ class TestFiles:
         batch = read(make_folder(tmp_path), 1)
         assert torch.equal(batch.image[0], (torch.from_numpy(stored.astype(np.float32)) / 65535).expand(3, -1, -1))
 
-    def test_an_orientation_is_announced(self, root: Path, caplog: pytest.LogCaptureFixture) -> None:
-        read(make_folder(root), NUM_IMAGES)
+    @pytest.mark.parametrize("kind", ["png", "jpg", "tif"])
+    def test_an_orientation_is_applied(self, tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+        (tmp_path / "good").mkdir()
+        upright = np.kron(np.arange(12, dtype=np.uint8).reshape(3, 4) * 20, np.ones((8, 8), np.uint8))
+        exif = Image.Exif()
+        exif[0x0112] = 6  # to be turned clockwise
+        Image.fromarray(np.rot90(upright)).save(tmp_path / "good" / f"0.{kind}", exif=exif)
+        batch = read(make_folder(tmp_path), 1)
+        np.testing.assert_allclose(batch.image[0, 0].numpy(), upright / np.float32(255), atol=0.02)
         assert not caplog.records
-        path, exif = root / "good" / "3.png", Image.Exif()
-        exif[0x0112] = 6
+
+    def test_several_pages_are_announced(self, root: Path, caplog: pytest.LogCaptureFixture) -> None:
+        path = root / "good" / "3.png"
         with Image.open(path) as image:
-            image.load()
-        image.save(path, exif=exif)
-        stored = np.asarray(image, np.float32).transpose(2, 0, 1) / 255
-        batch = read(make_folder(root), NUM_IMAGES)
-        assert [str(path) in record.getMessage() for record in caplog.records] == [True]
-        np.testing.assert_allclose(batch.image[3].numpy(), stored, atol=1e-6)
+            image.save(path, "TIFF", save_all=True, append_images=[image, image])
+        read(make_folder(root), NUM_IMAGES)
+        (warning,) = caplog.messages
+        assert str(path) in warning
+        assert "3 frames" in warning
 
     @pytest.mark.parametrize("damage", [lambda _: b"", lambda _: b"no image", lambda raw: raw[: len(raw) // 2]])
     def test_corrupt_file_is_named(self, root: Path, damage: Callable[[bytes], bytes]) -> None:
@@ -161,6 +171,99 @@ class TestFiles:
             read(make_folder(root), NUM_IMAGES)
 
 
+def labelled(number: int, anomalous: set[int]) -> list[ImageItem]:
+    """Make items of an own data set, each of a grey of its own, ``number / 100``."""
+    return [
+        ImageItem(image=torch.full((3, 20, 24), index / 100), gt_label=torch.tensor(index in anomalous))
+        for index in range(number)
+    ]
+
+
+def greys(batch: ImageBatch | None) -> list[int]:
+    return [] if batch is None else (batch.image.amax(dim=(1, 2, 3)) * 100).round().int().tolist()
+
+
+class TestLabels:
+    """No defect is trained on, and every one is found, whatever holds it."""
+
+    def test_own_items(self) -> None:
+        loader = DataLoader(labelled(20, {3, 4, 11}), collate_fn=ImageBatch.collate)
+        normal = [index for index in range(20) if index not in {3, 4, 11}]
+        assert greys(read_shots(loader, 20, seed=0, smallest_side=11)) == normal
+        for seed in range(10):
+            drawn = greys(read_shots(loader, 5, seed, smallest_side=11))
+            assert len(drawn) == len({*drawn} & {*normal}) == 5
+        assert greys(read_anomalies(loader, 11)) == [3, 4, 11]
+
+    def test_only_as_many_are_read_as_are_needed(self) -> None:
+        class Counting(Items):
+            read: ClassVar[list[int]] = []
+
+            def __getitem__(self, index: int) -> ImageItem:
+                self.read.append(index)
+                return super().__getitem__(index)
+
+        loader = DataLoader(Counting([torch.zeros(3, 20, 24)] * 50))
+        shots = read_shots(loader, 4, seed=0, smallest_side=11)
+        assert len(Counting.read) == 4
+        assert read_anomalies(loader, 11, shots) is None
+        assert sorted(Counting.read) == list(range(50))
+
+    def test_a_mask_is_a_label_and_a_lacking_label_is_none(self) -> None:
+        items = [ImageItem(image=torch.full((3, 20, 24), index / 100)) for index in range(4)]
+        items[1].gt_mask, items[2].gt_mask = torch.ones(20, 24), torch.zeros(20, 24)
+        loader = DataLoader(items)
+        assert greys(read_shots(loader, 9, seed=0, smallest_side=11)) == [0, 2, 3]
+        assert greys(read_anomalies(loader, 11)) == [1]
+
+    def test_parts_of_folders(self, root: Path) -> None:
+        data = make_folder(root).train_data
+        data.samples.loc[::2, "label_index"] = 1
+        part = Subset(Subset(data, range(1, 9)), [0, 1, 2, 3])  # images 1 to 4
+        whole = ConcatDataset([part, Subset(data, [8, 7])])
+        loader = DataLoader(whole, collate_fn=ImageBatch.collate)
+        shots, anomalies = read_shots(loader, 100, seed=0, smallest_side=11), read_anomalies(loader, 11)
+        assert [Path(path).stem for path in shots.image_path] == ["1", "3", "7"]
+        assert [Path(path).stem for path in anomalies.image_path] == ["2", "4", "8"]
+        with pytest.raises(ValueError, match="no normal images"):
+            read_shots(DataLoader(Subset(data, [0, 2])), 1, seed=0, smallest_side=11)
+
+    def test_folders_beside_own_items(self, root: Path) -> None:
+        both = ConcatDataset([make_folder(root).train_data, labelled(4, {1})])
+        loader = DataLoader(both, collate_fn=ImageBatch.collate)
+        assert len(read_shots(loader, 100, seed=0, smallest_side=11).image) == NUM_IMAGES + 3
+        assert greys(read_anomalies(loader, 11)) == [1]
+
+    def test_sixteen_bits_in_a_part(self, tmp_path: Path) -> None:
+        (tmp_path / "good").mkdir()
+        Image.fromarray(np.full((20, 20), 30_000, np.uint16)).save(tmp_path / "good" / "0.png")
+        loader = DataLoader(Subset(make_folder(tmp_path).train_data, [0]))
+        assert (read_shots(loader, 1, seed=0, smallest_side=11).image == np.float32(30_000 / 65535)).all()
+
+    def test_augmentations_of_parts(self, root: Path) -> None:
+        flip = RandomHorizontalFlip(1.0)
+        data = make_folder(root, train_augmentations=Compose([flip, Resize((12, 12))])).train_data
+        loader = DataLoader(ConcatDataset([Subset(data, [0]), Subset(data, [1, 2])]))
+        assert read_shots(loader, 3, seed=0, smallest_side=11).image.shape[-2:] == (12, 12)
+        image = torch.rand(1, 3, 20, 24)
+        assert torch.equal(augmentation_of(loader, 0)(image, 0), Resize((12, 12))(image.flip(-1)))
+        others = ConcatDataset([data, make_folder(root).train_data])
+        with pytest.raises(ValueError, match=r"^train_augmentations: got different ones"):
+            augmentation_of(DataLoader(others), 0)
+
+    def test_digests_are_of_files_as_they_are(self, root: Path) -> None:
+        data = make_folder(root, train_augmentations=Resize((12, 12))).train_data
+        twice = DataLoader(ConcatDataset([data, data]))
+        digests = digest_images(read_shots(twice, 100, seed=0, smallest_side=11))
+        in_memory = [
+            ImageItem(image=torch.from_numpy(np.asarray(Image.open(path)) / 255).permute(2, 0, 1))
+            for path in data.samples["image_path"]
+        ]
+        expected = list(digest_images(read_shots(DataLoader(in_memory), 100, seed=0, smallest_side=11)).values())
+        assert list(digests.values()) == expected * 2
+        assert len(set(expected)) == NUM_IMAGES
+
+
 class TestDataloaders:
     """Dataloaders of other makes."""
 
@@ -177,6 +280,13 @@ class TestDataloaders:
         loader = DataLoader(Items([torch.zeros(3, 20, 24), torch.zeros(3, 30, 24)]), collate_fn=ImageBatch.collate)
         with pytest.raises(ValueError, match=re.escape("[(3, 20, 24), (3, 30, 24)]")):
             read_shots(loader, 2, seed=0, smallest_side=11)
+
+    @pytest.mark.parametrize(
+        "item", [(torch.zeros(3, 20, 20), 0), {"image": torch.zeros(3, 20, 20)}, torch.zeros(3, 20)]
+    )
+    def test_no_image_items(self, item: object) -> None:
+        with pytest.raises(TypeError, match=f"^train_dataloaders: got {type(item).__name__}; .*ImageItem"):
+            read_shots(DataLoader([item]), 1, seed=0, smallest_side=11)
 
     @pytest.mark.parametrize("given", [[1, 2], None, iter(())], ids=["list", "None", "iterator"])
     def test_no_dataloader(self, given: object) -> None:

@@ -60,8 +60,10 @@ class CalibrationMixin(SingleEpochMixin):
         scored = super().validation_step(batch, batch_idx)
         scores, maps = cast("torch.Tensor", scored.pred_score), cast("torch.Tensor", scored.anomaly_map)
         is_anomalous = batch.gt_label is not None and bool(batch.gt_label.any())
-        # What was trained on scores lower than what was not, and tells nothing.
-        is_new = [path not in self._digests for path in batch.image_path or [""] * len(scores)]
+        # What was trained on scores lower than what was not, and tells nothing; nor does a copy under another name.
+        nameless = [""] * len(scores)
+        names = zip(batch.image_path or nameless, vars(batch).get("digests", nameless), strict=True)
+        is_new = [{*self._digests, *self._digests.values()}.isdisjoint(each) for each in names]
         self._validated.append((scores[is_new].cpu(), maps.flatten(1).amax(dim=1)[is_new].cpu(), is_anomalous))
         return scored
 

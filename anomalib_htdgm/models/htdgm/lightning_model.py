@@ -71,6 +71,8 @@ THRESHOLD = "threshold_chosen_by"
 """Key of a checkpoint for what its threshold was chosen by."""
 APPEARANCES = "appearances_of_good_images"
 """Key of a checkpoint for what its training images look like as a whole."""
+TRAINED_ON = "trained_on"
+"""Key of a checkpoint for the digests of the training images, which tell nothing in a later validation."""
 UNFINISHED = "unfinished_training"
 """Key of a checkpoint for what the training, broken off there, can be taken up with."""
 
@@ -248,6 +250,7 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
             checkpoint["optimizer_states"] = []
         checkpoint[THRESHOLD] = self.threshold_chosen_by
         checkpoint[APPEARANCES] = [list(each) for each in self.good_appearances]
+        checkpoint[TRAINED_ON] = list(self._digests.values())
         if self._progress is not None:
             checkpoint["state_dict"]["model.is_trained"] = torch.tensor(False)  # noqa: FBT003  # nor are there thresholds
             checkpoint[UNFINISHED] = {**vars(self._progress), "images": self._digests}
@@ -276,7 +279,7 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
                 "ckpt_path: that model is trained to the end, so nothing is trained now, and the training set is not "
                 "looked at. To learn from it, fit without ckpt_path"
             )
-        self._digests = unfinished.pop("images", {})
+        self._digests = unfinished.pop("images", {digest: digest for digest in checkpoint.get(TRAINED_ON, ())})
         self._progress = Progress(**unfinished) if unfinished else None
 
     def rename_earlier(self, weights: dict[str, Any]) -> None:
@@ -306,7 +309,7 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
         """
         assert self._training_data is not None  # noqa: S101  # for the type checker: `setup` comes first
         self._shots = read_shots(self._training_data, self.k_shot, self.seed, RECEPTIVE_FIELD)
-        self._known_defects = read_anomalies(self._training_data, RECEPTIVE_FIELD)
+        self._known_defects = read_anomalies(self._training_data, RECEPTIVE_FIELD, self._shots)
         self._augmentation = augmentation_of(self._training_data, self.seed)
         self.good_appearances = [appearance_of(image) for image in cast("torch.Tensor", self._shots.image)]
         digests = digest_images(self._shots)
