@@ -9,6 +9,7 @@ a score like any other, and may be a good one's.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -97,3 +98,20 @@ def differences(new: Appearance, good: Sequence[Appearance]) -> list[str]:
         ),
     }
     return [clause for clause, holds in found.items() if holds]
+
+
+@dataclass
+class Inspection:
+    """Tells, before its verdict, how an image is unlike all good ones; a class, since workers get it pickled.
+
+    Args:
+        good (list[Appearance]): The good ones.
+    """
+
+    good: list[Appearance] = field(default_factory=list)
+
+    def __call__(self, image: torch.Tensor, path: str | None = None) -> list[str]:
+        """Inspect an image in [0, 1] of shape ``(3, H, W)``, and give a notice, if there is one."""
+        del path
+        found = differences(appearance_of(image), self.good) if self.good else []
+        return [f"{', and '.join(found)}: its score tells little"] if found else []

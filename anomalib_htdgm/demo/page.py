@@ -327,12 +327,15 @@ class Page:
         findings, threshold = session.findings, session.threshold
         doubt = "?" if session.threshold_chosen_by == "guess" else ""
         pictures = [(str(each.picture), f"{each.score:.2f} {each.verdict(threshold)}{doubt}") for each in findings]
-        rows = [[each.photograph.name, round(each.score, 3), f"{each.verdict(threshold)}{doubt}"] for each in findings]
-        rows += [[photograph.name, None, "waits"] for photograph in session.waiting]
+        rows = [
+            [each.photograph.name, round(each.score, 3), f"{each.verdict(threshold)}{doubt}", each.reason]
+            for each in findings
+        ]
+        rows += [[photograph.name, None, "waits", ""] for photograph in session.waiting]
         return {
             self.results: pictures,
             self.verdicts: f"{_summarize(findings, threshold, doubt)}\n\n{session.note}",
-            self.table: {"headers": ["photograph", "score", "verdict"], "data": rows},
+            self.table: {"headers": ["photograph", "score", "verdict", "reason"], "data": rows},
             self.other_threshold: _offer_other_threshold(session),
         }
 
@@ -364,6 +367,9 @@ def _summarize(findings: Sequence[Finding], threshold: float, doubt: str) -> str
         names = name_few([f"{each.photograph.name} ({each.score:.2f})" for each in turned])
         now = f" {turned[0].verdict(threshold).capitalize()} now, but not at {THRESHOLD}: {names}."
     count = f"**{anomalous} of {len(findings)} anomalous{doubt or '.'}**{now}"
+    unlike = [f"{each.photograph.name}: {each.reason}" for each in findings if each.reason]
+    if unlike:
+        count = f"{count}\n\n**Look at {_plural(len(unlike), 'photograph')} yourself.** {name_few(unlike)}."
     return f"{count}\n\n{GUESS}" if doubt else count
 
 

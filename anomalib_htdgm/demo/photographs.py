@@ -3,6 +3,7 @@
 
 """Taking in photographs as people have them: turned, large, or no photographs at all."""
 
+import math
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2.functional import to_dtype, to_pil_image
 
+from anomalib_htdgm.data.appearance import SQUASHED
 from anomalib_htdgm.data.reading import UnreadableImageError, read_image
 from anomalib_htdgm.models.htdgm.networks import RECEPTIVE_FIELD
 
@@ -51,8 +53,8 @@ def take_in(source: Path, target: Path, size: tuple[int, int] | None = None) -> 
             are at most :data:`LONGEST_SIDE`.
 
     Raises:
-        UnreadableImageError: If it is no image, or one that cannot be read or is too large or too small; the message
-            has the file's name, not its path.
+        UnreadableImageError: If it is no image, or one that cannot be read, is too large or too small, or would be
+            squashed; the message has the file's name, not its path.
     """
     try:
         pixels = read_image(source, as_tensor=True)
@@ -63,6 +65,10 @@ def take_in(source: Path, target: Path, size: tuple[int, int] | None = None) -> 
     if min(image.size) < RECEPTIVE_FIELD:
         least = f"at least {RECEPTIVE_FIELD}x{RECEPTIVE_FIELD}"
         msg = f"image {source.name} has {image.width}x{image.height} pixels; allowed are {least}"
+        raise UnreadableImageError(msg)
+    if size is not None and abs(math.log(image.width / image.height * size[1] / size[0])) > math.log(SQUASHED):
+        allowed = f"allowed beside the first one are photographs of its shape, {size[0]}x{size[1]}"
+        msg = f"image {source.name} has {image.width}x{image.height} pixels; {allowed}"
         raise UnreadableImageError(msg)
     digest = sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -75,6 +75,7 @@ class Finding:
         peak (float): Greatest value of the map as the model gives it.
         score (float): Anomaly score in [0, 1], cut off at 1, as the saved model gives it.
         picture (Path): Path of a picture of the photograph, and of the heat map over it.
+        reason (str): Why the score tells little, as the photograph is unlike the good ones as a whole; else empty.
     """
 
     photograph: Photograph
@@ -82,14 +83,17 @@ class Finding:
     peak: float
     score: float
     picture: Path
+    reason: str = ""
 
     def is_anomalous(self, threshold: float) -> bool:
         """Tell whether the photograph is anomalous at a threshold, as anomalib does."""
         return self.score > threshold
 
     def verdict(self, threshold: float) -> str:
-        """Give the verdict at a threshold in a word."""
-        return "anomalous" if self.is_anomalous(threshold) else "good"
+        """Give the verdict at a threshold in a few words: a photograph unlike the good ones is never plainly good."""
+        if self.is_anomalous(threshold):
+            return "anomalous"
+        return "look at it" if self.reason else "good"
 
 
 class Session:
@@ -332,10 +336,10 @@ class Session:
         yield checkpoint
         with (files / "scores.csv").open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
-            table.writerow(["photograph", "score", "threshold", "verdict", "threshold chosen by"])
-            for finding in self.findings:
-                verdict = finding.verdict(threshold)
-                table.writerow([finding.photograph.name, finding.score, threshold, verdict, self.threshold_chosen_by])
+            table.writerow(["photograph", "score", "threshold", "verdict", "threshold chosen by", "reason"])
+            for each in self.findings:
+                verdict = each.verdict(threshold), self.threshold_chosen_by, each.reason
+                table.writerow([each.photograph.name, each.score, threshold, *verdict])
         yield files / "scores.csv"
         yield Path(shutil.copy(self._export(checkpoint), files))
 
@@ -408,7 +412,8 @@ class Session:
             processor.enable_normalization = processor.enable_thresholding = True
         scores, maps = cast("torch.Tensor", batch.pred_score), cast("torch.Tensor", batch.anomaly_map)
         np.save(_map_of(photograph), maps[0].cpu().numpy())
-        return self._scale(Finding(photograph, float(scores[0]), float(maps.max()), 0.0, Path()))
+        reason = "; ".join(model.inspection(torch.as_tensor(read_image(photograph.path, as_tensor=True))))
+        return self._scale(Finding(photograph, float(scores[0]), float(maps.max()), 0.0, Path(), reason))
 
     def _scale(self, finding: Finding) -> Finding:
         """Bring a score, and the heat map that is drawn, to the scale of the present threshold."""

@@ -27,6 +27,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
+from anomalib_htdgm.data.appearance import Inspection
 from anomalib_htdgm.data.files import warn_of_unlisted
 from anomalib_htdgm.data.reading import check_first_item, check_is_image, read_as_seen
 
@@ -81,6 +82,7 @@ class SingleEpochMixin:
         self.post_processor = adopt_post_processor(self.post_processor)
         self.visualizer = adopt_visualizer(self.visualizer)
         self.skip_unreadable = skip_unreadable
+        self.inspection = Inspection()  # what it says of an image is logged when that is predicted
         self.hparams.pop("skip_unreadable", None)  # type: ignore[attr-defined]
 
     def setup(self, stage: str) -> None:
@@ -125,6 +127,7 @@ class SingleEpochMixin:
                 dataloaders,
                 skip_unreadable=self.skip_unreadable and stage in {"fit", "predict"},
                 take_digests=stage in {"fit", "validate"},
+                inspect=self.inspection if stage == "predict" else None,
             )
             given.append(dataloaders)
         warn_of_unlisted(given)

@@ -311,6 +311,26 @@ class TestPrediction:
         pictures = {path.name for path in good.root.glob("Htdgm/**/images/**/*.*")}
         assert pictures == expected.keys()
 
+    @pytest.mark.parametrize("num_workers", [0, 1])
+    def test_what_is_unlike_all_good_images_is_named(
+        self, good: Folder, num_workers: int, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        engine = make_engine(good.root)
+        engine.fit(make_small_model(), datamodule=good)
+        with Image.open(good.root / "good" / "0.png") as image:
+            (good.root / "new").mkdir()
+            for name, other in (("good", image), ("wide", image.resize((128, 64))), ("black", image.point([0] * 768))):
+                other.save(good.root / "new" / f"{name}.png")
+        data = PredictDataset(good.root / "new")
+        loader = DataLoader(data, batch_size=3, collate_fn=data.collate_fn, num_workers=num_workers)
+        caplog.clear()
+        make_engine(good.root).predict(Htdgm(), dataloaders=loader, ckpt_path=engine.best_model_path)
+        named = {Path(text.partition(": ")[0]).name: text for text in warnings_of(caplog)}
+        assert named.keys() == {"black.png", "wide.png"}
+        assert (
+            "it is 128x64 pixels, the good ones 64x64, so it is squashed: its score tells little" in named["wide.png"]
+        )
+
     def test_the_stock_command_is_as_strict_as_it_is_told(self, good: Folder) -> None:
         place(good, "text.png", b"text")
         arguments = ["predict", "--model", "Htdgm", "--data", str(good.root / "good"), "--ckpt_path", str(CHECKPOINT)]

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from anomalib.engine import Engine
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from anomalib_htdgm import Htdgm
 from anomalib_htdgm.data.reading import UnreadableImageError
@@ -146,11 +146,49 @@ def test_no_more_good_photographs_than_are_trained_on(session: Session, photogra
     assert len(session.good) == MOST_SHOTS
 
 
-def test_good_photographs_get_the_size_of_the_first(session: Session, photographs: list[Path], tmp_path: Path) -> None:
-    Image.new("RGB", (200, 100)).save(tmp_path / "wide.png")
-    session.add_good([photographs[0], tmp_path / "wide.png"])
+def test_good_photographs_get_the_size_of_the_first_but_not_its_shape(
+    session: Session, photographs: list[Path], tmp_path: Path
+) -> None:
+    Image.new("RGB", (200, 190), "red").save(tmp_path / "large.png")
+    Image.new("RGB", (200, 100), "red").save(tmp_path / "wide.png")
+    refused = session.add_good([photographs[0], tmp_path / "large.png", tmp_path / "wide.png"])
+    assert refused == [
+        "image wide.png has 200x100 pixels; allowed beside the first one are photographs of its shape, 64x64."
+    ]
     session.add_new([tmp_path / "wide.png"])
     assert [each.size for each in session.good + session.new] == [(64, 64), (64, 64), (200, 100)]
+
+
+def test_a_photograph_unlike_all_good_ones_is_never_plainly_good(
+    session: Session, photographs: list[Path], tmp_path: Path
+) -> None:
+    with Image.open(photographs[4]) as part:
+        unlike = {
+            "wide": part.resize((128, 64)),
+            "strip": part.resize((2000, 12)),
+            "black": Image.new("RGB", part.size),
+            "blurred": part.filter(ImageFilter.GaussianBlur(6)),
+        }
+    for name, image in unlike.items():
+        image.save(tmp_path / f"{name}.png")
+    session.add_good(photographs[:3])
+    session.add_new([photographs[3], *(tmp_path / f"{name}.png" for name in unlike)])
+    session.learn(1, ignore)
+    session.check()
+    findings = {finding.photograph.name.removesuffix(".png"): finding for finding in session.findings}
+    like = findings.pop(photographs[3].stem)
+    assert like.reason == ""
+    assert like.verdict(1.0) == "good"
+    assert findings.keys() == unlike.keys()
+    reasons = {"wide": "squashed", "strip": "2000x12", "black": "darker", "blurred": "blurred"}
+    for name, finding in findings.items():
+        assert reasons[name] in finding.reason
+        assert (finding.verdict(1.0), finding.verdict(-1.0)) == ("look at it", "anomalous")
+    *_, table = session.save(1.0)
+    with table.open(newline="", encoding="utf-8") as file:
+        assert {row["photograph"] for row in csv.DictReader(file) if row["reason"]} == {
+            f"{name}.png" for name in unlike
+        }
 
 
 def test_the_example_goes_when_a_photograph_comes(session: Session, photographs: list[Path], tmp_path: Path) -> None:

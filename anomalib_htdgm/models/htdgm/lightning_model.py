@@ -43,7 +43,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import ParallelStrategy
 from torch.optim import Optimizer
 
-from anomalib_htdgm.data.appearance import Appearance, appearance_of, differences
+from anomalib_htdgm.data.appearance import Appearance, appearance_of
 from anomalib_htdgm.data.augmentation import Augmentation, augmentation_of
 from anomalib_htdgm.data.shots import RepeatedBatch, check_same_images, digest_images, read_anomalies, read_shots
 from anomalib_htdgm.models.pre_processor import configure_pre_processor
@@ -238,7 +238,6 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
         self._training_data: DataLoader[ImageItem] | None = None
         self._augmentation: Augmentation | None = None
         self._validated, self._thresholds = [], {}
-        self.good_appearances: list[Appearance] = []
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Mark a checkpoint of a training that is not through as such, and add what it takes to go on.
@@ -249,7 +248,7 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
         if "optimizer_states" in checkpoint:
             checkpoint["optimizer_states"] = []
         checkpoint[THRESHOLD] = self.threshold_chosen_by
-        checkpoint[APPEARANCES] = [list(each) for each in self.good_appearances]
+        checkpoint[APPEARANCES] = [list(each) for each in self.inspection.good]
         checkpoint[TRAINED_ON] = list(self._digests.values())
         if self._progress is not None:
             checkpoint["state_dict"]["model.is_trained"] = torch.tensor(False)  # noqa: FBT003  # nor are there thresholds
@@ -272,7 +271,7 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
             self.hparams.update(arguments)
             logger.info("Arguments of the model are those of the checkpoint.")
         self.threshold_chosen_by = checkpoint.get(THRESHOLD, "unknown")
-        self.good_appearances = [Appearance(*each) for each in checkpoint.get(APPEARANCES, [])]
+        self.inspection.good = [Appearance(*each) for each in checkpoint.get(APPEARANCES, [])]
         unfinished = dict(checkpoint.get(UNFINISHED, {}))
         if self.is_resuming and not unfinished:
             logger.warning(
@@ -311,7 +310,7 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
         self._shots = read_shots(self._training_data, self.k_shot, self.seed, RECEPTIVE_FIELD)
         self._known_defects = read_anomalies(self._training_data, RECEPTIVE_FIELD, self._shots)
         self._augmentation = augmentation_of(self._training_data, self.seed)
-        self.good_appearances = [appearance_of(image) for image in cast("torch.Tensor", self._shots.image)]
+        self.inspection.good = [appearance_of(image) for image in cast("torch.Tensor", self._shots.image)]
         digests = digest_images(self._shots)
         if self._progress is not None:
             check_same_images(self._digests, digests)
@@ -321,10 +320,6 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
         logger.info("Training on %d normal images: %s", self._shots.batch_size, ", ".join(digests))
         steps = self.training_schedule.count_steps(self.model, self._progress)
         return RepeatedBatch(self._shots, steps, self.input_size)
-
-    def inspect(self, image: torch.Tensor) -> list[str]:
-        """Say how an image in [0, 1] of shape ``(3, H, W)`` is, as a whole, unlike all training images."""
-        return differences(appearance_of(image), self.good_appearances)
 
     def configure_optimizers(self) -> list[Optimizer]:
         """Make one optimiser for each network."""
