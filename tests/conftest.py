@@ -15,6 +15,19 @@ REPORTED = ("anomalib", "torch", "torchvision", "lightning", "torchmetrics", "nu
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before PyTorch is imported
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--bfloat16", action="store_true", help="let precision 'auto' be bfloat16, as on newer processors")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fast_bfloat16(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Compute in bfloat16 as a processor that is fast at it does, if asked to: others round alike, but slowly."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.config.getoption("bfloat16"):
+            patch.setattr("anomalib_htdgm.models.precision.has_fast_bfloat16", lambda _device: True)
+        yield
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Compute in one thread: small networks only wait for a second one, and sums depend on their number."""

@@ -40,6 +40,7 @@ def checkpoint(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return Path(engine.best_model_path)
 
 
+@pytest.mark.training
 def test_test_finds_planted_defects(checkpoint: Path, wall: MVTecAD, engine: Engine) -> None:
     (metrics,) = engine.test(Htdgm(), datamodule=wall, ckpt_path=checkpoint)
     assert set(metrics) == METRICS
@@ -239,6 +240,7 @@ def test_equalised_test_images_cannot_be_exported(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.training
 def test_three_good_photographs_are_enough(mvtec_root: Path, engine: Engine) -> None:
     folder = Folder(
         name="three",

@@ -42,6 +42,7 @@ def checkpoint(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return Path(engine.best_model_path)
 
 
+@pytest.mark.training
 def test_test_finds_unseen_defects(checkpoint: Path, labelled: FewLabelledAnomalies, engine: Engine) -> None:
     (metrics,) = engine.test(Devnet(**TINY), datamodule=labelled, ckpt_path=checkpoint)
     assert metrics["image_AUROC"] > 0.9

@@ -199,3 +199,17 @@ def test_constant_images_have_finite_distances(value: float, bands: int, make_im
     memory = remember(constant, bands=bands)
     assert memory(constant).max() < 1e-3
     assert memory(make_images(1, SIZE)).isfinite().all()
+
+
+@pytest.mark.parametrize("bands", [0, 16, 32])
+def test_distances_of_what_is_nothing_like_good_images_fit_into_half_precision(
+    bands: int, make_images: MakeImages
+) -> None:
+    memory = remember(0.005 * make_images(3, SIZE), bands=bands)
+    spot = 0.005 * make_images(1, SIZE, seed=1)
+    spot[..., 6:9, 6:9] = -0.8
+    expected = memory(spot)
+    assert expected.max() > 20  # of good ones none is above 3
+    distances = memory.half()(spot.half())
+    assert distances.isfinite().all()
+    torch.testing.assert_close(distances.max().float(), expected.max(), rtol=0.02, atol=0)

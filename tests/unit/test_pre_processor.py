@@ -36,6 +36,17 @@ def test_export_equals_engine(size: tuple[int, int], new_size: tuple[int, int] |
     assert torch.equal(pre_processor(images), pre_processor.transform(images))  # what is not exported need not differ
 
 
+@pytest.mark.parametrize("size", [(3024, 40), (40, 6000), (20000, 30), (30, 200)], ids=str)
+@pytest.mark.parametrize("new_size", [(64, 80), (256, 256), (1000, 832)], ids=str)
+def test_half_precision_is_enough(size: tuple[int, int], new_size: tuple[int, int]) -> None:
+    pre_processor, images = configure_pre_processor(new_size), make_images(size, 1)
+    expected = pre_processor.export_transform(images)
+    for dtype, tolerance in ((torch.float16, 0.005), (torch.bfloat16, 0.05)):
+        exported = pre_processor.export_transform(images.to(dtype))
+        assert exported.dtype == dtype
+        torch.testing.assert_close(exported.float(), expected, atol=tolerance, rtol=0)
+
+
 @IMAGE_SIZES
 def test_values_are_in_range(size: tuple[int, int]) -> None:
     pre_processor, images = configure_pre_processor(), make_images(size).round()  # black and white pixels

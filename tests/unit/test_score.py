@@ -81,3 +81,9 @@ def test_a_combination_of_finite_parts_is_finite() -> None:
     largest = torch.full((2,), torch.finfo(torch.float32).max)
     assert combine([largest, largest, torch.tensor([1.0, 1e38])]).isfinite().all()
     assert combine([largest[:0]] * 3).shape == (0,)
+
+
+def test_a_combination_of_many_parts_fits_into_half_precision() -> None:
+    parts = [torch.tensor([value, 1.0], dtype=torch.float16) for value in (20.0, 40.0, 60.0, 80.0, 100.0)]
+    expected = torch.tensor([(20.0 * 40 * 60 * 80 * 100) ** 0.2, 1.0])
+    torch.testing.assert_close(combine(parts).float(), expected, rtol=0.01, atol=0)

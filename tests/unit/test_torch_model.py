@@ -47,7 +47,8 @@ def train(model: HtdgmModel, images: torch.Tensor, iterations: int = 30) -> Htdg
 
 @pytest.fixture(scope="module", params=[VOTES_ALONE, EVERYTHING], ids=["votes alone", "everything"])
 def model(request: pytest.FixtureRequest) -> HtdgmModel:
-    return train(small_model(**request.param), shingles())
+    # After 30 iterations a map's maximum on a defect is 2.7 to 85 times that on a good image, by the seed.
+    return train(small_model(**request.param), shingles(), iterations=60)
 
 
 class TestForward:
@@ -187,6 +188,7 @@ class TestForward:
             fresh(shingles())
 
 
+@pytest.mark.training
 class TestDefects:
     """Defects on images that the model has not seen."""
 

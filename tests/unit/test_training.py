@@ -209,6 +209,7 @@ class TestSteps:
         assert taken == [6, 6, 4, 4]  # two iterations of two discriminators and two generators
 
 
+@pytest.mark.training
 class TestLearning:
     """Discriminators learn to tell the transformations of the training image."""
 
@@ -220,7 +221,7 @@ class TestLearning:
     def test_right_transformation_is_told_at_every_scale(self, transformations: str | list[str]) -> None:
         sizes = {"input_size": (64, 64), "image_size": 24, "coarsest_size": 16, "width": 8}
         model = HtdgmModel(**sizes, **VOTES_ALONE, transformations=transformations)
-        train(model, shingles(), iterations=40, learning_rate=5e-3)
+        train(model, shingles(), iterations=80, learning_rate=5e-3)  # 40 leave 0.74 to 0.98, by seed and last digits
         votes = model.votes(shingles())[0]
         assert len(votes) == 3
         assert all(scale.exp().mean() > 0.75 for scale in votes)  # chance is 0.25 and 0.2

@@ -46,6 +46,9 @@ LEAST_ENERGY = 0.01
 """Energy that is added to that in a band, of which patches of the training images have 1 on average."""
 LEAST_DEVIATION = 0.05
 """Standard deviation that no band's logarithm is taken to be below, where all training images are the same."""
+FARTHEST = 30.0
+"""What no component and no band is told from larger values beyond, so that sums of their squares are below 65,504, half
+precision's largest number. The standard deviation of a component of good patches is 0.2, that of a band 0.5."""
 LEAST_SHOTS = 3
 """Training images from which on places are compared: each by how far the others are from one another there."""
 USUAL_SIGMA = 0.05
@@ -180,7 +183,7 @@ class PatchMemory(nn.Module):
 
     def _describe(self, images: torch.Tensor) -> torch.Tensor:
         """Whiten every patch, and list the logarithms of the energies around it behind its components."""
-        whitened = convolve_alike(images, self.whitening, self.offset)
+        whitened = convolve_alike(images, self.whitening, self.offset).clamp(-FARTHEST, FARTHEST)
         if not self.num_bands:
             return whitened
         energies = (whitened.square() * COMPONENTS).unflatten(1, (self.num_bands, -1)).mean(dim=2)
@@ -203,7 +206,7 @@ class PatchMemory(nn.Module):
         self.band_scales.copy_((BAND_WEIGHT / math.sqrt(COMPONENTS) / deviations)[:, None, None])
 
     def _scaled(self, bands: torch.Tensor) -> torch.Tensor:
-        return (bands - self.band_means) * self.band_scales
+        return ((bands - self.band_means) * self.band_scales).clamp(-FARTHEST, FARTHEST)
 
 
 def _smooth(distances: torch.Tensor) -> torch.Tensor:

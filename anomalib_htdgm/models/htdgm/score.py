@@ -78,8 +78,7 @@ def combine(parts: Sequence[torch.Tensor]) -> torch.Tensor:
     """
     if len(parts) == 1:
         return parts[0]
-    most = 0.99 * torch.finfo(parts[0].dtype).max ** (1 / len(parts))  # of whose powers the product is finite
-    bounded = [each.clamp(max=most) for each in parts]
-    product = math.prod(bounded[1:], start=bounded[0])
-    # Image by image: powers are computed in vectors, and those that fill none otherwise, which may move the last bit.
-    return torch.cat([each.pow(1 / len(parts)) for each in pieces(product, 1)])
+    # Roots first: a product of all parts is soon above half precision's largest number. Image by image: powers are
+    # computed in vectors, and those that fill none otherwise, which may move the last bit.
+    roots = [torch.cat([each.pow(1 / len(parts)) for each in pieces(part, 1)]) for part in parts]
+    return math.prod(roots[1:], start=roots[0]).clamp(max=torch.finfo(roots[0].dtype).max)

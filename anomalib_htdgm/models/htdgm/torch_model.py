@@ -46,8 +46,8 @@ from .score import Vote, anomaly_score, average_votes, combine, patch_anomaly
 from .tiles import OverlappingTiler, by_tiles, cut, whole_size
 from .transformations import enlarged_size, get_transformation_sets
 
-LEAST_PROBABILITY = 1e-6
-"""What no mean probability is taken to be below, so that its reciprocal is finite."""
+LEAST_PROBABILITY = 2e-5
+"""What no mean probability is taken to be below, so that its reciprocal is finite, in half precision, too."""
 
 Pairs: TypeAlias = list[tuple[torch.Tensor, torch.Tensor]]
 """Images at every scale, coarse to fine, and the same images in the size that enlarging them gives."""
@@ -236,9 +236,12 @@ class HtdgmModel(GenerationMixin):
         votes = self._votes(pairs, unseen)
         anomalies = [[[patch_anomaly(each, self.vote) for each in scale] for scale in of_set] for of_set in votes]
         distances = self._distances([reduced for reduced, _ in pairs], unseen)
-        parts = [self._score_anomalies(of_set) for of_set in anomalies]
+        if self.gist is not None and self.vote == "probability":
+            parts = [self._score_probabilities(of_set) for of_set in votes]
+        else:
+            parts = [self._score_anomalies(of_set) for of_set in anomalies]
         if self.gist is not None:
-            parts = [*self._weigh_up(parts), self.gist(images, are_unseen=unseen is not None)]
+            parts += [self.gist(images, are_unseen=unseen is not None)]
         if distances:
             parts += [self._score_distances(distances, unseen)] * self.memory_weight
         of_members = [[_mean(scale) for scale in of_set] for of_set in anomalies]
@@ -271,12 +274,12 @@ class HtdgmModel(GenerationMixin):
         # A member alone has to say on average what all of them say, or what some have not seen would score otherwise.
         return _mean([anomaly_score(of_member, self.patch_fraction) for of_member in zip(*anomalies, strict=True)])
 
-    def _weigh_up(self, parts: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
-        """Make scores of votes such that twice the score is twice the anomaly, for a product with a distance."""
-        if self.vote == "log_probability":
-            return parts
-        # One less a probability hardly differs from 1 where there are many transformations; the probability differs.
-        return [1 / (1 - part).clamp(min=LEAST_PROBABILITY) for part in parts]
+    def _score_probabilities(self, votes: Sequence[Sequence[torch.Tensor]]) -> torch.Tensor:
+        """Score by one set's votes such that twice the score is twice the anomaly, for a product with a distance."""
+        # One less a probability hardly differs from 1 where there are many transformations; the probability differs,
+        # unless it is what is left of 1 in half precision.
+        wrong = self._score_anomalies([[-each.exp() for each in scale] for scale in votes])
+        return 1 / (-wrong).clamp(min=LEAST_PROBABILITY)
 
     def _score_distances(self, distances: Sequence[torch.Tensor], unseen: int | None) -> torch.Tensor:
         if not self.memory_bands:
