@@ -14,6 +14,7 @@ from anomalib.data import AnomalibDataset, ImageBatch, ImageItem
 from anomalib.data.utils import LabelName
 from torch.utils.data import DataLoader, IterableDataset
 
+from .appearance import appearance_of
 from .augmentation import resize_of, seeded
 from .few_shot import draw_shots
 from .files import open_image
@@ -162,6 +163,7 @@ def _collate(dataloader: DataLoader[ImageItem], readings: list[Reading], *, is_a
         for notice in reading.notices:
             logger.warning("%s: %s", reading.item.image_path, notice)
     vars(batch)["digests"] = [digest_image(each.image) for each in readings]
+    vars(batch)["appearances"] = [appearance_of(each.image) for each in readings]
     return cast("ImageBatch", batch)
 
 

@@ -309,7 +309,7 @@ class TestPrediction:
             assert BAD[name][1] in message
         assert f"left out: {len(BAD)}. " in total
         pictures = {path.name for path in good.root.glob("Htdgm/**/images/**/*.*")}
-        assert pictures == expected.keys()
+        assert pictures == {f"{name}.png" if name.endswith(".pgm") else name for name in expected}
 
     @pytest.mark.parametrize("num_workers", [0, 1])
     def test_what_is_unlike_all_good_images_is_named(
@@ -327,9 +327,7 @@ class TestPrediction:
         make_engine(good.root).predict(Htdgm(), dataloaders=loader, ckpt_path=engine.best_model_path)
         named = {Path(text.partition(": ")[0]).name: text for text in warnings_of(caplog)}
         assert named.keys() == {"black.png", "wide.png"}
-        assert (
-            "it is 128x64 pixels, the good ones 64x64, so it is squashed: its score tells little" in named["wide.png"]
-        )
+        assert "it is 128x64 pixels, the good ones 64x64, so it is squashed: its score" in named["wide.png"]
 
     def test_the_stock_command_is_as_strict_as_it_is_told(self, good: Folder) -> None:
         place(good, "text.png", b"text")

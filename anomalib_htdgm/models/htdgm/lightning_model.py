@@ -43,7 +43,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import ParallelStrategy
 from torch.optim import Optimizer
 
-from anomalib_htdgm.data.appearance import Appearance, appearance_of
+from anomalib_htdgm.data.appearance import Appearance
 from anomalib_htdgm.data.augmentation import Augmentation, augmentation_of
 from anomalib_htdgm.data.shots import RepeatedBatch, check_same_images, digest_images, read_anomalies, read_shots
 from anomalib_htdgm.models.pre_processor import configure_pre_processor
@@ -310,7 +310,7 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
         self._shots = read_shots(self._training_data, self.k_shot, self.seed, RECEPTIVE_FIELD)
         self._known_defects = read_anomalies(self._training_data, RECEPTIVE_FIELD, self._shots)
         self._augmentation = augmentation_of(self._training_data, self.seed)
-        self.inspection.good = [appearance_of(image) for image in cast("torch.Tensor", self._shots.image)]
+        self.inspection.good = vars(self._shots)["appearances"]  # of the images before they are resized
         digests = digest_images(self._shots)
         if self._progress is not None:
             check_same_images(self._digests, digests)
