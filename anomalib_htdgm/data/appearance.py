@@ -30,7 +30,7 @@ BLANK = 0.25
 """Share of the least contrast of a good photograph."""
 BLURRED = 0.4
 """Share of the least sharpness; smoothing by 1.5 % of the side leaves 0.2 to 0.5 of it."""
-COLOURLESS, COLOURED = 0.005, 0.03
+COLOURLESS, COLOURED = 0.003, 0.012
 """Mean range of the three channels below which a photograph is grey, and above which it is coloured."""
 
 
