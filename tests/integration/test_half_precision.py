@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from anomalib_htdgm import Htdgm
 
 MOST = float(np.finfo(np.float16).max)
-DEFECTS: dict[str, Any] = {"image_size": 32, "votes_from": 32, "memory_patches": 300}
+DEFECTS: dict[str, Any] = {"image_size": 32, "votes_from": 32, "memory_patches": 300, "energy_cells": 300}
 WHOLE: dict[str, Any] = {
     "image_size": 25,
     "coarsest_size": 25,

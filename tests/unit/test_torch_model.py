@@ -30,6 +30,7 @@ EVERYTHING = {
     "members": 1,
     "votes_from": 26,
     "memory_patches": 300,
+    "energy_cells": 300,
     "standardize": True,
 }
 WHOLE = VOTES_ALONE | {"gist": True, "vote": "probability", "patch_fraction": 1.0}
@@ -45,7 +46,11 @@ def train(model: HtdgmModel, images: torch.Tensor, iterations: int = 30) -> Htdg
     return train_for(model, images, iterations, learning_rate=5e-3)
 
 
-@pytest.fixture(scope="module", params=[VOTES_ALONE, EVERYTHING], ids=["votes alone", "everything"])
+# Energies do not tell how a part is turned, which these defects are made of: test_energies.py has others.
+BUT_ENERGIES = EVERYTHING | {"energy_cells": 0}
+
+
+@pytest.fixture(scope="module", params=[VOTES_ALONE, BUT_ENERGIES], ids=["votes alone", "everything"])
 def model(request: pytest.FixtureRequest) -> HtdgmModel:
     # After 30 iterations a map's maximum on a defect is 2.7 to 85 times that on a good image, by the seed.
     return train(small_model(**request.param), shingles(), iterations=60)
@@ -126,7 +131,8 @@ class TestForward:
         of_scales = torch.stack([anomaly_score([each], 0.01) for each in distances])
         # Without bands, as before there were any, scales are added; with them multiplied, as signals are.
         remembered = of_scales.log().mean(dim=0).exp() if bands else of_scales.mean(dim=0)
-        scores = torch.stack([*parts, remembered, remembered])
+        energies = model.energies.score(model.energies(model.prepare(images)))
+        scores = torch.stack([*parts, remembered, remembered, energies])
         torch.testing.assert_close(model(images).pred_score, scores.log().mean(dim=0).exp())
 
     @pytest.mark.parametrize("vote", ["probability", "log_probability"])
@@ -295,6 +301,7 @@ class TestArguments:
             *(("patch_fraction", value) for value in (0, 1.5, math.nan, "x", None)),
             *(("members", value) for value in (0, None)),
             *(("memory_patches", value) for value in (-1, None)),
+            *(("energy_cells", value) for value in (-1, None)),
             *(("votes_from", value) for value in (-1, 20.5)),
             *(("tiles", value) for value in (0, 1.5, True)),
             *((name, value) for name in ("vote", "localization", "equalization", "precision") for value in ("x", None)),

@@ -50,7 +50,7 @@ class TestResuming:
         ("kind", "fake_weight"),
         [
             ({}, 0.0),
-            ({"memory_patches": 20, "votes_from": 16}, 0.0),
+            ({"memory_patches": 20, "votes_from": 16, "energy_cells": 20}, 0.0),
             ({"members": 2, "transformations": ["rotations", "sharpness"]}, 0.0),
             ({"double_width_every": 1}, 0.0),
             ({"image_size": 48, "coarsest_size": 40}, 0.0),

@@ -23,6 +23,8 @@ Localization = Literal["multi_scale", "finest_scale"]
 
 KEPT_FRACTION = 0.05
 """Fraction of the patches that the paper's map keeps (Sec. 4.2)."""
+ENERGIES_WEIGHT = 2
+"""How many times the map of energies counts beside the memory's."""
 BLUR_SIGMA = 2.0
 """Standard deviation of the smoothing, in pixels of the finest scale."""
 
@@ -53,6 +55,7 @@ class AnomalyMapGenerator(nn.Module):
         canvases: Sequence[Sequence[Canvases]],
         distances: Sequence[torch.Tensor],
         size: tuple[int, int],
+        energies: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Compute anomaly maps.
 
@@ -63,6 +66,7 @@ class AnomalyMapGenerator(nn.Module):
             distances (Sequence[torch.Tensor]): Distances of the memory at every scale that has one, each of shape
                 ``(B, 1, h, h)``; they are not in the paper's map.
             size (tuple[int, int]): Height and width of the maps in pixels.
+            energies (torch.Tensor | None): Distances of oriented energies, of shape ``(B, 1, h, h)``, if any.
 
         Returns:
             torch.Tensor: Anomaly maps of shape ``(B, 1, *size)``, high where the image is anomalous.
@@ -75,6 +79,9 @@ class AnomalyMapGenerator(nn.Module):
             parts = [self._show_worst(of_set, each) for of_set, each in pairs]
             if distances:
                 parts += [self._add_up([(each, PATCH_MARGIN) for each in distances])] * self.memory_weight
+            if energies is not None:  # they reach to the border, and show defects better than votes do
+                remembered = [self._add_up([(_extend(each), 0) for each in distances])] if distances else []
+                parts = [*remembered, *[self._add_up([(energies, 0)])] * ENERGIES_WEIGHT]
             maps = combine(parts)
         return F.interpolate(maps, size, mode="bilinear")
 
@@ -90,6 +97,11 @@ class AnomalyMapGenerator(nn.Module):
     def _place(self, patches: torch.Tensor, margin: int) -> torch.Tensor:
         """Give what is said of a patch to the pixel in its centre; the margin without centres is not anomalous."""
         return F.interpolate(F.pad(patches, [margin] * 4), self.size, mode="bilinear")
+
+
+def _extend(patches: torch.Tensor) -> torch.Tensor:
+    """Give the outermost patches' distances to the margin beside them, too."""
+    return F.pad(patches, [PATCH_MARGIN] * 4, mode="replicate")
 
 
 def _keep_most_anomalous(anomalies: torch.Tensor) -> torch.Tensor:

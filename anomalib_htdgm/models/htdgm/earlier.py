@@ -14,6 +14,7 @@ EARLIER: dict[str, Any] = {
     "members": 1,
     "memory_bands": 0,
     "memory_weight": 1,
+    "energy_cells": 0,
     "standardize": False,
     "pixels_per_iteration": None,
     "tiles": 1,

@@ -103,6 +103,9 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
         memory_bands (int): Bands of frequencies whose energies patches are compared by, beside their pixels; 0, 1, 2,
             4, 8, 16 or 32.
         memory_weight (int): How many times that distance counts beside each set of transformations.
+        energy_cells (int): Most cells whose oriented energies are remembered: texture, however it is turned. The
+            distance to them scores beside votes and memory, and makes the map with the latter; for parts that turn or
+            carry fine marks, 4000 with ``memory_weight=1`` and ``coarsest_size=24``. 0 remembers none.
         gist (bool): Whether what is where in a whole image, how its edges run, and its colour score beside the votes:
             for images of one subject among others, not for defects. It changes no map, and goes without ``tiles``.
         standardize (bool): Whether all images are brought to one brightness and contrast, so that a training image that
@@ -159,6 +162,7 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
         memory_patches: int = 2000,
         memory_bands: int = 16,
         memory_weight: int = 2,
+        energy_cells: int = 0,
         gist: bool = False,
         standardize: bool = True,
         width: int = 16,
@@ -219,6 +223,7 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
             memory_patches=memory_patches,
             memory_bands=memory_bands,
             memory_weight=memory_weight,
+            energy_cells=energy_cells,
             gist=gist,
             standardize=standardize,
             width=width,

@@ -3,8 +3,8 @@
 
 """PyTorch model of HTDGM: image -> (tiles) -> pyramid -> canvases -> discriminators -> votes -> score and map.
 
-Beside the discriminators, a memory of patches at the coarse scales tells what looks different; for whole images their
-gist does.
+Beside the discriminators, a memory of patches at the coarse scales tells what looks different, and one of oriented
+energies what has another texture; for whole images their gist does.
 
 Example:
     >>> import torch
@@ -35,6 +35,7 @@ from anomalib_htdgm.validation import check_choice, check_integer, check_number
 from .anomaly_map import AnomalyMapGenerator, Localization
 from .canvases import Canvases
 from .earlier import drop_untrained, name_noise
+from .energies import OrientedEnergies
 from .equalization import Equalization, equalize
 from .generation import GenerationMixin, check_adversarial
 from .gist import Gist
@@ -85,6 +86,7 @@ class HtdgmModel(GenerationMixin):
         memory_patches: int = 2000,
         memory_bands: int = 16,
         memory_weight: int = 2,
+        energy_cells: int = 0,
         gist: bool = False,
         standardize: bool = True,
         width: int = 16,
@@ -108,6 +110,7 @@ class HtdgmModel(GenerationMixin):
             ("members", members, 1),
             ("memory_patches", memory_patches, 0),
             ("memory_weight", memory_weight, 1),
+            ("energy_cells", energy_cells, 0),
             ("votes_from", votes_from, 0),
         ):
             check_integer(name, given, at_least=least)
@@ -149,6 +152,8 @@ class HtdgmModel(GenerationMixin):
         remembered = [size for size in sizes if memory_patches and size <= votes_from]
         memories = (PatchMemory(size, k_shot * tiles**2, memory_patches, memory_bands) for size in remembered)
         self.memories: Sequence[PatchMemory] = nn.ModuleList(memories)  # type: ignore[assignment]
+        capacity = k_shot * tiles**2
+        self.energies = OrientedEnergies(self.input_size, capacity, energy_cells) if energy_cells else None
         self.gist = Gist(self.input_size) if gist else None
         generators = (Generator(width) for width in widths if adversarial)
         self.generators: Sequence[Generator] = nn.ModuleList(generators)  # type: ignore[assignment]
@@ -180,6 +185,8 @@ class HtdgmModel(GenerationMixin):
         device = self.num_shots.device
         self.pyramid = Pyramid(self.pyramid.sizes, size).to(device)
         self.enlarged_pyramid = Pyramid(self.enlarged_pyramid.sizes, size).to(device)
+        if self.energies is not None:
+            self.energies.pyramid = Pyramid(self.energies.pyramid.sizes, size).to(device)
 
     def forward(self, images: torch.Tensor) -> InferenceBatch:
         """Score and localise.
@@ -244,10 +251,14 @@ class HtdgmModel(GenerationMixin):
             parts += [self.gist(images, are_unseen=unseen is not None)]
         if distances:
             parts += [self._score_distances(distances, unseen)] * self.memory_weight
+        energies = None
+        if self.energies is not None:
+            energies = self.energies(images, unseen)
+            parts.append(self.energies.score(energies))
         of_members = [[_mean(scale) for scale in of_set] for of_set in anomalies]
         sets = range(len(self.transformation_sets))
         voting = [[self.canvases_of(scale, index) for scale in self.voting_scales] for index in sets]
-        return combine(parts), self.anomaly_map_generator(of_members, voting, distances, images.shape[-2:])
+        return combine(parts), self.anomaly_map_generator(of_members, voting, distances, images.shape[-2:], energies)
 
     def _votes(self, pairs: Pairs, unseen: int | None = None) -> list[list[list[torch.Tensor]]]:
         """Let discriminators vote, not those trained on ``unseen``: set by set, scale by scale, member by member."""
@@ -310,7 +321,7 @@ class HtdgmModel(GenerationMixin):
         return self._distances(self.reduce(images))
 
     def remember(self, images: torch.Tensor, scales: Sequence[torch.Tensor], source: torch.Generator) -> None:
-        """Remember the training images: their patches, and their gist.
+        """Remember the training images: their patches, their energies, and their gist.
 
         Args:
             images (torch.Tensor): The training images in [-1, 1], of shape ``(k, 3, H, W)``.
@@ -319,6 +330,8 @@ class HtdgmModel(GenerationMixin):
         """
         for memory, reduced in zip(self.memories, scales, strict=False):
             memory.remember(reduced, source, int(self.num_shots))
+        if self.energies is not None:
+            self.energies.remember(self._cut(self.prepare(images, training=True)), source, int(self.num_shots))
         if self.gist is not None:
             self.gist.remember(self.prepare(images, training=True))
         self._knows_shots = True

@@ -1,0 +1,211 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Oriented energies: what texture is where, however it is turned, compared by a metric that the shots themselves teach.
+
+Pairs of filters in quadrature, a cosine and a sine of each of eight orientations, go over the image at four octaves.
+The root of the squares of both is the energy of an orientation (Adelson and Bergen, *Spatiotemporal energy models*,
+1985). Of its logarithms in the cells of a 32x32 grid, the sum over the orientations and the magnitudes of their Fourier
+transform do not change when the part is turned.
+
+Cells are remembered, as PatchCore's are. What counts as far is learnt: cells of each shot are matched with those of the
+others, and the metric whitens what is left over, so that what good images never agree on counts little. Of a single
+shot, cells are matched with distant ones of the same image.
+"""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from anomalib_htdgm.models.tracing import pieces
+
+from .memory import FARTHEST
+from .networks import convolve_alike
+from .pyramid import DEVIATION, Pyramid
+from .transformations import to_grayscale
+
+GRID = 32
+"""Cells along each side."""
+SIZES = [32, 64, 128, 256]
+"""Sides in pixels of the images whose energies are measured: one for each octave."""
+NUM_ORIENTATIONS = 8
+NUM_HARMONICS = 2
+"""Waves over the orientations whose magnitudes are kept beside the sum: one and two ups and downs in half a turn."""
+FILTER_SIZE = 9
+FREQUENCY = 0.3
+"""Cycles in a pixel of a filter's wave."""
+BANDWIDTH = 0.14
+"""Deviation of a filter's frequencies, in cycles in a pixel."""
+ASPECT = 0.8
+"""Deviation of a filter's window across its wave, over that along it, inverted: it is a little longer than wide."""
+LEAST_ENERGY = 0.1
+"""Energy that is added before the logarithm, of images of deviation 1: noise of a blank ground is to tell nothing."""
+NUM_FEATURES = 3 + len(SIZES) * (1 + NUM_HARMONICS)
+CELL_FRACTION = 0.1
+"""Fraction of the cells, the farthest ones, whose mean distance is the score."""
+NUM_MATCHED = 3000
+"""Cells that are matched to learn the metric."""
+NUM_ROUNDS = 2
+"""Times that cells are matched, each by the metric of the time before."""
+APART = 4
+"""Cells between one and what it is matched with, where there is no other image."""
+RIDGE_OF_CELLS, RIDGE_OF_LEFT = 0.01, 0.1
+"""Shares of the mean variance that are added to each direction's, of cells and of what is left over of them."""
+LEAST_OF_CELLS, LEAST_OF_LEFT = 1e-4, 1e-2
+"""Variance that no direction is taken to be below, where shots are the same or blank."""
+SCALE = 0.125
+"""Factor of all features, so that :data:`FARTHEST` cuts off no good cell's."""
+
+
+class OrientedEnergies(nn.Module):
+    """Remembers the cells of training images, and measures how far others are from the most similar of them.
+
+    Args:
+        input_size (tuple[int, ...]): Height and width of the images, or tiles, in pixels.
+        k_shot (int): Most training images, or tiles of them.
+        num_cells (int): Most cells that are remembered; where there are more, a random choice of them is.
+    """
+
+    metric: torch.Tensor
+    offset: torch.Tensor
+    cells: torch.Tensor
+    half_squares: torch.Tensor
+    shots: torch.Tensor
+    bank: torch.Tensor
+    waves: torch.Tensor
+
+    def __init__(self, input_size: tuple[int, ...], k_shot: int, num_cells: int) -> None:
+        super().__init__()
+        self.pyramid = Pyramid(SIZES, input_size)
+        capacity = min(num_cells, k_shot * GRID**2)
+        self.register_buffer("metric", torch.zeros(NUM_FEATURES, NUM_FEATURES, 1, 1))
+        self.register_buffer("offset", torch.zeros(NUM_FEATURES))
+        self.register_buffer("cells", torch.zeros(capacity, NUM_FEATURES, 1, 1))
+        self.register_buffer("half_squares", torch.full((capacity,), math.inf))  # an empty place is infinitely far
+        # Which shot a cell is of is asked for at the end of a training only.
+        self.register_buffer("shots", torch.zeros(capacity, dtype=torch.long), persistent=False)
+        self.register_buffer("bank", _bank(), persistent=False)
+        self.register_buffer("waves", _waves(), persistent=False)
+
+    @torch.no_grad()
+    def remember(self, images: torch.Tensor, source: torch.Generator, num_shots: int) -> None:
+        """Learn what counts as far from training images, and remember their cells.
+
+        Args:
+            images (torch.Tensor): Training images, or all tiles of one after those of another, of one brightness and
+                contrast, of shape ``(n, 3, H, W)``.
+            source (torch.Generator): Source of randomness, on the CPU.
+            num_shots (int): How many training images these are, or are tiles of.
+        """
+        described = torch.cat([self.describe(each) for each in images.split(1)])
+        features = described.permute(0, 2, 3, 1).flatten(0, 2)
+        kept = torch.randperm(len(features), generator=source)[: len(self.cells)].to(features.device)
+        some = torch.randperm(len(features), generator=source)[:NUM_MATCHED].to(features.device)
+        shots = torch.arange(len(features), device=features.device) // (len(features) // num_shots)
+        is_own = _are_near(some, kept) if num_shots == 1 else shots[some][:, None] == shots[kept]
+        mean = features.mean(dim=0)
+        metric = _whitening(features - mean, RIDGE_OF_CELLS, LEAST_OF_CELLS)
+        for _ in range(NUM_ROUNDS):
+            compared = (features - mean) @ metric
+            nearest = torch.cdist(compared[some], compared[kept]).masked_fill(is_own, math.inf).argmin(dim=1)
+            left = compared[some] - compared[kept][nearest]
+            metric = metric @ _whitening(left, RIDGE_OF_LEFT, LEAST_OF_LEFT)
+        metric *= SCALE
+        self.metric.copy_(metric.T[:, :, None, None])
+        self.offset.copy_(-(mean @ metric))
+        cells = ((features - mean) @ metric)[kept].clamp(-FARTHEST, FARTHEST)
+        self.cells.zero_()[: len(kept)] = cells[:, :, None, None]
+        self.half_squares.fill_(math.inf)[: len(kept)] = cells.square().sum(dim=1) / 2
+        self.shots.zero_()[: len(kept)] = shots[kept]
+
+    def forward(self, images: torch.Tensor, unseen: int | None = None) -> torch.Tensor:
+        """Measure how far every cell is from the most similar one that is remembered.
+
+        Args:
+            images (torch.Tensor): Images of one brightness and contrast, of shape ``(B, 3, H, W)``.
+            unseen (int | None): Number of the training image whose cells are to count as not remembered; there must be
+                others.
+
+        Returns:
+            torch.Tensor: Distances, at least 0, of shape ``(B, 1, 32, 32)``.
+        """
+        half_squares = self.half_squares
+        if unseen is not None:
+            half_squares = half_squares.masked_fill(self.shots == unseen, math.inf)
+        # Image by image, as sums over many cells move their last bits with their number.
+        return torch.cat([self._distances(each, half_squares) for each in pieces(images, 1)])
+
+    def _distances(self, images: torch.Tensor, half_squares: torch.Tensor) -> torch.Tensor:
+        compared = convolve_alike(self.describe(images), self.metric, self.offset).clamp(-FARTHEST, FARTHEST)
+        # As the memory of patches: |a - b|^2 / 2 = |a|^2 / 2 + (|b|^2 / 2 - a b).
+        nearest = convolve_alike(compared, -self.cells, half_squares).amin(dim=1, keepdim=True)
+        return (compared.square().sum(dim=1, keepdim=True) + 2 * nearest).clamp(min=0).sqrt()
+
+    def score(self, distances: torch.Tensor) -> torch.Tensor:
+        """Score images of distances ``(B, 1, 32, 32)``: the mean of the farthest cells, of shape ``(B,)``."""
+        cells = distances.flatten(1)
+        return cells.topk(math.ceil(CELL_FRACTION * GRID**2), dim=1).values.mean(dim=1)
+
+    def describe(self, images: torch.Tensor) -> torch.Tensor:
+        """Describe cells.
+
+        Args:
+            images (torch.Tensor): Images of one brightness and contrast, of shape ``(B, 3, H, W)``.
+
+        Returns:
+            torch.Tensor: Mean colours, and for each octave the sum of the logarithms of energies and the magnitudes of
+            their Fourier transform over the orientations, of shape ``(B, 15, 32, 32)``.
+        """
+        octaves = self.pyramid(images / DEVIATION)
+        described = [self._sum_up(self._energies(to_grayscale(octave)[:, :1])) for octave in octaves]
+        return torch.cat([octaves[0], *described], dim=1)
+
+    def _energies(self, grey: torch.Tensor) -> torch.Tensor:
+        """Measure energies of ``(B, 1, h, h)`` in each orientation: ``(B, 8, 32, 32)``."""
+        around = F.pad(grey, [FILTER_SIZE // 2] * 4, mode="reflect")
+        answers = convolve_alike(around, self.bank, self.bank.new_zeros(len(self.bank)))
+        energies = (answers.square().unflatten(1, (2, NUM_ORIENTATIONS)).sum(dim=1) + 1e-6).sqrt()
+        return F.avg_pool2d(energies, grey.shape[-1] // GRID)
+
+    def _sum_up(self, energies: torch.Tensor) -> torch.Tensor:
+        waves = convolve_alike((energies + LEAST_ENERGY).log(), self.waves, self.waves.new_zeros(len(self.waves)))
+        total, cosines, sines = waves.split([1, NUM_HARMONICS, NUM_HARMONICS], dim=1)
+        return torch.cat([total, (cosines.square() + sines.square() + 1e-6).sqrt()], dim=1)
+
+
+def _bank() -> torch.Tensor:
+    """Make the filters, cosines of all orientations and then sines: ``(16, 1, 9, 9)``, of length 1, without a mean."""
+    y, x = torch.meshgrid(*[torch.arange(FILTER_SIZE) - FILTER_SIZE // 2] * 2, indexing="ij")
+    angles = (torch.arange(NUM_ORIENTATIONS) * math.pi / NUM_ORIENTATIONS)[:, None, None]
+    along, across = x * angles.cos() + y * angles.sin(), y * angles.cos() - x * angles.sin()
+    window = torch.exp(-2 * (math.pi * BANDWIDTH) ** 2 * (along.square() + (ASPECT * across).square()))
+    phases = 2 * math.pi * FREQUENCY * along
+    cosines = window * phases.cos()
+    cosines = cosines - window * (cosines.sum((1, 2), keepdim=True) / window.sum((1, 2), keepdim=True))
+    lengths = cosines.square().sum((1, 2), keepdim=True).sqrt()
+    return torch.cat([cosines / lengths, window * phases.sin() / lengths])[:, None]
+
+
+def _waves() -> torch.Tensor:
+    """Make what sums over orientations: ones, then cosines and sines of each harmonic, of shape ``(5, 8, 1, 1)``."""
+    turns = torch.arange(NUM_HARMONICS + 1)[:, None] * torch.arange(NUM_ORIENTATIONS) / NUM_ORIENTATIONS
+    return torch.cat([(2 * math.pi * turns).cos(), (2 * math.pi * turns[1:]).sin()])[:, :, None, None]
+
+
+def _whitening(centred: torch.Tensor, ridge: float, least: float) -> torch.Tensor:
+    """Make a matrix whose product with rows ``(n, C)`` about zero is uncorrelated, of variance 1 but for the ridge."""
+    rows = centred.cpu().double()  # not every device has the precision
+    variances, directions = torch.linalg.eigh(rows.T @ rows / len(rows))
+    variances = variances.clamp(min=0)
+    scales = (variances + ridge * variances.mean()).clamp(min=least).rsqrt()
+    return (directions * scales).float().to(centred.device)
+
+
+def _are_near(some: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Tell which cells, by their numbers, lie so near to one another in one image that they are alike anyway."""
+    some = some[:, None]
+    are_of_one_image = some // GRID**2 == others // GRID**2
+    down, across = (some // GRID % GRID - others // GRID % GRID).abs(), (some % GRID - others % GRID).abs()
+    return are_of_one_image & (down <= APART) & (across <= APART)

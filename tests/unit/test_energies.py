@@ -1,0 +1,140 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Oriented energies: textures are told apart, however they are turned, by what good images do not agree on."""
+
+import math
+
+import pytest
+import torch
+from skimage import data as photographs
+from torch.nn import functional as F  # noqa: N812
+
+from anomalib_htdgm.models.htdgm import energies as module
+from anomalib_htdgm.models.htdgm.energies import GRID, NUM_FEATURES, SCALE, OrientedEnergies
+from anomalib_htdgm.models.htdgm.pyramid import standardize_images
+
+from .textures import assert_identical
+
+SIZE = 256
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def crops(name: str, number: int) -> torch.Tensor:
+    """Cut crops of 256x256 pixels out of a photograph, of one brightness and contrast."""
+    photograph = torch.from_numpy(getattr(photographs, name)().copy()).float()
+    places = [(0, 0), (0, 256), (256, 0), (256, 256), (128, 128)][:number]
+    images = torch.stack([photograph[top : top + SIZE, left : left + SIZE] for top, left in places])
+    return standardize_images(images[:, None].expand(-1, 3, -1, -1) / 127.5 - 1)
+
+
+def remember(images: torch.Tensor, num_cells: int = 2000) -> OrientedEnergies:
+    energies = OrientedEnergies((SIZE, SIZE), len(images), num_cells)
+    energies.remember(images, torch.Generator().manual_seed(0), len(images))
+    return energies
+
+
+@pytest.fixture(scope="module")
+def shots() -> torch.Tensor:
+    return crops("brick", 3)
+
+
+@pytest.fixture(scope="module")
+def bricks(shots: torch.Tensor) -> OrientedEnergies:
+    return remember(shots)
+
+
+def test_a_wave_has_its_energy_where_it_runs() -> None:
+    energies, across = OrientedEnergies((SIZE, SIZE), 1, 1), torch.arange(SIZE)
+    for orientation in range(8):
+        angle = orientation * math.pi / 8
+        wave = torch.cos(2 * math.pi * 0.3 * (across * math.cos(angle) + across[:, None] * math.sin(angle)))
+        measured = energies._energies(wave[None, None])[0, :, 8:-8, 8:-8].mean(dim=(1, 2))  # noqa: SLF001
+        assert measured.argmax() == orientation
+        assert measured[(orientation + 4) % 8] < 0.1 * measured.max()
+
+
+def test_energies_are_those_of_a_sum_over_pixels(shots: torch.Tensor) -> None:
+    energies = OrientedEnergies((SIZE, SIZE), 1, 1)
+    grey = shots[:1, :1]
+    cell, values = (slice(80, 88), slice(160, 168)), []
+    for cosine, sine in zip(*energies.bank.chunk(2), strict=True):
+        total = 0.0
+        for row in range(cell[0].start, cell[0].stop):
+            for column in range(cell[1].start, cell[1].stop):
+                window = grey[0, 0, row - 4 : row + 5, column - 4 : column + 5]
+                total += math.hypot((window * cosine[0]).sum(), (window * sine[0]).sum())
+        values.append(total / 64)
+    measured = energies._energies(grey)[0, :, 10, 20]  # noqa: SLF001
+    torch.testing.assert_close(measured, torch.tensor(values), atol=2e-3, rtol=1e-3)
+
+
+def test_a_turned_image_has_the_same_texture_elsewhere(shots: torch.Tensor) -> None:
+    energies = OrientedEnergies((SIZE, SIZE), 1, 1)
+    described = energies.describe(shots[:1])
+    assert described.shape == (1, NUM_FEATURES, GRID, GRID)
+    turned = energies.describe(torch.rot90(shots[:1], 1, (2, 3)))
+    torch.testing.assert_close(torch.rot90(described, 1, (2, 3)), turned, atol=2e-3, rtol=1e-3)
+
+
+def test_distances_are_those_to_the_nearest_cell(bricks: OrientedEnergies, shots: torch.Tensor) -> None:
+    images = crops("gravel", 2)
+    compared = F.conv2d(bricks.describe(images), bricks.metric, bricks.offset).permute(0, 2, 3, 1).flatten(0, 2)
+    cells = bricks.cells[:, :, 0, 0]
+    expected = torch.stack([(row - cells).norm(dim=1).min() for row in compared])
+    torch.testing.assert_close(bricks(images).flatten(), expected, atol=2e-3, rtol=1e-3)
+    others = cells[bricks.shots != 1]
+    compared = F.conv2d(bricks.describe(shots[1:2]), bricks.metric, bricks.offset).permute(0, 2, 3, 1).flatten(0, 2)
+    expected = torch.stack([(row - others).norm(dim=1).min() for row in compared])
+    torch.testing.assert_close(bricks(shots[1:2], unseen=1).flatten(), expected, atol=2e-3, rtol=1e-3)
+
+
+def test_what_shots_do_not_agree_on_is_white(shots: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RIDGE_OF_LEFT", 0.0)
+    monkeypatch.setattr(module, "NUM_MATCHED", len(shots) * GRID**2)
+    monkeypatch.setattr(module, "NUM_ROUNDS", 1)
+    energies = remember(shots, len(shots) * GRID**2)
+    described = energies.describe(shots)
+    features = described.permute(0, 2, 3, 1).flatten(0, 2)
+    centred = features - features.mean(dim=0)
+    first = centred @ module._whitening(centred, module.RIDGE_OF_CELLS, module.LEAST_OF_CELLS)  # noqa: SLF001
+    owners = torch.arange(len(shots)).repeat_interleave(GRID**2)
+    distances = torch.cdist(first, first).masked_fill(owners[:, None] == owners, math.inf)
+    final = F.conv2d(described, energies.metric, energies.offset).permute(0, 2, 3, 1).flatten(0, 2) / SCALE
+    left = final - final[distances.argmin(dim=1)]
+    variances = torch.linalg.eigvalsh(left.T @ left / len(left))
+    expected = (torch.arange(NUM_FEATURES) >= 2).float()  # a grey image's colours are one direction, not three
+    torch.testing.assert_close(variances, expected, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_another_texture_is_found_in_its_place(number: int) -> None:
+    energies = remember(crops("brick", number))
+    image = crops("brick", 5)[4:].clone()
+    good = energies(image)
+    image[:, :, 96:160, 64:128] = crops("gravel", 1)[:, :, :64, :64]
+    distances = energies(image)
+    assert energies.score(distances) > 1.5 * energies.score(good)
+    row, column = divmod(int(distances.argmax()), GRID)
+    assert 11 <= row <= 20
+    assert 7 <= column <= 16
+
+
+def test_an_image_scores_alike_alone_and_among_others_and_once_loaded(
+    bricks: OrientedEnergies, shots: torch.Tensor
+) -> None:
+    together = bricks(shots)
+    assert torch.equal(together[1:2], bricks(shots[1:2]))
+    loaded = OrientedEnergies((SIZE, SIZE), len(shots), 2000)
+    loaded.load_state_dict(bricks.state_dict())
+    assert torch.equal(loaded(shots), together)
+    assert_identical(remember(shots).state_dict(), bricks.state_dict())
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_blank_images_are_finite(number: int, shots: torch.Tensor) -> None:
+    blank = torch.zeros(number, 3, SIZE, SIZE)
+    energies = remember(blank)
+    assert energies(blank).max() < 0.1
+    assert energies(shots).isfinite().all()
+    assert remember(shots[:number])(blank).isfinite().all()
