@@ -11,10 +11,12 @@ image without a file it has no name.
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from anomalib.data import ImageBatch
 from anomalib.visualization import ImageVisualizer, Visualizer
 from lightning.pytorch import LightningModule, Trainer
 from torchvision.transforms.v2 import Compose, Normalize
+from torchvision.transforms.v2.functional import resize
 
 from anomalib_htdgm.data.reading import read_image
 
@@ -51,6 +53,8 @@ class DistinctVisualizer(ImageVisualizer):
                 target = folder / f"loader_{dataloader_idx}_batch_{batch_idx}_image_{index}.png"
                 item.image = _undo_normalization(item.image, getattr(pl_module, "pre_processor", None))
             item.image_path = None  # else anomalib would read it
+            # Of the size that it is drawn in, since anomalib takes an image of one row for one without rows.
+            item.image = resize(torch.as_tensor(item.image), [*self.field_size[::-1]], antialias=True)
             picture = cast("Image | None", self.visualize(item))  # of an item, not a list
             if picture is not None:
                 target.parent.mkdir(parents=True, exist_ok=True)

@@ -81,6 +81,14 @@ def test_a_picture_shows_the_image_as_it_was_read(tmp_path: Path) -> None:
     assert shown(tmp_path / name) == 63  # a quarter of 255
 
 
+@pytest.mark.parametrize("size", [(1, 40), (40, 1), (1, 1)])
+def test_an_image_of_one_row_has_a_picture(size: tuple[int, int], tmp_path: Path) -> None:
+    path = tmp_path / "thin.png"
+    Image.new("RGB", size, (200, 200, 200)).save(path)
+    (name,) = draw(tmp_path, [path])
+    assert shown(tmp_path / name) == 200
+
+
 def test_anomalibs_own_is_adopted_and_others_left_alone(tmp_path: Path, write: Any) -> None:  # noqa: ANN401
     class Own(ImageVisualizer):
         """A visualizer of somebody's own."""
