@@ -6,6 +6,7 @@
 import csv
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -184,11 +185,10 @@ def test_a_photograph_unlike_all_good_ones_is_never_plainly_good(
     for name, finding in findings.items():
         assert reasons[name] in finding.reason
         assert (finding.verdict(1.0), finding.verdict(-1.0)) == ("look at it", "anomalous")
-    *_, table = session.save(1.0)
+    _, table = islice(session.saving(1.0), 2)  # without the ONNX file, which takes longest
     with table.open(newline="", encoding="utf-8") as file:
-        assert {row["photograph"] for row in csv.DictReader(file) if row["reason"]} == {
-            f"{name}.png" for name in unlike
-        }
+        told = {row["photograph"] for row in csv.DictReader(file) if row["reason"]}
+    assert told == {f"{name}.png" for name in unlike}
 
 
 def test_the_example_goes_when_a_photograph_comes(session: Session, photographs: list[Path], tmp_path: Path) -> None:
