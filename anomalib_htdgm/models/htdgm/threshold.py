@@ -67,7 +67,7 @@ def doubt_about_unlabelled(scores: torch.Tensor, of_shots: torch.Tensor | None =
     """Say why unlabelled images are not to choose a threshold: too many of them may be defective.
 
     Where the training images tell a threshold, it is because far more than a fifth lie above it. In any case, it is
-    because the scores fall into two groups: the lowest fifth, and all that it takes in as it grows by what is not far
+    because the scores fall into two groups: the lowest third, and all that it takes in as it grows by what is not far
     above it, leave out far more than a fifth.
 
     Args:
