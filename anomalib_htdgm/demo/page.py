@@ -203,7 +203,7 @@ class Page:
         try:
             for number, of in session.checking():
                 if monotonic() - shown_at > SECONDS_PER_SHOW:
-                    yield self._show_findings(session) | {self.new_message: f"{refused} {number} of {of} checked."}
+                    yield self._show_findings(session) | {self.new_message: f"{refused} Checking: {number} of {of}."}
                     shown_at = monotonic()
         except StoppedError:
             refused += " Stopped."
@@ -220,6 +220,7 @@ class Page:
     ) -> Iterator[Shown]:
         session = self._session(request)
         begin = monotonic()
+        yield {self.message: f"Learning. {_count(session)}."}
 
         def report(share: float) -> None:
             progress(share, desc=f"Learning. {_count(session)}" if share < 1 else "Choosing the threshold")
@@ -235,8 +236,11 @@ class Page:
             return
         basis = "a guess" if session.threshold_chosen_by == "guess" else f"chosen by {session.threshold_chosen_by}"
         said = f"Learnt in {monotonic() - begin:.0f} seconds. {_count(session)}. The threshold is {basis}."
-        yield self._show(session) | {self.message: said, self.good_message: session.describe_copies()}
-        yield from self._check(session)
+        learnt = {self.message: said, self.good_message: session.describe_copies()}
+        if session.waiting:
+            yield self._show(session) | learnt | {self.new_message: f"Checking: 0 of {len(session.waiting)}."}
+        for checked in self._check(session):
+            yield checked | learnt
 
     def _stop(self, request: gr.Request) -> None:
         self._session(request).stop()

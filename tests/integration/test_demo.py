@@ -58,6 +58,7 @@ def browser(address: str) -> Iterator[Chrome]:
     """Open the page, and see that it asks nobody else for anything."""
     with browse(address) as opened:
         wait_for(opened, "message", "Learnt in")
+        wait_for(opened, "new-message", "6 checked.")  # to show what was checked takes back what was clicked before
         yield opened
         entries = (json.loads(entry["message"])["message"] for entry in opened.get_log("performance"))
         urls = [each["params"]["request"]["url"] for each in entries if each["method"] == "Network.requestWillBeSent"]
@@ -169,6 +170,7 @@ def test_bad_input_gets_a_sentence_and_costs_nothing(browser: Chrome, photograph
     wait_for(browser, "message", "Click on one of the good photographs first.")
     for left in (2, 1, 0):
         click(browser, "#good button.thumbnail-item")
+        wait_for(browser, "remove", ".png")
         click(browser, "#remove")
         wait_for(browser, "message", f"{left} good photograph")
     click(browser, "#learn")
@@ -223,7 +225,9 @@ def test_a_threshold_that_was_moved_stays(browser: Chrome, photographs: dict[str
     set_threshold(browser, 0.35)
     wait_for(browser, "verdicts", "but not at 0.5")
     click(browser, "#learn")
+    wait_for(browser, "message", "Learning.")
     wait_for(browser, "message", "Learnt in")
+    wait_for(browser, "new-message", "6 checked.")
     wait_for(browser, "verdicts", "but not at 0.5")
     set_threshold(browser, 0.6)
     click(browser, "#threshold .reset-button")
@@ -256,6 +260,7 @@ def test_browsers_want_https_for_the_camera(browser: Chrome) -> None:
 
 def test_a_photograph_that_is_good_after_all_is_learnt(browser: Chrome) -> None:
     click(browser, "#results button.thumbnail-item")
+    wait_for(browser, "accept", ".png is good after all")
     click(browser, "#accept")
     wait_for(browser, "message", "4 good photographs")
     wait_for(browser, "message", "Learnt in")
