@@ -30,7 +30,6 @@ from anomalib_htdgm import Htdgm, QuickstartTextures
 from anomalib_htdgm.data.reading import UnreadableImageError, read_image
 from anomalib_htdgm.models.htdgm.calibration import set_threshold
 from anomalib_htdgm.models.htdgm.threshold import (
-    DEVIATIONS_OF_UNLABELLED,
     Basis,
     doubt_about_unlabelled,
     threshold_above_most,
@@ -448,7 +447,7 @@ class Session:
         is_firm = self._basis_of_shots == "training images"
         doubt = doubt_about_unlabelled(raw, self._of_shots["_image_threshold"].cpu() if is_firm else None)
         if self.uses_unchecked or (self.uses_unchecked is None and not doubt):
-            image, pixel = (threshold_above_most(each, DEVIATIONS_OF_UNLABELLED) for each in (raw, peaks))
+            image, pixel = (threshold_above_most(each) for each in (raw, peaks))
             self._take_threshold(float(image), float(pixel), "unlabelled images")
             told = "photographs that nobody has looked at, which tell how much good ones differ"
             why = f"It is that of {len(unseen)} {told}."

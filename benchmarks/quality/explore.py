@@ -8,30 +8,17 @@
     python benchmarks/quality/explore.py folders --root DIRECTORY --classes mvtec/bottle more/pillqc --contains model
 
 ``folders`` are in MVTec AD's layout, with or without masks. ``--set`` gives arguments of HtdgmModel and Training. No
-Engine: images come in their own size, the model's votes are kept, and each way of scoring is an AUROC in percent:
-mean, standard deviation and minimum over classes and seeds, and the mean of each class. A seed draws the training
-images and the weights; with ``--each`` images are trained on one after the other, in place of a draw.
-Ways of scoring:
-
-* ``as the model``: the model's own score, by its own arguments;
-* ``<vote> <fraction>``: of the most anomalous fraction of patches;
-* ``<vote> <fraction> scale <i>``: of one scale only;
-* ``<vote> <fraction> of the map``: of the pixels of the multi-scale map in place of patches;
-* ``memory <fraction>``: the distances to what is remembered;
-* ``gist``: the distance to the mean gist.
-
-With several sets of transformations, the names of ways that are of one of them begin with ``set <i>``.
-
-With ``reestimate_statistics=false`` each of these is there three times: with the running averages, ``re-estimated`` on
-the training images after all, and as the mean of ``both`` scores.
+Engine: images come in their own size, and the model's score and each signal alone are an AUROC in percent: mean,
+standard deviation and minimum over classes and seeds, and the mean of each class. A seed draws the training images and
+the weights; with ``--each`` images are trained on one after the other, in place of a draw.
 """
 
 import argparse
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import pandas as pd
 import torch
@@ -41,22 +28,21 @@ from shared.layout import open_folder
 from sklearn.metrics import roc_auc_score
 
 from anomalib_htdgm import FewShot, OneClass, QuickstartTextures
-from anomalib_htdgm.models.htdgm.members import share_of
-from anomalib_htdgm.models.htdgm.score import Vote, anomaly_score, patch_anomaly
 from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
 from anomalib_htdgm.models.htdgm.training import Training
 
-FRACTIONS = (0.01, 0.05, 0.2, 1.0)
 BATCH_SIZE = 16
 BEFORE_MEMORY: dict[str, Any] = {
     "transformations": "rotations",
     "image_size": 64,
+    "coarsest_size": 12,
     "scale_factor": 0.75,
     "width": 32,
     "pixels_per_iteration": None,
     "votes_from": 0,
     "members": 1,
     "memory_patches": 0,
+    "energy_cells": 0,
     "standardize": False,
 }
 
@@ -92,7 +78,7 @@ def read(dataset: AnomalibDataset) -> torch.Tensor:
 
 
 def score(model: HtdgmModel, images: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Score images in every way.
+    """Score images by the model, and by each of its signals alone.
 
     Args:
         model (HtdgmModel): The trained model.
@@ -101,30 +87,10 @@ def score(model: HtdgmModel, images: torch.Tensor) -> dict[str, torch.Tensor]:
     Returns:
         dict[str, torch.Tensor]: For each way of scoring, scores of shape ``(B,)``.
     """
-    votes, distances = model.votes(images), model.distances(images)
-    scores = {"as the model": model(images).pred_score}
-    scores |= {f"memory {fraction}": anomaly_score(distances, fraction) for fraction in FRACTIONS if distances}
-    if model.gist is not None:
-        scores["gist"] = model.gist(model.prepare(images))
-    for index, of_set in enumerate(votes):
-        prefix = f"set {index} " if len(votes) > 1 else ""
-        scores |= {f"{prefix}{name}": values for name, values in score_set(model, index, of_set).items()}
-    return scores
-
-
-def score_set(model: HtdgmModel, index: int, votes: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Score images in every way by the votes on one set of transformations, as :func:`score` does by all."""
-    scores = {}
-    canvases = [model.canvases_of(scale, index) for scale in model.voting_scales]
-    for vote in get_args(Vote):
-        anomalies = [patch_anomaly(each, vote) for each in votes]
-        pixels = model.anomaly_map_generator([anomalies], [canvases], [], (model.pyramid.sizes[-1],) * 2)
-        for fraction in FRACTIONS:
-            name = f"{vote} {fraction}"
-            alone = [anomaly_score([scale], fraction) for scale in anomalies]
-            scores[name] = torch.stack(alone).mean(dim=0)
-            scores[f"{name} of the map"] = anomaly_score([pixels], fraction)
-            scores |= {f"{name} scale {scale}": each for scale, each in enumerate(alone)}
+    scores, views = {"as the model": model(images).pred_score}, model.reduce(images)
+    for signal in model.signals:
+        name = type(signal).__name__.lower()
+        scores |= {f"{name} {index}": each for index, each in enumerate(signal(views).scores)}
     return scores
 
 
@@ -133,15 +99,6 @@ def score_all(model: HtdgmModel, images: torch.Tensor) -> dict[str, torch.Tensor
     """Score all ``B`` images in every way: for each, scores of shape ``(B,)``."""
     parts = [score(model, batch) for batch in images.split(BATCH_SIZE)]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-
-def reestimate(model: HtdgmModel, shots: torch.Tensor) -> None:
-    """Give all discriminators the batch-norm statistics of the training images."""
-    pairs = model.reduce_and_enlarge(shots, training=True)
-    for scale, index in itertools.product(model.voting_scales, range(len(model.transformation_sets))):
-        for member, discriminator in enumerate(model.discriminators_of(scale, index)):
-            reduced, enlarged = (share_of(member, model.members, each) for each in pairs[scale])
-            discriminator.reestimate_statistics(model.canvases_of(scale, index).draw(reduced, model.dtype, enlarged))
 
 
 def run(options: argparse.Namespace, arguments: dict[str, Any]) -> Iterator[dict[str, object]]:
@@ -166,11 +123,6 @@ def run(options: argparse.Namespace, arguments: dict[str, Any]) -> Iterator[dict
             pass
         labels = torch.tensor(datamodule.test_data.samples["label_index"].to_list())
         scores = score_all(model, images)
-        if not training.reestimate_statistics:
-            reestimate(model, shots)
-            others = score_all(model, images)
-            scores |= {f"{name} both": scores[name] + values for name, values in others.items()}
-            scores |= {f"{name} re-estimated": values for name, values in others.items()}
         for name, values in scores.items():
             yield {"class": category, "seed": seed, "score": name, "AUROC": 100 * float(roc_auc_score(labels, values))}
 

@@ -19,13 +19,13 @@ from torchvision.transforms.v2.functional import affine, center_crop
 from anomalib_htdgm.models.single_epoch import SingleEpochMixin
 
 from .threshold import (
-    DEVIATIONS_OF_UNLABELLED,
     GUESSED_RATIO_OF_GIST,
     GUESSED_RATIOS,
     LEAST_FIRM,
     LEAST_UNLABELLED,
     Basis,
     doubt_about_unlabelled,
+    threshold_above_good,
     threshold_above_most,
 )
 from .torch_model import HtdgmModel
@@ -85,8 +85,8 @@ class CalibrationMixin(SingleEpochMixin):
         elif self._shots is not None and len(scores) < least:
             return False
         elif len(scores):
-            set_threshold(self.post_processor, "image", threshold_above_most(scores, DEVIATIONS_OF_UNLABELLED))
-            set_threshold(self.post_processor, "pixel", threshold_above_most(maxima, DEVIATIONS_OF_UNLABELLED))
+            set_threshold(self.post_processor, "image", threshold_above_most(scores))
+            set_threshold(self.post_processor, "pixel", threshold_above_most(maxima))
             self.threshold_chosen_by = "unlabelled images" if len(scores) >= LEAST_UNLABELLED else "guess"
             logger.info("Threshold by %d validation images, up to a fifth of which may be anomalous", len(scores))
             # That they are good is what the user says of them, so they choose all the same.
@@ -121,7 +121,7 @@ class CalibrationMixin(SingleEpochMixin):
                 greatest = torch.stack([getattr(each, fields[0]).max() for each in good])
                 has_gist = self.model.gist is not None and kind == "image"
                 ratio = GUESSED_RATIO_OF_GIST if has_gist else GUESSED_RATIOS[kind]
-                threshold = ratio * greatest.max() if is_guess else threshold_above_most(greatest)
+                threshold = ratio * greatest.max() if is_guess else threshold_above_good(greatest)
             set_threshold(post_processor, kind, threshold)
         self._warn_of_guess()
 

@@ -14,16 +14,17 @@ shot, cells are matched with distant ones of the same image.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
-from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from anomalib_htdgm.models.tracing import pieces
 
-from .memory import FARTHEST
 from .networks import convolve_alike
-from .pyramid import DEVIATION, Pyramid
+from .patches import FARTHEST
+from .pyramid import DEVIATION
+from .signals import Opinion, Signal, Views
 from .transformations import to_grayscale
 
 GRID = 32
@@ -59,14 +60,16 @@ SCALE = 0.125
 """Factor of all features, so that :data:`FARTHEST` cuts off no good cell's."""
 
 
-class OrientedEnergies(nn.Module):
+class OrientedEnergies(Signal):
     """Remembers the cells of training images, and measures how far others are from the most similar of them.
 
     Args:
-        input_size (tuple[int, ...]): Height and width of the images, or tiles, in pixels.
         k_shot (int): Most training images, or tiles of them.
         num_cells (int): Most cells that are remembered; where there are more, a random choice of them is.
     """
+
+    sizes = SIZES
+    map_weight = 4  # as its maps place defects best: of weights 1, 2 and 4 on twelve sets, see benchmarks/FINDINGS.md
 
     metric: torch.Tensor
     offset: torch.Tensor
@@ -76,9 +79,8 @@ class OrientedEnergies(nn.Module):
     bank: torch.Tensor
     waves: torch.Tensor
 
-    def __init__(self, input_size: tuple[int, ...], k_shot: int, num_cells: int) -> None:
+    def __init__(self, k_shot: int, num_cells: int) -> None:
         super().__init__()
-        self.pyramid = Pyramid(SIZES, input_size)
         capacity = min(num_cells, k_shot * GRID**2)
         self.register_buffer("metric", torch.zeros(NUM_FEATURES, NUM_FEATURES, 1, 1))
         self.register_buffer("offset", torch.zeros(NUM_FEATURES))
@@ -90,19 +92,13 @@ class OrientedEnergies(nn.Module):
         self.register_buffer("waves", _waves(), persistent=False)
 
     @torch.no_grad()
-    def remember(self, images: torch.Tensor, source: torch.Generator, num_shots: int) -> None:
-        """Learn what counts as far from training images, and remember their cells.
-
-        Args:
-            images (torch.Tensor): Training images, or all tiles of one after those of another, of one brightness and
-                contrast, of shape ``(n, 3, H, W)``.
-            source (torch.Generator): Source of randomness, on the CPU.
-            num_shots (int): How many training images these are, or are tiles of.
-        """
-        described = torch.cat([self.describe(each) for each in images.split(1)])
+    def fit(self, views: Views, rng: torch.Generator, num_shots: int) -> None:
+        """Learn what counts as far from training images, and remember their cells."""
+        octaves = [views[size].split(1) for size in SIZES]
+        described = torch.cat([self.describe(each) for each in zip(*octaves, strict=True)])
         features = described.permute(0, 2, 3, 1).flatten(0, 2)
-        kept = torch.randperm(len(features), generator=source)[: len(self.cells)].to(features.device)
-        some = torch.randperm(len(features), generator=source)[:NUM_MATCHED].to(features.device)
+        kept = torch.randperm(len(features), generator=rng)[: len(self.cells)].to(features.device)
+        some = torch.randperm(len(features), generator=rng)[:NUM_MATCHED].to(features.device)
         shots = torch.arange(len(features), device=features.device) // (len(features) // num_shots)
         is_own = _are_near(some, kept) if num_shots == 1 else shots[some][:, None] == shots[kept]
         mean = features.mean(dim=0)
@@ -120,13 +116,18 @@ class OrientedEnergies(nn.Module):
         self.half_squares.fill_(math.inf)[: len(kept)] = cells.square().sum(dim=1) / 2
         self.shots.zero_()[: len(kept)] = shots[kept]
 
-    def forward(self, images: torch.Tensor, unseen: int | None = None) -> torch.Tensor:
+    def forward(self, views: Views, unseen: int | None = None) -> Opinion:
+        """Score by the mean of the farthest cells, and show all."""
+        distances = self.distances(views, unseen)
+        farthest = distances.flatten(1).topk(math.ceil(CELL_FRACTION * GRID**2), dim=1).values
+        return Opinion([farthest.mean(dim=1)], [[distances]])
+
+    def distances(self, views: Views, unseen: int | None = None) -> torch.Tensor:
         """Measure how far every cell is from the most similar one that is remembered.
 
         Args:
-            images (torch.Tensor): Images of one brightness and contrast, of shape ``(B, 3, H, W)``.
-            unseen (int | None): Number of the training image whose cells are to count as not remembered; there must be
-                others.
+            views (Views): Images of one brightness and contrast.
+            unseen (int | None): As :meth:`forward`'s.
 
         Returns:
             torch.Tensor: Distances, at least 0, of shape ``(B, 1, 32, 32)``.
@@ -135,32 +136,27 @@ class OrientedEnergies(nn.Module):
         if unseen is not None:
             half_squares = half_squares.masked_fill(self.shots == unseen, math.inf)
         # Image by image, as sums over many cells move their last bits with their number.
-        return torch.cat([self._distances(each, half_squares) for each in pieces(images, 1)])
+        octaves = zip(*(pieces(views[size], 1) for size in SIZES), strict=True)
+        return torch.cat([self._distances(each, half_squares) for each in octaves])
 
-    def _distances(self, images: torch.Tensor, half_squares: torch.Tensor) -> torch.Tensor:
-        compared = convolve_alike(self.describe(images), self.metric, self.offset).clamp(-FARTHEST, FARTHEST)
+    def _distances(self, octaves: Sequence[torch.Tensor], half_squares: torch.Tensor) -> torch.Tensor:
+        compared = convolve_alike(self.describe(octaves), self.metric, self.offset).clamp(-FARTHEST, FARTHEST)
         # As the memory of patches: |a - b|^2 / 2 = |a|^2 / 2 + (|b|^2 / 2 - a b).
         nearest = convolve_alike(compared, -self.cells, half_squares).amin(dim=1, keepdim=True)
         return (compared.square().sum(dim=1, keepdim=True) + 2 * nearest).clamp(min=0).sqrt()
 
-    def score(self, distances: torch.Tensor) -> torch.Tensor:
-        """Score images of distances ``(B, 1, 32, 32)``: the mean of the farthest cells, of shape ``(B,)``."""
-        cells = distances.flatten(1)
-        return cells.topk(math.ceil(CELL_FRACTION * GRID**2), dim=1).values.mean(dim=1)
-
-    def describe(self, images: torch.Tensor) -> torch.Tensor:
+    def describe(self, octaves: Sequence[torch.Tensor]) -> torch.Tensor:
         """Describe cells.
 
         Args:
-            images (torch.Tensor): Images of one brightness and contrast, of shape ``(B, 3, H, W)``.
+            octaves (Sequence[torch.Tensor]): Images of one brightness and contrast, in each of the sizes.
 
         Returns:
             torch.Tensor: Mean colours, and for each octave the sum of the logarithms of energies and the magnitudes of
             their Fourier transform over the orientations, of shape ``(B, 15, 32, 32)``.
         """
-        octaves = self.pyramid(images / DEVIATION)
-        described = [self._sum_up(self._energies(to_grayscale(octave)[:, :1])) for octave in octaves]
-        return torch.cat([octaves[0], *described], dim=1)
+        described = [self._sum_up(self._energies(to_grayscale(each / DEVIATION)[:, :1])) for each in octaves]
+        return torch.cat([octaves[0] / DEVIATION, *described], dim=1)
 
     def _energies(self, grey: torch.Tensor) -> torch.Tensor:
         """Measure energies of ``(B, 1, h, h)`` in each orientation: ``(B, 8, 32, 32)``."""

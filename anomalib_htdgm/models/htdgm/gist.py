@@ -11,13 +11,13 @@ with the mean of the training images' gists, and counts for less where these dif
 import math
 
 import torch
-from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from anomalib_htdgm.models.tracing import pieces
 
 from .networks import convolve_alike
-from .pyramid import Pyramid, standardize_images
+from .pyramid import standardize_images
+from .signals import Opinion, Signal, Views
 from .transformations import to_grayscale
 
 SIZE = 32
@@ -41,51 +41,37 @@ PRIOR_IMAGES = 20
 """Images that this is worth beside the variance of those that are seen."""
 
 
-class Gist(nn.Module):
-    """Remembers the gists of a few images, and measures how far others are from them.
+class Gist(Signal):
+    """Remembers the gists of a few images, and measures how far others are from them. It has no map."""
 
-    Args:
-        input_size (tuple[int, ...]): Height and width of the images in pixels.
-    """
+    sizes = (SIZE,)
 
     count: torch.Tensor
     mean: torch.Tensor
     squares: torch.Tensor
     slopes: torch.Tensor
 
-    def __init__(self, input_size: tuple[int, ...]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.pyramid = Pyramid([SIZE], input_size)
         self.register_buffer("count", torch.tensor(0.0))
         self.register_buffer("mean", torch.zeros(1, LENGTH))
         self.register_buffer("squares", torch.zeros(1, LENGTH))
         self.register_buffer("slopes", _slopes(), persistent=False)
 
     @torch.no_grad()
-    def remember(self, images: torch.Tensor) -> None:
-        """Learn mean and variation of the gists of images.
-
-        Args:
-            images (torch.Tensor): Training images in [-1, 1], of shape ``(k, 3, H, W)``.
-        """
-        gists = self.describe(images)
+    def fit(self, views: Views, rng: torch.Generator, num_shots: int) -> None:
+        """Learn mean and variation of the gists of training images."""
+        del rng, num_shots
+        gists = self.describe(views[SIZE])
         self.count.fill_(len(gists))
         self.mean.copy_(gists.mean(dim=0, keepdim=True))
         self.squares.copy_((gists - self.mean).square().sum(dim=0, keepdim=True))
 
-    def forward(self, images: torch.Tensor, *, are_unseen: bool = False) -> torch.Tensor:
-        """Measure how far images are from those that are remembered.
-
-        Args:
-            images (torch.Tensor): Images in [-1, 1], of shape ``(B, 3, H, W)``.
-            are_unseen (bool): Whether each of them is one of the remembered images, of two or more, and is to be
-                measured by the others alone.
-
-        Returns:
-            torch.Tensor: Distances, at least 0, of shape ``(B,)``: about 1.5 between any two photographs.
-        """
+    def forward(self, views: Views, unseen: int | None = None) -> Opinion:
+        """Score by the distance of the gist, at least 0: about 1.5 between any two photographs."""
         # Image by image, as a sum over a row of many moves its last bit.
-        return torch.cat([self._measure(self.describe(each), are_unseen=are_unseen) for each in pieces(images, 1)])
+        gists = (self.describe(image) for image in pieces(views[SIZE], 1))
+        return Opinion([torch.cat([self._measure(each, are_unseen=unseen is not None) for each in gists])])
 
     def _measure(self, gists: torch.Tensor, *, are_unseen: bool) -> torch.Tensor:
         count, mean, squares = self.count, self.mean, self.squares
@@ -100,13 +86,12 @@ class Gist(nn.Module):
         """Describe images.
 
         Args:
-            images (torch.Tensor): Images in [-1, 1], of shape ``(B, 3, H, W)``.
+            images (torch.Tensor): Images in [-1, 1], of shape ``(B, 3, 32, 32)``.
 
         Returns:
             torch.Tensor: Gists of shape ``(B, 330)``: layout, edges and colour, each divided by what two photographs
             differ by.
         """
-        (images,) = self.pyramid(images)
         grey = to_grayscale(images)
         edges, colour = self._edges(grey[:, :1]), F.avg_pool2d(images - grey, SIZE)[:, ::2]
         parts = [standardize_images(_pool(images, LAYOUT_CELLS)) / DIFFERENCE_OF_LAYOUT, colour / DIFFERENCE_OF_COLOUR]

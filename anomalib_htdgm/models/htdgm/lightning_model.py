@@ -50,7 +50,6 @@ from anomalib_htdgm.models.pre_processor import configure_pre_processor
 from anomalib_htdgm.models.precision import Precision
 
 from .advice import Advice
-from .anomaly_map import Localization
 from .calibration import CalibrationMixin
 from .earlier import EARLIER
 from .equalization import Equalization
@@ -59,6 +58,7 @@ from .score import Vote
 from .tiles import OverlappingTiler, whole_size
 from .torch_model import HtdgmModel
 from .training import Progress, Training, TrainingStep
+from .votes import Localization
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -100,12 +100,8 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
         votes_from (int): Side in pixels of the coarsest scale that has discriminators; 0 gives all scales some.
         memory_patches (int): Most patches of 5x5 pixels that are remembered at each scale of up to ``votes_from``
             pixels; the distance to them scores beside the votes. 0 remembers none.
-        memory_bands (int): Bands of frequencies whose energies patches are compared by, beside their pixels; 0, 1, 2,
-            4, 8, 16 or 32.
-        memory_weight (int): How many times that distance counts beside each set of transformations.
         energy_cells (int): Most cells whose oriented energies are remembered: texture, however it is turned. The
-            distance to them scores beside votes and memory, and makes the map with the latter; for parts that turn or
-            carry fine marks, 4000 with ``memory_weight=1`` and ``coarsest_size=24``. 0 remembers none.
+            distance to them scores beside votes and patches. 0 remembers none.
         gist (bool): Whether what is where in a whole image, how its edges run, and its colour score beside the votes:
             for images of one subject among others, not for defects. It changes no map, and goes without ``tiles``.
         standardize (bool): Whether all images are brought to one brightness and contrast, so that a training image that
@@ -155,14 +151,12 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
         seed: int = 0,
         transformations: str | list[str] = "sharpness",
         image_size: int = 96,
-        coarsest_size: int = 12,
+        coarsest_size: int = 24,
         scale_factor: float = 0.7,
         fit_scale_factor: bool = True,
         votes_from: int = 48,
         memory_patches: int = 2000,
-        memory_bands: int = 16,
-        memory_weight: int = 2,
-        energy_cells: int = 0,
+        energy_cells: int = 4000,
         gist: bool = False,
         standardize: bool = True,
         width: int = 16,
@@ -221,8 +215,6 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
             fit_scale_factor=fit_scale_factor,
             votes_from=votes_from,
             memory_patches=memory_patches,
-            memory_bands=memory_bands,
-            memory_weight=memory_weight,
             energy_cells=energy_cells,
             gist=gist,
             standardize=standardize,
@@ -319,7 +311,7 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
         digests = digest_images(self._shots)
         if self._progress is not None:
             check_same_images(self._digests, digests)
-            done = f"{self._progress.finished} of {len(self.model.discriminators)}"
+            done = f"{self._progress.finished} of {len(self.model.votes.discriminators)}"
             logger.info("Resuming a training: %s networks are finished", done)
         self._digests = digests
         logger.info("Training on %d normal images: %s", self._shots.batch_size, ", ".join(digests))

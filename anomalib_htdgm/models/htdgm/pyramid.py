@@ -136,7 +136,9 @@ class Pyramid(nn.Module):
         super().__init__()
         self.sizes = list(sizes)
         self.input_size = tuple(input_size)
-        self.reduce = nn.ModuleList(Resize(input_size, size) for size in sizes)
+        self.reduce = nn.ModuleList(
+            nn.Identity() if self.input_size == (size, size) else Resize(input_size, size) for size in sizes
+        )
         self.enlarge = nn.ModuleList(Resize((size, size), finer) for size, finer in pairwise(sizes))
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-htdgm authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""From the votes of the discriminators, and the distances of the memory, to one anomaly score for each image."""
+"""From what is said of patches to one anomaly score for each image, and from several scores to one."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -63,7 +63,7 @@ def anomaly_score(anomalies: Sequence[torch.Tensor], patch_fraction: float) -> t
     return sum(scores[1:], scores[0]) / len(scores)
 
 
-def combine(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+def combine(parts: Sequence[torch.Tensor], weights: Sequence[int] | None = None) -> torch.Tensor:
     """Combine scores or maps of several kinds, whose units have nothing to do with each other.
 
     Their geometric mean orders images alike whatever the units are, so that there is nothing to calibrate: to be twice
@@ -71,6 +71,7 @@ def combine(parts: Sequence[torch.Tensor]) -> torch.Tensor:
 
     Args:
         parts (Sequence[torch.Tensor]): Scores or maps, at least 0, all of one shape ``(B, ...)``.
+        weights (Sequence[int] | None): How many times each of them counts; ``None`` counts each once.
 
     Returns:
         torch.Tensor: Their geometric mean, of the same shape; a single part as it is. It does not depend on the images
@@ -78,7 +79,10 @@ def combine(parts: Sequence[torch.Tensor]) -> torch.Tensor:
     """
     if len(parts) == 1:
         return parts[0]
+    weights = weights or [1] * len(parts)
+    powers = [weight / sum(weights) for weight in weights]
     # Roots first: a product of all parts is soon above half precision's largest number. Image by image: powers are
     # computed in vectors, and those that fill none otherwise, which may move the last bit.
-    roots = [torch.cat([each.pow(1 / len(parts)) for each in pieces(part, 1)]) for part in parts]
+    pairs = zip(parts, powers, strict=True)
+    roots = [torch.cat([each.pow(power) for each in pieces(part, 1)]) for part, power in pairs]
     return math.prod(roots[1:], start=roots[0]).clamp(max=torch.finfo(roots[0].dtype).max)

@@ -11,14 +11,16 @@ import torch
 Basis = Literal["guess", "training images", "unlabelled images", "labelled images", "unknown"]
 """What a threshold was chosen by; ``unknown`` is that of a checkpoint that does not tell."""
 
-DEVIATIONS = 2.0
-"""Standard deviations of the logarithm between the middle of good images' scores and the threshold."""
+DEVIATIONS = 1.6
+"""Standard deviations of the logarithm between the mean of good images' scores and the threshold."""
 DEVIATIONS_OF_UNLABELLED = 1.75
-"""The same, where defects may be among them, which raise both middle and deviation."""
+"""The same above the median, where defects may be among them."""
 USUAL_DEVIATION = 0.1
 """Standard deviation of the logarithm of good images' scores, as it is on thirteen sets on average."""
-USUAL_WEIGHT = 4
-"""Number of images that the usual deviation counts for, beside those that are there."""
+USUAL_WEIGHT = 8
+"""Number of images that the usual deviation counts for, beside good ones."""
+USUAL_WEIGHT_OF_UNLABELLED = 4
+"""The same beside images that nobody has looked at."""
 MAD_TO_DEVIATION = 1.4826
 """Standard deviation of a normal distribution over its median absolute deviation."""
 LEAST_FIRM = 3
@@ -31,7 +33,7 @@ DEVIATIONS_APART = 3.0
 """Deviations above the middle of a group of images from which on others are no part of it."""
 LEAST_GROUPED = 10
 """Unlabelled images that are enough to see two groups among them."""
-GUESSED_RATIOS = {"image": 1.5, "pixel": 1.75}
+GUESSED_RATIOS = {"image": 1.3, "pixel": 1.3}
 """What the threshold is over the greatest score, or value of a map, of moved copies of the one image that is known:
 what gives least false alarms and misses together on thirteen sets."""
 
@@ -40,12 +42,28 @@ GUESSED_RATIO_OF_GIST = 4.0
 Chosen on held-out images, see "Whole images" in benchmarks/FINDINGS.md."""
 
 
-def threshold_above_most(scores: torch.Tensor, deviations: float = DEVIATIONS) -> torch.Tensor:
+def threshold_above_good(scores: torch.Tensor) -> torch.Tensor:
+    """Choose a threshold by good images that were not trained on.
+
+    It is the end of an interval that the next good image's logarithm lies below: some standard deviations above the
+    mean, and more where few are known. Since the deviation of few is uncertain, it is drawn towards the usual one.
+
+    Args:
+        scores (torch.Tensor): Scores of the images, at least 0, of shape ``(n,)``.
+
+    Returns:
+        torch.Tensor: The threshold, a scalar.
+    """
+    logarithms = _logarithms(scores)
+    deviation = logarithms.std(correction=min(len(scores) - 1, 1))
+    return _end_of_interval(logarithms.mean(), deviation, len(scores), DEVIATIONS, USUAL_WEIGHT)
+
+
+def threshold_above_most(scores: torch.Tensor, deviations: float = DEVIATIONS_OF_UNLABELLED) -> torch.Tensor:
     """Choose a threshold by images of which most are good, and that were not trained on.
 
-    It is the end of an interval that the next good image's logarithm lies below: some deviations above the middle, and
-    more where few are known. Middle and deviation are the median and the median absolute deviation, which a few
-    defective images hardly move. Since the deviation of few is uncertain, it is drawn towards the usual one.
+    It is as :func:`threshold_above_good`'s, but by the median and the median absolute deviation, which a few defective
+    images hardly move.
 
     Args:
         scores (torch.Tensor): Scores of the images, at least 0, of shape ``(n,)``.
@@ -54,12 +72,21 @@ def threshold_above_most(scores: torch.Tensor, deviations: float = DEVIATIONS) -
     Returns:
         torch.Tensor: The threshold, a scalar.
     """
-    number = len(scores)
-    logarithms = scores.double().clamp(min=torch.finfo(torch.float32).tiny).log()
+    logarithms = _logarithms(scores)
     middle = logarithms.quantile(0.5)
     deviation = MAD_TO_DEVIATION * (logarithms - middle).abs().quantile(0.5)
-    squares = (number - 1) * deviation**2 + USUAL_WEIGHT * USUAL_DEVIATION**2
-    expected = (squares / (number - 1 + USUAL_WEIGHT)).sqrt()
+    return _end_of_interval(middle, deviation, len(scores), deviations, USUAL_WEIGHT_OF_UNLABELLED)
+
+
+def _logarithms(scores: torch.Tensor) -> torch.Tensor:
+    return scores.double().clamp(min=torch.finfo(torch.float32).tiny).log()
+
+
+def _end_of_interval(
+    middle: torch.Tensor, deviation: torch.Tensor, number: int, deviations: float, weight: int
+) -> torch.Tensor:
+    squares = (number - 1) * deviation**2 + weight * USUAL_DEVIATION**2
+    expected = (squares / (number - 1 + weight)).sqrt()
     return (middle + deviations * expected * math.sqrt(1 + 1 / number)).exp().float()
 
 

@@ -15,6 +15,7 @@ from anomalib_htdgm.validation import check_integer, check_number
 from .loss import reconstruction_loss, transformation_loss
 from .members import share_of
 from .networks import RECEPTIVE_FIELD, Discriminator, Generator, initialize
+from .signals import Views
 from .torch_model import HtdgmModel
 from .windows import Windows
 
@@ -109,7 +110,7 @@ class Training:
     def configure_optimizers(self, model: HtdgmModel) -> list[Optimizer]:
         """Make one optimiser for each network: of the discriminators, coarse to fine, then of the generators."""
         model.requires_grad_(True)  # noqa: FBT003
-        networks = [*model.discriminators, *model.generators]
+        networks = [*model.votes.discriminators, *model.generators]
         return [Adam(each.parameters(), lr=self.learning_rate, betas=BETAS, fused=True) for each in networks]
 
     def run(
@@ -158,7 +159,7 @@ class Training:
 
     def count_steps(self, model: HtdgmModel, progress: Progress | None = None) -> int:
         """Count the steps that :meth:`run` takes."""
-        return self.iterations * (len(model.discriminators) - (progress.finished if progress else 0))
+        return self.iterations * (len(model.votes.discriminators) - (progress.finished if progress else 0))
 
     def _iterate(
         self,
@@ -172,19 +173,19 @@ class Training:
         source.set_state(progress.source.cpu())
         model.is_trained.fill_(False)  # noqa: FBT003
         model.num_shots.fill_(len(images))
-        stride, first = len(model.transformation_sets) * model.members, model.voting_scales[0]
+        stride, first = len(model.votes.transformation_sets) * model.votes.members, model.votes.voting_scales[0]
         if not progress.finished:
             for scale in range(len(model.generators)):
                 model.fixed_noise(scale).zero_()
             model.noise_amplitudes.zero_()
-        pairs = model.reduce_and_enlarge(images, training=True)
-        for index in range(progress.finished, len(model.discriminators)):
+        views = model.reduce(images, training=True)
+        for index in range(progress.finished, len(model.votes.discriminators)):
             scale, offset = divmod(index, stride)
             scale += first
-            set_index, member = divmod(offset, model.members)
-            _start(model.discriminators[offset::stride], scale - first, source)
+            set_index, member = divmod(offset, model.votes.members)
+            _start(model.votes.discriminators[offset::stride], scale - first, source)
             _start(model.generators, scale, source)
-            trainer = _ScaleTrainer(self, model, scale, set_index, member, *pairs[scale], source, optimizers)
+            trainer = _ScaleTrainer(self, model, scale, set_index, member, views, source, optimizers)
             for iteration in range(self.iterations):
                 if augment is not None:
                     trainer.see(augment(index * self.iterations + iteration))
@@ -194,10 +195,10 @@ class Training:
                     if augment is not None:
                         trainer.see(images)
                     trainer.finish()
-                    if index < len(model.discriminators) - 1:
+                    if index < len(model.votes.discriminators) - 1:
                         progress = Progress(index + 1, source.get_state())
                 yield TrainingStep(scale, set_index, member, iteration, losses, progress)
-        model.remember(images, [reduced for reduced, _ in pairs], source)
+        model.fit(views, source)
         model.is_trained.fill_(True)  # noqa: FBT003
         model.requires_grad_(False)  # noqa: FBT003
 
@@ -230,7 +231,7 @@ def _check(images: torch.Tensor, most_images: int) -> None:
 def _share_of_images(member: int, model: HtdgmModel, images: torch.Tensor) -> torch.Tensor:
     """Choose what a member is trained on of images, or of their tiles: all tiles of an image are one member's."""
     by_image = images.unflatten(0, (int(model.num_shots), -1))
-    return share_of(member, model.members, by_image).flatten(0, 1)
+    return share_of(member, model.votes.members, by_image).flatten(0, 1)
 
 
 def _start(networks: Sequence[Discriminator] | Sequence[Generator], scale: int, source: torch.Generator) -> None:
@@ -253,37 +254,40 @@ class _ScaleTrainer:
         scale: int,
         set_index: int,
         member: int,
-        real: torch.Tensor,
-        enlarged: torch.Tensor,
+        views: Views,
         source: torch.Generator,
         optimizers: Sequence[Optimizer],
     ) -> None:
         self.training, self.model, self.scale, self.source = training, model, scale, source
         self.member = member
-        self.real = _share_of_images(member, model, real)
-        self.canvases = model.canvases_of(scale, set_index)
-        scale_index = scale - model.voting_scales[0]
-        index = (scale_index * len(model.transformation_sets) + set_index) * model.members + member
-        self.discriminator = model.discriminators[index]
+        self.real, enlarged = self._share_of(views)
+        self.canvases = model.votes.canvases_of(scale, set_index)
+        scale_index = scale - model.votes.voting_scales[0]
+        index = (scale_index * len(model.votes.transformation_sets) + set_index) * model.votes.members + member
+        self.discriminator = model.votes.discriminators[index]
         self.discriminator_optimizer = optimizers[index]
         pixels = None if model.adversarial else training.pixels_per_iteration
         self.windows = None if pixels is None else Windows(self.canvases, pixels)
         self.targets = [each[None] for each in self.canvases.targets()] if self.windows is None else []
-        self._show(self.real, _share_of_images(member, model, enlarged))
+        self._show(self.real, enlarged)
         if model.adversarial:
-            self.shots = torch.arange(len(real), device=real.device)
+            self.shots = torch.arange(len(self.real), device=self.real.device)
             self.generator = model.generators[scale]
-            self.generator_optimizer = optimizers[len(model.discriminators) + scale]
+            self.generator_optimizer = optimizers[len(model.votes.discriminators) + scale]
             # As in the authors' code, one channel for all channels of all images: their index tells these apart.
-            self.fixed_noise = model.draw_noise(scale, len(real), source)[:1, :1].expand_as(real)
-            model.fixed_noise(scale)[: len(real)] = self.fixed_noise
+            self.fixed_noise = model.draw_noise(scale, len(self.real), source)[:1, :1].expand_as(self.real)
+            model.fixed_noise(scale)[: len(self.real)] = self.fixed_noise
             self.enlarged_reconstructions = self._enlarge_previous(self.fixed_noise, None)
-            model.noise_amplitudes[scale, : len(real)] = self._noise_amplitudes()
+            model.noise_amplitudes[scale, : len(self.real)] = self._noise_amplitudes()
 
     def see(self, images: torch.Tensor) -> None:
         """Let the discriminator see other images from now on."""
-        pair = self.model.reduce_and_enlarge(images, training=True)[self.scale]
-        self._show(*(_share_of_images(self.member, self.model, each) for each in pair))
+        self._show(*self._share_of(self.model.reduce(images, training=True)))
+
+    def _share_of(self, views: Views) -> tuple[torch.Tensor, torch.Tensor]:
+        """Look up the member's share of images at this scale, and the same enlarged."""
+        reduced, enlarged = self.model.votes.pair(self.scale, views)
+        return _share_of_images(self.member, self.model, reduced), _share_of_images(self.member, self.model, enlarged)
 
     def _show(self, real: torch.Tensor, enlarged: torch.Tensor) -> None:
         if self.windows is None:

@@ -42,12 +42,12 @@ class RealOrFake(Htdgm):
     def __init__(self, transformations: str = "identity", **arguments: Any) -> None:  # noqa: ANN401
         super().__init__(transformations="rotations", **arguments)  # replaced below, since they would be told apart
         chosen = TRANSFORMATION_SETS.get(transformations) or [Transformation.from_name(transformations)]
-        widths = [each.width for each in self.model.discriminators]
+        widths = [each.width for each in self.model.votes.discriminators]
         canvases = (AugmentedCanvases(chosen, size) for size in self.model.pyramid.sizes)
         discriminators = (TwoClassDiscriminator(len(chosen), width) for width in widths)
-        self.model.transformation_sets = [chosen]
-        self.model.canvases = nn.ModuleList(canvases)  # type: ignore[assignment]
-        self.model.discriminators = nn.ModuleList(discriminators)  # type: ignore[assignment]
+        self.model.votes.transformation_sets = [chosen]
+        self.model.votes.canvases = nn.ModuleList(canvases)  # type: ignore[assignment]
+        self.model.votes.discriminators = nn.ModuleList(discriminators)  # type: ignore[assignment]
         self.model.requires_grad_(False)  # noqa: FBT003  # until it is trained, as all of HtdgmModel
 
 

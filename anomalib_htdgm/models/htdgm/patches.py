@@ -1,20 +1,18 @@
 # Copyright (C) 2026 The anomalib-htdgm authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Memory of what the patches of the training images look like at one scale.
+"""Memory of what the patches of the training images look like at the coarse scales.
 
 At coarse scales a patch of 5x5 pixels is a part of the object, and its distance to the most similar patch of a good
 image tells a missing or a strange part. Patches are compared as PatchCore's are (Roth et al., *Towards Total Recall in
 Industrial Anomaly Detection*, CVPR 2022), but by their whitened pixels, for want of pretrained features.
-
-Pixels alone take what is blank for good, since the mean of all patches lies near to many of them. So a patch is
-compared by its bands, too: how much there is of each band of frequencies around it, on a logarithmic scale.
 
 Three images or more tell where good ones are never quite alike, as at an edge. A distance counts there for less in a
 score; a map shows distances as they are.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -24,6 +22,8 @@ from torchvision.transforms.v2.functional import gaussian_blur
 from anomalib_htdgm.models.tracing import pieces
 
 from .networks import convolve_alike
+from .score import anomaly_score, combine
+from .signals import Opinion, Signal, Views
 
 PATCH_SIZE = 5
 PATCH_MARGIN = PATCH_SIZE // 2
@@ -36,19 +36,9 @@ RIDGE = 0.01
 """Share of the mean variance that is added to that of each component, so that whitening does not blow up noise."""
 LEAST_VARIANCE = 1e-6
 """Variance that no component is taken to be below: a fifth of that of rounding to 255 grey levels."""
-BANDS = (0, 1, 2, 4, 8, 16, 32)
-"""Numbers of bands that components can be divided into."""
-BAND_POOL = 3
-"""Patches along each side of the neighbourhood that the energy in a band is the mean over: of one it is noise."""
-BAND_WEIGHT = 3.0
-"""How many times the standard deviation of a component that of a band is."""
-LEAST_ENERGY = 0.01
-"""Energy that is added to that in a band, of which patches of the training images have 1 on average."""
-LEAST_DEVIATION = 0.05
-"""Standard deviation that no band's logarithm is taken to be below, where all training images are the same."""
 FARTHEST = 30.0
-"""What no component and no band is told from larger values beyond, so that sums of their squares are below 65,504, half
-precision's largest number. The standard deviation of a component of good patches is 0.2, that of a band 0.5."""
+"""What no component is told from larger values beyond, so that sums of their squares are below 65,504, half precision's
+largest number. The standard deviation of a component of good patches is 0.2."""
 LEAST_SHOTS = 3
 """Training images from which on places are compared: each by how far the others are from one another there."""
 USUAL_SIGMA = 0.05
@@ -61,6 +51,41 @@ IMAGES_PER_PIECE = 4
 """Images that are compared at a time: with 2000 patches the distances of one fill 13 MB."""
 
 
+class Patches(Signal):
+    """Memories of patches of several scales.
+
+    Args:
+        sizes (Sequence[int]): Sides in pixels of these scales, each at least 5.
+        k_shot (int): Most training images, or tiles of them.
+        num_patches (int): Most patches that are remembered of a scale.
+        patch_fraction (float): Fraction of patches, the most distant, that make the score.
+    """
+
+    def __init__(self, sizes: Sequence[int], k_shot: int, num_patches: int, patch_fraction: float) -> None:
+        super().__init__()
+        self.sizes, self.patch_fraction = list(sizes), patch_fraction
+        memories = (PatchMemory(size, k_shot, num_patches) for size in sizes)
+        self.memories: Sequence[PatchMemory] = nn.ModuleList(memories)  # type: ignore[assignment]
+
+    def fit(self, views: Views, rng: torch.Generator, num_shots: int) -> None:
+        """Remember patches of all scales."""
+        for size, memory in zip(self.sizes, self.memories, strict=True):
+            memory.remember(views[size], rng, num_shots)
+
+    def forward(self, views: Views, unseen: int | None = None) -> Opinion:
+        """Score by the farthest patches over what is usual at their places; show how far all are."""
+        distances = self.distances(views, unseen)
+        pairs = zip(self.memories, distances, strict=True)
+        over_usual = [memory.over_usual(scale, are_of_unseen=unseen is not None) for memory, scale in pairs]
+        score = combine([anomaly_score([scale], self.patch_fraction) for scale in over_usual])
+        # No patch has its centre in the margin: what is nearest to it tells of it.
+        return Opinion([score], [[F.pad(scale, [PATCH_MARGIN] * 4, mode="replicate") for scale in distances]])
+
+    def distances(self, views: Views, unseen: int | None = None) -> list[torch.Tensor]:
+        """Measure how far every patch is from the remembered ones: for each scale, see :class:`PatchMemory`."""
+        return [memory(views[size], unseen) for size, memory in zip(self.sizes, self.memories, strict=True)]
+
+
 class PatchMemory(nn.Module):
     """Remembers patches of one scale, and measures how far others are from the most similar of them.
 
@@ -68,64 +93,51 @@ class PatchMemory(nn.Module):
         size (int): Side of the images at this scale, in pixels; at least 5.
         k_shot (int): Most training images, or tiles of them.
         num_patches (int): Most patches that are remembered; where there are more, a random choice of them is.
-        num_bands (int): Bands of frequencies whose energies patches are compared by beside their pixels; a divisor of
-            32, or 0.
     """
 
     whitening: torch.Tensor
     offset: torch.Tensor
-    band_means: torch.Tensor
-    band_scales: torch.Tensor
     patches: torch.Tensor
     half_squares: torch.Tensor
     shots: torch.Tensor
     usual: torch.Tensor
     total: torch.Tensor
 
-    def __init__(self, size: int, k_shot: int, num_patches: int, num_bands: int = 0) -> None:
+    def __init__(self, size: int, k_shot: int, num_patches: int) -> None:
         super().__init__()
-        self.num_bands = num_bands
         capacity = min(num_patches, NUM_TURNS * k_shot * (size - PATCH_SIZE + 1) ** 2)
         self.register_buffer("whitening", torch.zeros(COMPONENTS, 3, PATCH_SIZE, PATCH_SIZE))
         self.register_buffer("offset", torch.zeros(COMPONENTS))
-        if num_bands:
-            self.register_buffer("band_means", torch.zeros(num_bands, 1, 1))
-            self.register_buffer("band_scales", torch.zeros(num_bands, 1, 1))
-            self.register_buffer("usual", torch.ones(1, 1, *[size - PATCH_SIZE + 1] * 2))
-        self.register_buffer("patches", torch.zeros(capacity, COMPONENTS + num_bands, 1, 1))
+        self.register_buffer("usual", torch.ones(1, 1, *[size - PATCH_SIZE + 1] * 2))
+        self.register_buffer("patches", torch.zeros(capacity, COMPONENTS, 1, 1))
         self.register_buffer("half_squares", torch.full((capacity,), math.inf))  # an empty place is infinitely far
         # Which shot a patch is of, and the sum of the shots' distances, are asked for at the end of a training only.
         self.register_buffer("shots", torch.zeros(capacity, dtype=torch.long), persistent=False)
         self.register_buffer("total", torch.zeros(1, 1, *[size - PATCH_SIZE + 1] * 2), persistent=False)
 
     @torch.no_grad()
-    def remember(self, images: torch.Tensor, source: torch.Generator, num_shots: int | None = None) -> None:
+    def remember(self, images: torch.Tensor, rng: torch.Generator, num_shots: int | None = None) -> None:
         """Learn to whiten the patches of images, and remember them.
 
         Args:
             images (torch.Tensor): The training images, or all tiles of one after those of another, at this scale, of
                 shape ``(n, 3, size, size)``.
-            source (torch.Generator): Source of randomness, on the CPU.
+            rng (torch.Generator): Source of randomness, on the CPU.
             num_shots (int | None): How many training images these are tiles of; ``None`` if they are whole.
         """
         turned = torch.cat([torch.rot90(images, turns, (2, 3)) for turns in range(NUM_TURNS)])
-        places = _choose_places(turned, source)
+        places = _choose_places(turned, rng)
         pairs = list(zip(turned.split(1), places, strict=True))
         self._whiten(torch.cat([F.unfold(image, PATCH_SIZE)[0, :, some].T for image, some in pairs]))
-        features = [self._describe(image)[0].flatten(1)[:, some] for image, some in pairs]
-        described = torch.cat(features, dim=1).T
-        if self.num_bands:
-            self._scale_bands(described[:, COMPONENTS:])
-            described[:, COMPONENTS:] = self._scaled(described[:, COMPONENTS:].T[:, :, None])[:, :, 0].T
-        chosen = torch.randperm(len(described), generator=source)[: len(self.patches)].to(described.device)
+        described = torch.cat([self._describe(image)[0].flatten(1)[:, some] for image, some in pairs], dim=1).T
+        chosen = torch.randperm(len(described), generator=rng)[: len(self.patches)].to(described.device)
         patches = described[chosen]
         self.patches.zero_()[: len(patches)] = patches[:, :, None, None]
         self.half_squares.fill_(math.inf)[: len(patches)] = patches.square().sum(dim=1) / 2
         tiles = len(images) // (num_shots or len(images))
         image_of = torch.arange(len(turned), device=images.device).repeat_interleave(len(places[0])) % len(images)
         self.shots.zero_()[: len(patches)] = image_of[chosen] // tiles
-        if self.num_bands:
-            self._compare_places(images if tiles == 1 else images[:0])
+        self._compare_places(images if tiles == 1 else images[:0])
 
     def _compare_places(self, images: torch.Tensor) -> None:
         """Learn the usual distance at each place: of each image to the others. Tiles are places of their own."""
@@ -166,29 +178,19 @@ class PatchMemory(nn.Module):
         Returns:
             torch.Tensor: The same shape. Where fewer than three images, or tiles, were remembered, the distances.
         """
-        if not self.num_bands:
-            return distances
         if are_of_unseen:
             return distances / _smooth(self.total - distances) if self.total.any() else distances
         return distances / self.usual
 
     def _distances(self, images: torch.Tensor, half_squares: torch.Tensor) -> torch.Tensor:
         described = self._describe(images)
-        if self.num_bands:
-            components, bands = described.split([COMPONENTS, self.num_bands], dim=1)
-            described = torch.cat([components, self._scaled(bands)], dim=1)
         # Half the squared distance, less half the patch's own square: |a - b|^2 / 2 = |a|^2 / 2 + (|b|^2 / 2 - a b).
         nearest = convolve_alike(described, -self.patches, half_squares).amin(dim=1, keepdim=True)
         return (described.square().sum(dim=1, keepdim=True) + 2 * nearest).clamp(min=0).sqrt()
 
     def _describe(self, images: torch.Tensor) -> torch.Tensor:
-        """Whiten every patch, and list the logarithms of the energies around it behind its components."""
-        whitened = convolve_alike(images, self.whitening, self.offset).clamp(-FARTHEST, FARTHEST)
-        if not self.num_bands:
-            return whitened
-        energies = (whitened.square() * COMPONENTS).unflatten(1, (self.num_bands, -1)).mean(dim=2)
-        around = F.pad(energies, [BAND_POOL // 2] * 4, mode="replicate")
-        return torch.cat([whitened, (F.avg_pool2d(around, BAND_POOL, stride=1) + LEAST_ENERGY).log()], dim=1)
+        """Whiten every patch."""
+        return convolve_alike(images, self.whitening, self.offset).clamp(-FARTHEST, FARTHEST)
 
     def _whiten(self, pixels: torch.Tensor) -> None:
         """Learn from the pixels of patches, of shape ``(n, 75)``, to whiten them; all components' squares add to 1."""
@@ -198,15 +200,6 @@ class PatchMemory(nn.Module):
         whitening = (components * scales)[:, -COMPONENTS:].T / math.sqrt(COMPONENTS)
         self.whitening.copy_(whitening.view_as(self.whitening))
         self.offset.copy_(-(whitening @ mean))
-
-    def _scale_bands(self, bands: torch.Tensor) -> None:
-        """Learn mean and deviation of bands, of shape ``(n, num_bands)``."""
-        deviations = bands.std(dim=0, correction=0).clamp(min=LEAST_DEVIATION)
-        self.band_means.copy_(bands.mean(dim=0)[:, None, None])
-        self.band_scales.copy_((BAND_WEIGHT / math.sqrt(COMPONENTS) / deviations)[:, None, None])
-
-    def _scaled(self, bands: torch.Tensor) -> torch.Tensor:
-        return ((bands - self.band_means) * self.band_scales).clamp(-FARTHEST, FARTHEST)
 
 
 def _smooth(distances: torch.Tensor) -> torch.Tensor:
@@ -218,9 +211,9 @@ def _smooth(distances: torch.Tensor) -> torch.Tensor:
     return (smooth / smooth.mean().clamp(min=torch.finfo(smooth.dtype).tiny)).clamp(min=LEAST_USUAL)
 
 
-def _choose_places(images: torch.Tensor, source: torch.Generator) -> list[torch.Tensor]:
+def _choose_places(images: torch.Tensor, rng: torch.Generator) -> list[torch.Tensor]:
     """Choose patches of each image, as many of each: all, or at random if those would be too many."""
     share, of_each = max(UNFOLDED_PATCHES // len(images), 1), (images.shape[-1] - PATCH_SIZE + 1) ** 2
     if share >= of_each:
         return [torch.arange(of_each, device=images.device)] * len(images)
-    return [torch.randperm(of_each, generator=source)[:share].to(images.device) for _ in images]
+    return [torch.randperm(of_each, generator=rng)[:share].to(images.device) for _ in images]
