@@ -93,7 +93,7 @@ def test_checkpoint_scores_bit_identically(wall: MVTecAD, engine: Engine) -> Non
 
 
 def test_a_checkpoint_from_before_there_was_a_memory_scores_as_it_did(wall: MVTecAD, engine: Engine) -> None:
-    before = {"votes_from": 0, "members": 1, "memory_patches": 0, "standardize": False}
+    before = {"votes_from": 0, "members": 1, "memory_patches": 0, "energy_cells": 0, "standardize": False}
     model = Htdgm(1, iterations=1, transformations="rotations", image_size=32, **before)
     engine.fit(model, datamodule=wall)
     checkpoint = torch.load(engine.best_model_path, weights_only=False)
@@ -186,7 +186,14 @@ def test_canvases_of_several_sizes_export(wall: MVTecAD, engine: Engine, tmp_pat
     np.testing.assert_allclose(anomaly_map, expected.anomaly_map.numpy(), atol=1e-4, rtol=0)
 
 
-TINY: dict[str, Any] = {"k_shot": 1, "iterations": 1, "image_size": 25, "votes_from": 20, "memory_patches": 50}
+TINY: dict[str, Any] = {
+    "k_shot": 1,
+    "iterations": 1,
+    "image_size": 25,
+    "votes_from": 24,
+    "memory_patches": 50,
+    "energy_cells": 50,
+}
 
 
 @pytest.mark.thorough

@@ -38,6 +38,7 @@ SMALL = {
     "coarsest_size": 18,
     "votes_from": 20,
     "memory_patches": 500,
+    "energy_cells": 500,
 }
 THREADS = 8
 REQUESTS = 48

@@ -53,6 +53,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         iterations=10,
         image_size=32,
         memory_patches=500,
+        energy_cells=500,
         precision="float32",
         pre_processor=Htdgm.configure_pre_processor((40, 48)),
         # It takes what is far from the threshold for equal, which would hide where such images change places.
@@ -229,8 +230,11 @@ ARBITRARY = st.builds(
 REPEATABLE = settings(max_examples=30, deadline=None, derandomize=True)
 
 
+SMALL = {"image_size": 24, "coarsest_size": 12, "votes_from": 20, "energy_cells": 300}
+
+
 def train(shots: torch.Tensor, **arguments: object) -> HtdgmModel:
-    model = HtdgmModel((SIDE, SIDE), **{"k_shot": len(shots), "image_size": 24, "votes_from": 20, **arguments})
+    model = HtdgmModel((SIDE, SIDE), **{"k_shot": len(shots), **SMALL, **arguments})
     for step in Training(iterations=2).run(model, shots):
         assert all(loss.isfinite() for loss in step.losses.values())
     # Places of the memory that remain empty are infinitely far, on purpose.

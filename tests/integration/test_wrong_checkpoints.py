@@ -34,7 +34,7 @@ from .stored import CHECKPOINT, SCORES, make_engine, make_small_model, score
 pytestmark = pytest.mark.thorough
 
 CONTENT = CHECKPOINT.read_bytes()
-WEIGHT = "model.discriminators.0.convolutions.0.weight"
+WEIGHT = "model.votes.discriminators.0.convolutions.0.weight"
 # Files are written anew in each example.
 THOROUGHLY = settings(
     max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -156,7 +156,10 @@ ALTERATIONS: dict[str, tuple[Alteration, str]] = {
     "negative": (lambda each: each["state_dict"]["model.num_shots"].fill_(-1), "num_shots: got -1"),
     "NaN": (lambda each: each["state_dict"][WEIGHT][0].fill_(math.nan), f"{WEIGHT}: got numbers that are not finite"),
     "infinite": (lambda each: each["state_dict"][WEIGHT][0].fill_(math.inf), f"{WEIGHT}: got numbers that are not"),
-    "NaN memory": (lambda each: each["state_dict"]["model.memories.0.offset"].fill_(math.nan), "offset: got numbers"),
+    "NaN memory": (
+        lambda each: each["state_dict"]["model.patches.memories.0.offset"].fill_(math.nan),
+        "offset: got numbers",
+    ),
 }
 
 

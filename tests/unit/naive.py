@@ -39,8 +39,8 @@ class NaiveTraining:
 
     def __init__(self, training: Training, model: HtdgmModel, scale: int, image: torch.Tensor) -> None:
         self.training, self.model, self.scale = training, model, scale
-        self.real = model.reduce(image)[scale]
-        self.discriminator = model.discriminators[scale].train().requires_grad_(True)
+        self.real = model.reduce(image)[model.pyramid.sizes[scale]]
+        self.discriminator = model.votes.discriminators[scale].train().requires_grad_(True)
         self.generator = model.generators[scale].train().requires_grad_(True)
         self.discriminator_optimizer, self.generator_optimizer = (
             Adam(each.parameters(), lr=training.learning_rate, betas=BETAS)
@@ -51,7 +51,7 @@ class NaiveTraining:
 
     def step(self) -> dict[str, torch.Tensor]:
         """Do one iteration: steps of the discriminator, then steps of the generator; give the last losses."""
-        classes = torch.arange(len(self.model.transformation_sets[0]))
+        classes = torch.arange(len(self.model.votes.transformation_sets[0]))
         fake_class = torch.full_like(classes, len(classes))
         noise = self._draw_noise(self.scale)
         for _ in range(self.training.discriminator_steps):
@@ -68,7 +68,7 @@ class NaiveTraining:
         return {"discriminator_loss": real_loss.detach(), "fake_loss": fake_loss.detach()}
 
     def _cross_entropy(self, images: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-        transformed = torch.cat([each.apply(images) for each in self.model.transformation_sets[0]])
+        transformed = torch.cat([each.apply(images) for each in self.model.votes.transformation_sets[0]])
         votes = convolve(self.discriminator, transformed).flatten(2)
         return F.cross_entropy(votes, classes[:, None].expand(-1, votes.shape[-1]))
 
@@ -92,11 +92,11 @@ def _descend(optimizer: Adam, loss: torch.Tensor) -> None:
 
 
 def naive_votes(model: HtdgmModel, image: torch.Tensor) -> list[torch.Tensor]:
-    """Let every patch of every transformed image vote, as :meth:`HtdgmModel.votes` does for one set of them."""
-    (transformations,) = model.transformation_sets
+    """Let every patch of every transformed image vote, as :meth:`Votes.average` does for one set of them."""
+    (transformations,) = model.votes.transformation_sets
     index = torch.arange(len(transformations))
     votes = []
-    for reduced, discriminator in zip(model.reduce(image), model.discriminators, strict=True):
+    for reduced, discriminator in zip(model.reduce(image).values(), model.votes.discriminators, strict=True):
         transformed = torch.cat([each.apply(reduced) for each in transformations])
         logits = convolve(discriminator.eval(), transformed)[:, : len(index)]
         votes.append(logits.log_softmax(dim=1)[index, index][None])
@@ -109,11 +109,11 @@ def naive_score(model: HtdgmModel, image: torch.Tensor) -> tuple[torch.Tensor, t
     scores, maps, finest = [], [], model.pyramid.sizes[-1]
     for size, votes in zip(model.pyramid.sizes, naive_votes(model, image), strict=True):
         patches = -votes.flatten(2)
-        kept = math.ceil(model.patch_fraction * patches.shape[-1])
+        kept = math.ceil(model.votes.patch_fraction * patches.shape[-1])
         scores.append(patches.topk(kept).values.mean(dim=(1, 2)))
-        pairs = zip(model.transformation_sets[0], votes.unbind(dim=1), strict=True)
+        pairs = zip(model.votes.transformation_sets[0], votes.unbind(dim=1), strict=True)
         upright = torch.stack([each.invert(-part, shift_length(size)) for each, part in pairs])
-        worst = F.pad(upright.amax(dim=0)[None], [MARGIN] * 4)
+        worst = F.pad(upright.amax(dim=0)[None], [MARGIN] * 4, mode="replicate")
         maps.append(F.interpolate(worst, (finest, finest), mode="bilinear"))
     anomaly_map = model.anomaly_map_generator.blur(torch.stack(maps).mean(dim=0))
     return torch.stack(scores).mean(dim=0), F.interpolate(anomaly_map, image.shape[-2:], mode="bilinear")

@@ -11,8 +11,9 @@ from skimage import data as photographs
 from torch.nn import functional as F  # noqa: N812
 
 from anomalib_htdgm.models.htdgm import energies as module
-from anomalib_htdgm.models.htdgm.energies import GRID, NUM_FEATURES, SCALE, OrientedEnergies
-from anomalib_htdgm.models.htdgm.pyramid import standardize_images
+from anomalib_htdgm.models.htdgm.energies import GRID, NUM_FEATURES, SCALE, SIZES, OrientedEnergies
+from anomalib_htdgm.models.htdgm.pyramid import Pyramid, standardize_images
+from anomalib_htdgm.models.htdgm.signals import Views
 
 from .textures import assert_identical
 
@@ -28,9 +29,18 @@ def crops(name: str, number: int) -> torch.Tensor:
     return standardize_images(images[:, None].expand(-1, 3, -1, -1) / 127.5 - 1)
 
 
+def view(images: torch.Tensor) -> Views:
+    pyramid = Pyramid(SIZES, (SIZE, SIZE))
+    return dict(zip(SIZES, pyramid(images), strict=True))
+
+
+def describe(energies: OrientedEnergies, images: torch.Tensor) -> torch.Tensor:
+    return energies.describe([*view(images).values()])
+
+
 def remember(images: torch.Tensor, num_cells: int = 2000) -> OrientedEnergies:
-    energies = OrientedEnergies((SIZE, SIZE), len(images), num_cells)
-    energies.remember(images, torch.Generator().manual_seed(0), len(images))
+    energies = OrientedEnergies(len(images), num_cells)
+    energies.fit(view(images), torch.Generator().manual_seed(0), len(images))
     return energies
 
 
@@ -45,7 +55,7 @@ def bricks(shots: torch.Tensor) -> OrientedEnergies:
 
 
 def test_a_wave_has_its_energy_where_it_runs() -> None:
-    energies, across = OrientedEnergies((SIZE, SIZE), 1, 1), torch.arange(SIZE)
+    energies, across = OrientedEnergies(1, 1), torch.arange(SIZE)
     for orientation in range(8):
         angle = orientation * math.pi / 8
         wave = torch.cos(2 * math.pi * 0.3 * (across * math.cos(angle) + across[:, None] * math.sin(angle)))
@@ -55,7 +65,7 @@ def test_a_wave_has_its_energy_where_it_runs() -> None:
 
 
 def test_energies_are_those_of_a_sum_over_pixels(shots: torch.Tensor) -> None:
-    energies = OrientedEnergies((SIZE, SIZE), 1, 1)
+    energies = OrientedEnergies(1, 1)
     grey = shots[:1, :1]
     cell, values = (slice(80, 88), slice(160, 168)), []
     for cosine, sine in zip(*energies.bank.chunk(2), strict=True):
@@ -70,23 +80,23 @@ def test_energies_are_those_of_a_sum_over_pixels(shots: torch.Tensor) -> None:
 
 
 def test_a_turned_image_has_the_same_texture_elsewhere(shots: torch.Tensor) -> None:
-    energies = OrientedEnergies((SIZE, SIZE), 1, 1)
-    described = energies.describe(shots[:1])
+    energies = OrientedEnergies(1, 1)
+    described = describe(energies, shots[:1])
     assert described.shape == (1, NUM_FEATURES, GRID, GRID)
-    turned = energies.describe(torch.rot90(shots[:1], 1, (2, 3)))
+    turned = describe(energies, torch.rot90(shots[:1], 1, (2, 3)))
     torch.testing.assert_close(torch.rot90(described, 1, (2, 3)), turned, atol=2e-3, rtol=1e-3)
 
 
 def test_distances_are_those_to_the_nearest_cell(bricks: OrientedEnergies, shots: torch.Tensor) -> None:
     images = crops("gravel", 2)
-    compared = F.conv2d(bricks.describe(images), bricks.metric, bricks.offset).permute(0, 2, 3, 1).flatten(0, 2)
+    compared = F.conv2d(describe(bricks, images), bricks.metric, bricks.offset).permute(0, 2, 3, 1).flatten(0, 2)
     cells = bricks.cells[:, :, 0, 0]
     expected = torch.stack([(row - cells).norm(dim=1).min() for row in compared])
-    torch.testing.assert_close(bricks(images).flatten(), expected, atol=2e-3, rtol=1e-3)
+    torch.testing.assert_close(bricks.distances(view(images)).flatten(), expected, atol=2e-3, rtol=1e-3)
     others = cells[bricks.shots != 1]
-    compared = F.conv2d(bricks.describe(shots[1:2]), bricks.metric, bricks.offset).permute(0, 2, 3, 1).flatten(0, 2)
+    compared = F.conv2d(describe(bricks, shots[1:2]), bricks.metric, bricks.offset).permute(0, 2, 3, 1).flatten(0, 2)
     expected = torch.stack([(row - others).norm(dim=1).min() for row in compared])
-    torch.testing.assert_close(bricks(shots[1:2], unseen=1).flatten(), expected, atol=2e-3, rtol=1e-3)
+    torch.testing.assert_close(bricks.distances(view(shots[1:2]), unseen=1).flatten(), expected, atol=2e-3, rtol=1e-3)
 
 
 def test_what_shots_do_not_agree_on_is_white(shots: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +104,7 @@ def test_what_shots_do_not_agree_on_is_white(shots: torch.Tensor, monkeypatch: p
     monkeypatch.setattr(module, "NUM_MATCHED", len(shots) * GRID**2)
     monkeypatch.setattr(module, "NUM_ROUNDS", 1)
     energies = remember(shots, len(shots) * GRID**2)
-    described = energies.describe(shots)
+    described = describe(energies, shots)
     features = described.permute(0, 2, 3, 1).flatten(0, 2)
     centred = features - features.mean(dim=0)
     first = centred @ module._whitening(centred, module.RIDGE_OF_CELLS, module.LEAST_OF_CELLS)  # noqa: SLF001
@@ -111,10 +121,11 @@ def test_what_shots_do_not_agree_on_is_white(shots: torch.Tensor, monkeypatch: p
 def test_another_texture_is_found_in_its_place(number: int) -> None:
     energies = remember(crops("brick", number))
     image = crops("brick", 5)[4:].clone()
-    good = energies(image)
+    good = energies(view(image)).scores[0]
     image[:, :, 96:160, 64:128] = crops("gravel", 1)[:, :, :64, :64]
-    distances = energies(image)
-    assert energies.score(distances) > 1.5 * energies.score(good)
+    (score,), ((distances,),) = energies(view(image))
+    assert score > 1.5 * good
+    torch.testing.assert_close(score, distances.flatten().sort().values[-103:].mean()[None])  # a tenth of 1024
     row, column = divmod(int(distances.argmax()), GRID)
     assert 11 <= row <= 20
     assert 7 <= column <= 16
@@ -123,11 +134,11 @@ def test_another_texture_is_found_in_its_place(number: int) -> None:
 def test_an_image_scores_alike_alone_and_among_others_and_once_loaded(
     bricks: OrientedEnergies, shots: torch.Tensor
 ) -> None:
-    together = bricks(shots)
-    assert torch.equal(together[1:2], bricks(shots[1:2]))
-    loaded = OrientedEnergies((SIZE, SIZE), len(shots), 2000)
+    together = bricks.distances(view(shots))
+    assert torch.equal(together[1:2], bricks.distances(view(shots[1:2])))
+    loaded = OrientedEnergies(len(shots), 2000)
     loaded.load_state_dict(bricks.state_dict())
-    assert torch.equal(loaded(shots), together)
+    assert torch.equal(loaded.distances(view(shots)), together)
     assert_identical(remember(shots).state_dict(), bricks.state_dict())
 
 
@@ -135,6 +146,6 @@ def test_an_image_scores_alike_alone_and_among_others_and_once_loaded(
 def test_blank_images_are_finite(number: int, shots: torch.Tensor) -> None:
     blank = torch.zeros(number, 3, SIZE, SIZE)
     energies = remember(blank)
-    assert energies(blank).max() < 0.1
-    assert energies(shots).isfinite().all()
-    assert remember(shots[:number])(blank).isfinite().all()
+    assert energies.distances(view(blank)).max() < 0.1
+    assert energies.distances(view(shots)).isfinite().all()
+    assert remember(shots[:number]).distances(view(blank)).isfinite().all()

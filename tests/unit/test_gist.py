@@ -23,6 +23,18 @@ def photographs() -> torch.Tensor:
     return images.clamp(0, 1) * 2 - 1
 
 
+def remember(images: torch.Tensor) -> Gist:
+    gist = Gist()
+    gist.fit({SIZE: images}, torch.Generator(), len(images))
+    return gist
+
+
+def measure(gist: Gist, images: torch.Tensor, unseen: int | None = None) -> torch.Tensor:
+    opinion = gist({SIZE: images}, unseen)
+    assert not opinion.maps
+    return opinion.scores[0]
+
+
 def slow_gist(image: torch.Tensor) -> list[float]:
     """Describe one image, of shape ``(3, 32, 32)``, pixel by pixel, with angles in place of filters."""
     red, green, blue = image
@@ -47,40 +59,35 @@ def slow_gist(image: torch.Tensor) -> list[float]:
 
 
 def test_equals_a_slow_loop(photographs: torch.Tensor) -> None:
-    gists = Gist((SIZE, SIZE)).describe(photographs)
+    gists = Gist().describe(photographs)
     for gist, photograph in zip(gists, photographs, strict=True):
         torch.testing.assert_close(gist, torch.tensor(slow_gist(photograph)), atol=1e-4, rtol=1e-3)
 
 
 def test_distance_is_over_the_variation_of_what_was_seen(photographs: torch.Tensor) -> None:
-    gist = Gist((SIZE, SIZE))
-    gist.remember(photographs[:4])
+    gist = remember(photographs[:4])
     seen, new = gist.describe(photographs[:4]), gist.describe(photographs[4:])
     variances = (3 * seen.var(dim=0) + 20 * 1.5 / 330) / 23
     expected = ((new - seen.mean(dim=0)).square() / variances).mean(dim=1).sqrt()
-    torch.testing.assert_close(gist(photographs[4:]), expected)
+    torch.testing.assert_close(measure(gist, photographs[4:]), expected)
 
 
 def test_an_unseen_image_is_measured_by_the_others(photographs: torch.Tensor) -> None:
-    gist, of_others = Gist((SIZE, SIZE)), Gist((SIZE, SIZE))
     for number in (2, 5):
-        gist.remember(photographs[:number])
-        of_others.remember(photographs[1:number])
-        torch.testing.assert_close(gist(photographs[:1], are_unseen=True), of_others(photographs[:1]))
+        gist, of_others = remember(photographs[:number]), remember(photographs[1:number])
+        expected = measure(of_others, photographs[:1])
+        torch.testing.assert_close(measure(gist, photographs[:1], unseen=0), expected)
 
 
 def test_one_image_is_enough_and_its_copies_are_near(photographs: torch.Tensor) -> None:
-    gist = Gist((SIZE, SIZE))
-    gist.remember(photographs[:1])
-    distances = gist(photographs)
+    gist = remember(photographs[:1])
+    distances = measure(gist, photographs)
     assert distances[0] == 0
     assert distances[1:].min() > 0.5
     moved = photographs[:1].roll(1, dims=3) * 0.9
-    assert 0 < gist(moved) < 0.5 * distances[1:].min()
+    assert 0 < measure(gist, moved) < 0.5 * distances[1:].min()
 
 
 def test_blank_images_have_a_gist() -> None:
-    gist = Gist((SIZE, SIZE))
-    blank = torch.zeros(2, 3, 50, 70)
-    gist.remember(blank)
-    assert gist(blank).tolist() == [0, 0]
+    blank = torch.zeros(2, 3, SIZE, SIZE)
+    assert measure(remember(blank), blank).tolist() == [0, 0]

@@ -3,17 +3,21 @@
 
 """A threshold lies above nearly all good images, however few are known and whatever is among the unlabelled ones."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
 from anomalib_htdgm.models.htdgm.threshold import (
-    DEVIATIONS_OF_UNLABELLED,
     USUAL_DEVIATION,
     doubt_about_unlabelled,
+    threshold_above_good,
     threshold_above_most,
 )
 
 TRIALS = 400
+Rule = Callable[[torch.Tensor], torch.Tensor]
+RULES = pytest.mark.parametrize("rule", [threshold_above_good, threshold_above_most])
 
 
 def draw(number: int, deviation: float, seed: int = 0) -> torch.Tensor:
@@ -25,10 +29,13 @@ def draw(number: int, deviation: float, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("deviation", [0.5, 1, 1.5])
 @pytest.mark.parametrize("number", [3, 5, 10, 20])
 def test_few_good_images_are_above(number: int, deviation: float) -> None:
-    """At half, once and 1.5 times the usual deviation at most 13 % of the next good images are above."""
-    thresholds = torch.stack([threshold_above_most(scores) for scores in draw(number, deviation * USUAL_DEVIATION)])
+    """At half, once and 1.5 times the usual deviation at most 15 % of the next good images are above.
+
+    Where all is known, 1.6 deviations are 5 %; of a set that varies 1.5 times as much as usual three tell too little.
+    """
+    thresholds = torch.stack([threshold_above_good(scores) for scores in draw(number, deviation * USUAL_DEVIATION)])
     above = (draw(1, deviation * USUAL_DEVIATION, seed=1)[:, 0] > thresholds).float().mean()
-    assert above < 0.13
+    assert above < 0.15
     defects = 6 * USUAL_DEVIATION * max(deviation, 1)
     assert (thresholds.log() < defects).float().mean() > 0.95
 
@@ -38,31 +45,29 @@ def test_a_fifth_of_defective_images_does_not_move_it_far(number: int) -> None:
     scores = draw(number, USUAL_DEVIATION)
     mixed = scores.clone()
     mixed[:, : number // 5] *= 10
-    moved = torch.stack([threshold_above_most(each, DEVIATIONS_OF_UNLABELLED) for each in mixed]).log()
+    moved = torch.stack([threshold_above_most(each) for each in mixed]).log()
     unmoved = torch.stack([threshold_above_most(each) for each in scores]).log()
     assert (moved - unmoved).mean() < 1.25 * USUAL_DEVIATION
     assert (moved < 5 * USUAL_DEVIATION).float().mean() > 0.95  # the defects are at 23
 
 
+@RULES
 @pytest.mark.parametrize("factor", [1e-3, 1e4])
-def test_units_do_not_matter(factor: float) -> None:
+def test_units_do_not_matter(factor: float, rule: Rule) -> None:
     scores = draw(7, USUAL_DEVIATION)[0]
-    torch.testing.assert_close(threshold_above_most(factor * scores), factor * threshold_above_most(scores))
+    torch.testing.assert_close(rule(factor * scores), factor * rule(scores))
 
 
-def test_one_image_and_images_alike_have_the_usual_deviation() -> None:
-    assert 1 + USUAL_DEVIATION < threshold_above_most(torch.ones(1)) < 1.5
-    assert (
-        1
-        < threshold_above_most(torch.ones(100))
-        < threshold_above_most(torch.ones(5))
-        < threshold_above_most(torch.ones(1))
-    )
+@RULES
+def test_one_image_and_images_alike_have_the_usual_deviation(rule: Rule) -> None:
+    assert 1 + USUAL_DEVIATION < rule(torch.ones(1)) < 1.5
+    assert 1 < rule(torch.ones(100)) < rule(torch.ones(5)) < rule(torch.ones(1))
 
 
-def test_scores_of_nothing_and_of_too_much_have_finite_thresholds() -> None:
+@RULES
+def test_scores_of_nothing_and_of_too_much_have_finite_thresholds(rule: Rule) -> None:
     for scores in (torch.zeros(3), torch.tensor([0.0, 1, 2])):
-        assert threshold_above_most(scores).isfinite()
+        assert rule(scores).isfinite()
 
 
 def spread(number: int, middle: float = 1.0, deviation: float = 0.1) -> torch.Tensor:

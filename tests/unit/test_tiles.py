@@ -31,7 +31,7 @@ def side_of(tiles: int) -> int:
 def tiny_model(tiles: int = 2, **arguments: object) -> HtdgmModel:
     """Make a model of tiles of 32 pixels, reduced to two scales of 13 and 16 pixels; the coarse one remembers."""
     sizes = {"input_size": (side_of(tiles),) * 2, "image_size": 16, "coarsest_size": 13, "width": 4}
-    others = {"votes_from": 14, "memory_patches": 200, "precision": "float32", "tiles": tiles}
+    others = {"votes_from": 14, "memory_patches": 200, "energy_cells": 900, "precision": "float32", "tiles": tiles}
     return HtdgmModel(**sizes | others | arguments)
 
 
@@ -111,11 +111,12 @@ class TestScores:
         self, model: HtdgmModel, alone: HtdgmModel, images: torch.Tensor
     ) -> None:
         tiles = [tile for image in standardize_images(images).split(1) for tile in cut_out(image, 3)]
-        for index, votes in enumerate(model.votes(images)):
-            expected = [alone.votes(tile)[index] for tile in tiles]
+        views, of_tiles = model.reduce(images), [alone.reduce(tile) for tile in tiles]
+        for index, votes in enumerate(model.votes.average(views)):
+            expected = [alone.votes.average(each)[index] for each in of_tiles]
             torch.testing.assert_close(votes, [torch.cat(scale) for scale in zip(*expected, strict=True)])
-        expected = torch.cat([alone.distances(tile)[0] for tile in tiles])
-        torch.testing.assert_close(model.distances(images), [expected])
+        expected = torch.cat([alone.patches.distances(each)[0] for each in of_tiles])
+        torch.testing.assert_close(model.patches.distances(views), [expected])
 
     def test_the_most_anomalous_tile_scores(self, model: HtdgmModel, alone: HtdgmModel, images: torch.Tensor) -> None:
         tiles = [cut_out(image, 3) for image in standardize_images(images).split(1)]
@@ -156,9 +157,9 @@ class TestScores:
 
     def test_one_tile_is_the_image(self, images: torch.Tensor) -> None:
         model = train(tiny_model(tiles=1, input_size=(80, 80)), images[:1])
-        votes = model.votes(images)
+        output = model(images)
         model.tiler = Tiler(80, 80, mode=ImageUpscaleMode.INTERPOLATION)
-        torch.testing.assert_close(model.votes(images), votes)
+        torch.testing.assert_close(model(images), output)
 
 
 @pytest.mark.training
@@ -213,9 +214,10 @@ class TestTraining:
         of_tiles = train(tiny_model(**arguments), image, pixels_per_iteration=None)
         of_images = train(tiny_model(1, k_shot=4, **arguments), torch.cat(cut_out(image, 2)), pixels_per_iteration=None)
         test = make_images(1, side_of(2))
-        tiles = torch.cat(cut_out(test, 2))
-        torch.testing.assert_close(of_tiles.votes(test), of_images.votes(tiles), rtol=1e-3, atol=1e-4)
-        torch.testing.assert_close(of_tiles.distances(test), of_images.distances(tiles), rtol=1e-3, atol=1e-3)
+        test, tiles = of_tiles.reduce(test), of_images.reduce(torch.cat(cut_out(test, 2)))
+        torch.testing.assert_close(of_tiles.votes.average(test), of_images.votes.average(tiles), rtol=1e-3, atol=1e-4)
+        distances = (model.patches.distances(views) for model, views in ((of_tiles, test), (of_images, tiles)))
+        torch.testing.assert_close(*distances, rtol=1e-3, atol=1e-3)
 
     @pytest.mark.parametrize(("iterations", "expected"), [(1, 10), (2, 16)])
     def test_of_many_tiles_ten_take_their_turn_in_each_iteration(self, iterations: int, expected: int) -> None:
@@ -234,12 +236,12 @@ class TestTraining:
         steps = Training(iterations=5, pixels_per_iteration=10 * 16**2).run(model, image)
         for _ in range(iterations):
             next(steps)
-        return model.discriminators[0].convolutions[0].weight.detach().clone()
+        return model.votes.discriminators[0].convolutions[0].weight.detach().clone()
 
     def test_members_share_images_not_tiles(self) -> None:
         first, second, other = (shingles(seed=seed, size=side_of(2)) for seed in range(3))
         models = [train(tiny_model(k_shot=2, members=2), torch.cat(pair)) for pair in ((first, second), (first, other))]
-        of_first, of_second = zip(*(model.discriminators_of(1) for model in models), strict=True)
+        of_first, of_second = zip(*(model.votes.discriminators_of(1) for model in models), strict=True)
         assert_identical(*(list(each.parameters()) for each in of_first))
         weights = [each.convolutions[0].weight for each in of_second]
         assert not torch.equal(*weights)
@@ -262,13 +264,13 @@ class TestArguments:
             assert model.pyramid.input_size == (256, 256)
 
     def test_tiles_of_another_size_follow_from_that_of_the_image(self) -> None:
-        model = Htdgm(tiles=3, pre_processor=Htdgm.configure_pre_processor((80, 160)), image_size=16, width=1).model
+        model = Htdgm(tiles=3, pre_processor=Htdgm.configure_pre_processor((80, 160)), image_size=24, width=1).model
         assert model.input_size == (80, 160)
         assert model.pyramid.input_size == (32, 64)
 
     def test_memories_have_room_for_the_patches_of_all_tiles(self) -> None:
         model = tiny_model(3, k_shot=2, memory_patches=10**6)
-        assert len(model.memories[0].patches) == 4 * 2 * 9 * (13 - 4) ** 2
+        assert len(model.patches.memories[0].patches) == 4 * 2 * 9 * (13 - 4) ** 2
 
     def test_generators_make_no_tiles(self) -> None:
         arguments = VOTES_ALONE | {"transformations": "rotations", "image_size": 16, "coarsest_size": 13}

@@ -79,7 +79,7 @@ class TestForward:
     def test_scores_do_not_depend_on_the_batch(
         self, model: HtdgmModel, size: int, batch_size: int, precision: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(model, "precision", precision)
+        monkeypatch.setattr(model.votes, "precision", precision)
         images = torch.cat([shingles(angle=seed, seed=seed, size=size) for seed in range(8)])
         expected = model(images)
         parts = [model(part) for part in images.split(batch_size)]
@@ -91,7 +91,7 @@ class TestForward:
         images = torch.cat([shingles(angle=seed / 2, seed=seed) for seed in range(8)])
         outputs = []
         for precision in ("float32", "bfloat16"):
-            monkeypatch.setattr(model, "precision", precision)
+            monkeypatch.setattr(model.votes, "precision", precision)
             outputs.append(model(images))
         expected, output = outputs
         assert not torch.equal(output.pred_score, expected.pred_score)
@@ -108,42 +108,40 @@ class TestForward:
         alone = []
         for member in range(3):
             single = small_model(vote=vote).eval().requires_grad_(False)
-            for scale, discriminator in enumerate(single.discriminators):
-                discriminator.load_state_dict(model.discriminators_of(scale)[member].state_dict())
-            alone.append(single.votes(images)[0])
-        for votes, members in zip(model.votes(images)[0], zip(*alone, strict=True), strict=True):
+            for scale, discriminator in enumerate(single.votes.discriminators):
+                discriminator.load_state_dict(model.votes.discriminators_of(scale)[member].state_dict())
+            alone.append(single.votes.average(single.reduce(images))[0])
+        for votes, members in zip(model.votes.average(model.reduce(images))[0], zip(*alone, strict=True), strict=True):
             anomalies = torch.stack([patch_anomaly(each, vote) for each in members])
             torch.testing.assert_close(patch_anomaly(votes, vote), anomalies.mean(dim=0))
             assert (anomalies[0] - anomalies[1]).abs().max() > 0.01
 
-    @pytest.mark.parametrize("bands", [0, 8])
-    def test_score_is_a_geometric_mean_in_which_the_memory_counts_twice(
-        self, bands: int, make_images: MakeImages
-    ) -> None:
-        model = train(small_model(**EVERYTHING, memory_bands=bands), shingles(), iterations=5)
+    def test_score_is_the_geometric_mean_of_the_signals(self, make_images: MakeImages) -> None:
+        model = train(small_model(**EVERYTHING), shingles(), iterations=5)
         images = make_images(3, SIZE)
-        votes, distances = model.votes(images), model.distances(images)
+        views = model.reduce(images)
+        votes, distances = model.votes.average(views), model.patches.distances(views)
         assert [[tuple(scale.shape) for scale in each] for each in votes] == [
             [(3, number, size - 10, size - 10) for size in (26, 32)] for number in (4, 3)
         ]
         assert [tuple(scale.shape) for scale in distances] == [(3, 1, size - 4, size - 4) for size in (20, 26)]
         parts = [anomaly_score([-scale for scale in each], 0.01) for each in votes]
         of_scales = torch.stack([anomaly_score([each], 0.01) for each in distances])
-        # Without bands, as before there were any, scales are added; with them multiplied, as signals are.
-        remembered = of_scales.log().mean(dim=0).exp() if bands else of_scales.mean(dim=0)
-        energies = model.energies.score(model.energies(model.prepare(images)))
-        scores = torch.stack([*parts, remembered, remembered, energies])
+        remembered = of_scales.log().mean(dim=0).exp()
+        (energies,) = model.energies(views).scores
+        scores = torch.stack([*parts, remembered, energies])
         torch.testing.assert_close(model(images).pred_score, scores.log().mean(dim=0).exp())
 
     @pytest.mark.parametrize("vote", ["probability", "log_probability"])
     def test_gist_multiplies_how_improbable_the_right_answers_are(self, vote: Vote, make_images: MakeImages) -> None:
         model = train(small_model(**WHOLE | {"vote": vote}), shingles(), iterations=5)
         images = make_images(3, SIZE)
-        (votes,) = model.votes(images)
+        views = model.reduce(images)
+        (votes,) = model.votes.average(views)
         means = [(each.exp() if vote == "probability" else each).mean(dim=(1, 2, 3)) for each in votes]
         mean = torch.stack(means).mean(dim=0)
         improbable = 1 / mean if vote == "probability" else -mean
-        torch.testing.assert_close(model(images).pred_score, (improbable * model.gist(images)).sqrt())
+        torch.testing.assert_close(model(images).pred_score, (improbable * model.gist(views).scores[0]).sqrt())
 
     def test_members_score_on_average_as_each_of_them_alone(self, make_images: MakeImages) -> None:
         shots, images = torch.cat([shingles(), shingles(seed=1)]), make_images(3, SIZE)
@@ -153,21 +151,10 @@ class TestForward:
         for member in range(2):
             single = train(small_model(**arguments), shots, iterations=1)
             for scale in range(3):
-                weights = model.discriminators_of(scale)[member].state_dict()
-                single.discriminators_of(scale)[0].load_state_dict(weights)
+                weights = model.votes.discriminators_of(scale)[member].state_dict()
+                single.votes.discriminators_of(scale)[0].load_state_dict(weights)
             alone.append(single(images).pred_score)
         torch.testing.assert_close(model(images).pred_score, torch.stack(alone).mean(dim=0))
-
-    def test_a_model_whose_coarse_scales_were_trained_for_the_finer_ones_loads_without_them(
-        self, make_images: MakeImages
-    ) -> None:
-        arguments = {"transformations": ["rotations", "sharpness"], "members": 2, "k_shot": 2}
-        earlier = train(small_model(**arguments), torch.cat([shingles(), shingles(seed=1)]), iterations=2)
-        fresh = small_model(**arguments | {"votes_from": 26})
-        fresh.load_state_dict(earlier.state_dict())
-        images = make_images(2, SIZE)
-        for votes, expected in zip(fresh.votes(images), earlier.votes(images), strict=True):
-            assert_identical(votes, expected[1:])
 
     @pytest.mark.parametrize("adversarial", [False, True])
     def test_state_dict_holds_the_whole_model(self, adversarial: bool, make_images: MakeImages) -> None:
@@ -267,7 +254,7 @@ class TestEqualization:
             train(small_model(equalization=each, k_shot=2), images, iterations=3) for each in ("none", "train", "both")
         )
         assert_identical(dict(both.state_dict()), dict(train_only.state_dict()))
-        weights = [each.discriminators[0].convolutions[0].weight for each in (none, train_only)]
+        weights = [each.votes.discriminators[0].convolutions[0].weight for each in (none, train_only)]
         assert not torch.equal(*weights)
         assert not torch.equal(both(images).pred_score, train_only(images).pred_score)
         assert_identical(both(images).pred_score, train_only(equalize(images)).pred_score)
@@ -359,8 +346,8 @@ class TestArguments:
         self, votes_from: int, voting: list[int], remembering: list[int]
     ) -> None:
         model = train(small_model(votes_from=votes_from, memory_patches=5), shingles(), iterations=1)
-        assert [scale.shape[-1] + 10 for scale in model.votes(shingles())[0]] == voting
-        assert [scale.shape[-1] + 4 for scale in model.distances(shingles())] == remembering
+        assert [scale.shape[-1] + 10 for scale in model.votes.average(model.reduce(shingles()))[0]] == voting
+        assert ([] if model.patches is None else model.patches.sizes) == remembering
 
     def test_limits_are_legal(self) -> None:
         small_model(k_shot=1, width=1, patch_fraction=1, image_size=11, coarsest_size=11, double_width_every=1)

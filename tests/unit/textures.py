@@ -11,7 +11,13 @@ import torch
 from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
 from anomalib_htdgm.models.htdgm.training import Training
 
-VOTES_ALONE: dict[str, Any] = {"votes_from": 0, "members": 1, "memory_patches": 0, "standardize": False}
+VOTES_ALONE: dict[str, Any] = {
+    "votes_from": 0,
+    "members": 1,
+    "memory_patches": 0,
+    "energy_cells": 0,
+    "standardize": False,
+}
 """Arguments of the published model: one discriminator at each scale, which sees images as they are."""
 
 

@@ -118,7 +118,7 @@ class Votes(Signal):
             scores = [self._score_probabilities(of_set) for of_set in votes]
         else:
             scores = [self._score(of_set) for of_set in anomalies]
-        return Opinion(scores, [self._map(of_set, index) for index, of_set in enumerate(anomalies)])
+        return Opinion(scores, [self.locate(of_set, index) for index, of_set in enumerate(anomalies)])
 
     def votes(self, views: Views, members: Sequence[int]) -> list[list[list[torch.Tensor]]]:
         """Let members vote: set by set, voting scale by voting scale, member by member.
@@ -134,6 +134,25 @@ class Votes(Signal):
         """Average the votes of all members: set by set, voting scale by voting scale, as :meth:`votes`."""
         every = self.votes(views, range(self.members))
         return [[average_votes(scale, self.vote) for scale in of_set] for of_set in every]
+
+    def locate(self, anomalies: Sequence[Sequence[torch.Tensor]], set_index: int = 0) -> list[torch.Tensor]:
+        """Bring one set's anomalies back to where they are in the image.
+
+        Args:
+            anomalies (Sequence[Sequence[torch.Tensor]]): Scale by scale, member by member, patch anomalies of shape
+                ``(B, M, size - 10, size - 10)``.
+            set_index (int): Index of the set of transformations.
+
+        Returns:
+            list[torch.Tensor]: Scales of the map, of shape ``(B, 1, size, size)``.
+        """
+        canvases = [self.canvases_of(scale, set_index) for scale in self.voting_scales]
+        of_members = [_mean(scale) for scale in anomalies]
+        if self.localization == "finest_scale":
+            finest = canvases[-1].invert(_keep_most_anomalous(of_members[-1]))
+            return [F.pad(finest.mean(dim=1, keepdim=True), [MARGIN] * 4)]
+        worst = [each.invert(scale).amax(dim=1, keepdim=True) for scale, each in zip(of_members, canvases, strict=True)]
+        return [F.pad(each, [MARGIN] * 4, mode="replicate") for each in worst]
 
     def pair(self, scale: int, views: Views) -> tuple[torch.Tensor, torch.Tensor]:
         """Look up images at one scale, and in the size that enlarging gives; twice the former if nothing enlarges."""
@@ -168,16 +187,6 @@ class Votes(Signal):
         # half precision.
         wrong = self._score([[-each.exp() for each in scale] for scale in votes])
         return 1 / (-wrong).clamp(min=LEAST_PROBABILITY)
-
-    def _map(self, anomalies: Sequence[Sequence[torch.Tensor]], set_index: int) -> list[torch.Tensor]:
-        """Bring one set's anomalies, scale by scale, member by member, back to where they are in the image."""
-        canvases = [self.canvases_of(scale, set_index) for scale in self.voting_scales]
-        of_members = [_mean(scale) for scale in anomalies]
-        if self.localization == "finest_scale":
-            finest = canvases[-1].invert(_keep_most_anomalous(of_members[-1]))
-            return [F.pad(finest.mean(dim=1, keepdim=True), [MARGIN] * 4)]
-        worst = [each.invert(scale).amax(dim=1, keepdim=True) for scale, each in zip(of_members, canvases, strict=True)]
-        return [F.pad(each, [MARGIN] * 4, mode="replicate") for each in worst]
 
 
 def _mean(tensors: Sequence[torch.Tensor]) -> torch.Tensor:

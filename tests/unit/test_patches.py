@@ -9,15 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from anomalib_htdgm.models.htdgm import memory as memory_module
-from anomalib_htdgm.models.htdgm.memory import (
-    BAND_WEIGHT,
-    COMPONENTS,
-    LEAST_DEVIATION,
-    LEAST_ENERGY,
-    RIDGE,
-    PatchMemory,
-)
+from anomalib_htdgm.models.htdgm import patches as patches_module
+from anomalib_htdgm.models.htdgm.patches import COMPONENTS, RIDGE, PatchMemory
 
 from .textures import shingles
 
@@ -27,10 +20,8 @@ SIZE = 16
 MakeImages = Callable[..., torch.Tensor]
 
 
-def remember(
-    images: torch.Tensor, num_patches: int = 10**6, k_shot: int = 3, seed: int = 0, bands: int = 0
-) -> PatchMemory:
-    memory = PatchMemory(SIZE, k_shot, num_patches, bands)
+def remember(images: torch.Tensor, num_patches: int = 10**6, k_shot: int = 3, seed: int = 0) -> PatchMemory:
+    memory = PatchMemory(SIZE, k_shot, num_patches)
     memory.remember(images, torch.Generator().manual_seed(seed))
     return memory
 
@@ -50,51 +41,28 @@ def slow_whitening(images: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     return directions[:, -COMPONENTS:] / scales, pixels.mean(axis=0)
 
 
-def slow_distances(
-    images: torch.Tensor, tests: torch.Tensor, whitening: tuple[np.ndarray, np.ndarray], bands: int
-) -> np.ndarray:
-    """Compute, patch by patch, the distance to the nearest patch of all turned images: of components and bands."""
+def slow_distances(images: torch.Tensor, tests: torch.Tensor) -> np.ndarray:
+    """Compute, patch by patch, the distance to the nearest patch of all turned images, by their components."""
     turned = [np.rot90(each.double().numpy(), turns, (1, 2)) for each in images for turns in range(4)]
-    directions, mean = whitening
+    directions, mean = slow_whitening(images)
 
-    def describe(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Describe all patches by their components, of variance 1, and by energies around them."""
-        components = (np.stack(list_patches(image)) - mean) @ directions
-        grid = (components**2).reshape(SIZE - 4, SIZE - 4, COMPONENTS)
-        energies = []
-        for row, column in [divmod(place, SIZE - 4) for place in range((SIZE - 4) ** 2)]:
-            rows, columns = (np.clip(np.arange(middle - 1, middle + 2), 0, SIZE - 5) for middle in (row, column))
-            around = grid[rows][:, columns].mean(axis=(0, 1))
-            energies.append([part.mean() for part in np.split(around, bands)] if bands else [])
-        return components, np.log(np.array(energies) + LEAST_ENERGY)
+    def describe(image: np.ndarray) -> np.ndarray:
+        return (np.stack(list_patches(image)) - mean) @ directions / np.sqrt(COMPONENTS)
 
-    known, energies = (np.concatenate(each) for each in zip(*map(describe, turned), strict=True))
-
-    def join(components: np.ndarray, logarithms: np.ndarray) -> np.ndarray:
-        deviations = np.maximum(energies.std(axis=0), LEAST_DEVIATION)
-        scaled = BAND_WEIGHT * (logarithms - energies.mean(axis=0)) / deviations
-        return np.concatenate([components, scaled], axis=1) / np.sqrt(COMPONENTS)
-
-    remembered = join(known, energies)
+    remembered = np.concatenate([describe(image) for image in turned])
     nearest = [
         np.sqrt(((remembered - patch) ** 2).sum(axis=1)).min()
         for image in tests.double().numpy()
-        for patch in join(*describe(image))
+        for patch in describe(image)
     ]
     return np.reshape(nearest, (len(tests), 1, SIZE - 4, SIZE - 4))
 
 
-@pytest.mark.parametrize("bands", [0, 1, 16])
 @pytest.mark.parametrize("num_images", [1, 3])
-def test_distances_equal_those_of_a_slow_search(num_images: int, bands: int, make_images: MakeImages) -> None:
+def test_distances_equal_those_of_a_slow_search(num_images: int, make_images: MakeImages) -> None:
     # Grey patches have 25 components, so that none of equal variance is left out and another not.
     images, tests = (make_images(*each)[:, :1].expand(-1, 3, -1, -1) for each in ((num_images, SIZE), (2, SIZE, 1)))
-    memory = remember(images, bands=bands)
-    whitening = slow_whitening(images)
-    if bands > 1:  # components come in pairs of equal variance, which turns make, and a pair has no basis of its own
-        whitening = memory.whitening.flatten(1).T.double().numpy() * np.sqrt(COMPONENTS), whitening[1]
-    expected = slow_distances(images, tests, whitening, bands)
-    np.testing.assert_allclose(memory(tests).numpy(), expected, rtol=1e-3)
+    np.testing.assert_allclose(remember(images)(tests).numpy(), slow_distances(images, tests), rtol=1e-3)
 
 
 def test_what_is_strange_where_good_images_differ_counts_for_less(make_images: MakeImages) -> None:
@@ -102,7 +70,7 @@ def test_what_is_strange_where_good_images_differ_counts_for_less(make_images: M
     images = make_images(5, SIZE)
     images[..., : SIZE // 2] = images[:1, ..., : SIZE // 2]
     good, strange = images[:4], images[4:]
-    memory = remember(good, bands=16, k_shot=4)
+    memory = remember(good, k_shot=4)
     assert memory.usual[..., :3].mean() < 0.6
     assert memory.usual[..., -3:].mean() > 1.5
     torch.testing.assert_close(memory.over_usual(memory(strange)), memory(strange) / memory.usual)
@@ -114,16 +82,15 @@ def test_what_is_strange_where_good_images_differ_counts_for_less(make_images: M
 
 
 def test_two_images_do_not_tell_what_is_usual_where(make_images: MakeImages) -> None:
-    memory = remember(make_images(2, SIZE), bands=16)
+    memory = remember(make_images(2, SIZE))
     assert torch.equal(memory.usual, torch.ones_like(memory.usual))
 
 
-@pytest.mark.parametrize("bands", [0, 16])
 @pytest.mark.parametrize("unseen", [0, 2])
-def test_an_unseen_image_is_compared_with_the_others_alone(bands: int, unseen: int, make_images: MakeImages) -> None:
+def test_an_unseen_image_is_compared_with_the_others_alone(unseen: int, make_images: MakeImages) -> None:
     images, tests = make_images(3, SIZE), make_images(2, SIZE, seed=1)
-    memory = remember(images, bands=bands)
-    others = remember(images, bands=bands)
+    memory = remember(images)
+    others = remember(images)
     kept = others.shots != unseen
     others.patches, others.half_squares = others.patches[kept], others.half_squares[kept]
     assert torch.equal(memory(tests, unseen), others(tests))
@@ -138,14 +105,6 @@ def test_all_tiles_of_an_unseen_image_are_left_out(make_images: MakeImages) -> N
     seen, unseen = memory(tiles, unseen=1).flatten(1).mean(dim=1).split(3)
     assert seen.max() < 0.01
     assert unseen.min() > 0.3
-
-
-def test_what_is_blank_is_far_by_its_bands(make_images: MakeImages) -> None:
-    """By pixels a blank patch, the mean of all, is nearer than a good one; by bands it is far from all there are."""
-    images, tests, blank = make_images(1, SIZE), make_images(1, SIZE, seed=1), torch.zeros(1, 3, SIZE, SIZE)
-    by_pixels, by_bands = remember(images), remember(images, bands=16)
-    assert by_pixels(blank).mean() < by_pixels(tests).mean()
-    assert by_bands(blank).min() > by_bands(tests).max()
 
 
 def test_a_strange_spot_is_far_and_in_its_place() -> None:
@@ -174,7 +133,7 @@ def test_of_too_many_patches_a_random_choice_is_kept(make_images: MakeImages) ->
 def test_of_many_images_some_patches_of_each_are_chosen_from(
     make_images: MakeImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory_module, "UNFOLDED_PATCHES", 4 * 6 * 10)  # ten of each of six images at each turn
+    monkeypatch.setattr(patches_module, "UNFOLDED_PATCHES", 4 * 6 * 10)  # ten of each of six images at each turn
     images = make_images(6, SIZE)
     memory = remember(images, k_shot=6)
     assert memory.half_squares.isfinite().sum() == 4 * 6 * 10
@@ -192,20 +151,16 @@ def test_fewer_shots_than_places_leave_the_rest_empty(make_images: MakeImages) -
     assert torch.equal(memory(tests), remember(images)(tests))
 
 
-@pytest.mark.parametrize("bands", [0, 16])
 @pytest.mark.parametrize("value", [0.0, 0.4])
-def test_constant_images_have_finite_distances(value: float, bands: int, make_images: MakeImages) -> None:
+def test_constant_images_have_finite_distances(value: float, make_images: MakeImages) -> None:
     constant = torch.full((1, 3, SIZE, SIZE), value)
-    memory = remember(constant, bands=bands)
+    memory = remember(constant)
     assert memory(constant).max() < 1e-3
     assert memory(make_images(1, SIZE)).isfinite().all()
 
 
-@pytest.mark.parametrize("bands", [0, 16, 32])
-def test_distances_of_what_is_nothing_like_good_images_fit_into_half_precision(
-    bands: int, make_images: MakeImages
-) -> None:
-    memory = remember(0.005 * make_images(3, SIZE), bands=bands)
+def test_distances_of_what_is_nothing_like_good_images_fit_into_half_precision(make_images: MakeImages) -> None:
+    memory = remember(0.005 * make_images(3, SIZE))
     spot = 0.005 * make_images(1, SIZE, seed=1)
     spot[..., 6:9, 6:9] = -0.8
     expected = memory(spot)
