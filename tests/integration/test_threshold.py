@@ -77,7 +77,14 @@ def test_shots_alone(walls: Path, engine: Engine, k_shot: int, basis: str, caplo
 
 
 def test_one_whole_image_does_not_make_all_others_anomalous(walls: Path, engine: Engine) -> None:
-    whole = {"transformations": "symmetries", "votes_from": 0, "memory_patches": 0, "energy_cells": 0, "vote": "probability", "gist": True}
+    whole = {
+        "transformations": "symmetries",
+        "votes_from": 0,
+        "memory_patches": 0,
+        "energy_cells": 0,
+        "vote": "probability",
+        "gist": True,
+    }
     model = make_model(k_shot=1, image_size=25, coarsest_size=25, patch_fraction=1.0, **whole)
     engine.fit(model, datamodule=open_folder(walls, 1))
     assert model.threshold_chosen_by == "guess"

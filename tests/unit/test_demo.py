@@ -27,7 +27,9 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="pip install '.[test]'")
 
 @pytest.fixture
 def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
-    small = partial(Htdgm, iterations=2, image_size=25, votes_from=25, memory_patches=50, energy_cells=50, precision="float32")
+    small = partial(
+        Htdgm, iterations=2, image_size=25, votes_from=25, memory_patches=50, energy_cells=50, precision="float32"
+    )
     monkeypatch.setattr(session_module, "Htdgm", small)
     (tmp_path / "session").mkdir()
     return Session(tmp_path / "session")
