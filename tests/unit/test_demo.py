@@ -293,7 +293,7 @@ def test_what_is_far_from_all_others_is_anomalous_on_the_page_and_in_its_checkpo
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")
     # A guess far too low, as one photograph gives it at times: all scores are above twice the threshold.
-    monkeypatch.setattr(calibration, "GUESSED_RATIOS", {"image": 0.1, "pixel": 0.1})
+    monkeypatch.setattr(calibration, "GUESSED_RATIO", 0.1)
     learn_and_check(session, photographs[:1], [*photographs[1:6], tmp_path / "noise.png"], monkeypatch)
     assert session.threshold_chosen_by == "unlabelled images"
     verdicts = {each.photograph.name: each.verdict(session.threshold) for each in session.findings}

@@ -19,8 +19,8 @@ from torchvision.transforms.v2.functional import affine, center_crop
 from anomalib_htdgm.models.single_epoch import SingleEpochMixin
 
 from .threshold import (
+    GUESSED_RATIO,
     GUESSED_RATIO_OF_GIST,
-    GUESSED_RATIOS,
     LEAST_FIRM,
     LEAST_UNLABELLED,
     Basis,
@@ -120,7 +120,7 @@ class CalibrationMixin(SingleEpochMixin):
             else:
                 greatest = torch.stack([getattr(each, fields[0]).max() for each in good])
                 has_gist = self.model.gist is not None and kind == "image"
-                ratio = GUESSED_RATIO_OF_GIST if has_gist else GUESSED_RATIOS[kind]
+                ratio = GUESSED_RATIO_OF_GIST if has_gist else GUESSED_RATIO
                 threshold = ratio * greatest.max() if is_guess else threshold_above_good(greatest)
             set_threshold(post_processor, kind, threshold)
         self._warn_of_guess()

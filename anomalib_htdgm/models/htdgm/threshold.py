@@ -33,10 +33,9 @@ DEVIATIONS_APART = 3.0
 """Deviations above the middle of a group of images from which on others are no part of it."""
 LEAST_GROUPED = 10
 """Unlabelled images that are enough to see two groups among them."""
-GUESSED_RATIOS = {"image": 1.3, "pixel": 1.3}
+GUESSED_RATIO = 1.3
 """What the threshold is over the greatest score, or value of a map, of moved copies of the one image that is known:
 what gives few false alarms and misses together, see "A verdict that holds" in benchmarks/FINDINGS.md."""
-
 GUESSED_RATIO_OF_GIST = 4.0
 """The same of scores that a gist is part of: moved copies of an image have its gist, other images of its subject not.
 Chosen on held-out images, see "Whole images" in benchmarks/FINDINGS.md."""
