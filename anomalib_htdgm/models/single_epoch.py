@@ -27,19 +27,21 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
+from anomalib_htdgm import __version__
 from anomalib_htdgm.data.appearance import Inspection
 from anomalib_htdgm.data.files import warn_of_unlisted
 from anomalib_htdgm.data.reading import check_first_item, check_is_image, read_as_seen
 
 from .checkpoint import (
-    FORMAT,
     MARK,
+    VERSION,
     CheckedCheckpointIO,
     CheckpointError,
     check_file,
     check_numbers,
     describe_mismatch,
     named,
+    written_by,
 )
 from .checkpoint_io import check_writable
 from .components import check_held, components_of, describe_lost, detach, restore_components
@@ -72,6 +74,7 @@ class SingleEpochMixin:
     skip_unreadable: bool = True
     """Whether files that cannot be read are left out of a prediction. Checkpoints do not hold it."""
     _trainer_precision: Precision | None = None
+    _written_by: str = ""
     given: frozenset[str] = frozenset()
     """Names of the components that the caller has given; a checkpoint takes the place of the others only."""
 
@@ -166,7 +169,8 @@ class SingleEpochMixin:
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write into the checkpoint what it is."""
         super().on_save_checkpoint(checkpoint)  # type: ignore[misc]
-        checkpoint[MARK] = {"model": self.checkpoint_name(), "format": FORMAT, "lost": describe_lost(self)}
+        checkpoint[VERSION] = __version__
+        checkpoint[MARK] = {"model": self.checkpoint_name(), "lost": describe_lost(self)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take over the components that were saved, but for those that the caller has given.
@@ -174,6 +178,7 @@ class SingleEpochMixin:
         Raises:
             CheckpointError: If one of them is lost, for a checkpoint cannot hold it, and the caller has given none.
         """
+        self._written_by = written_by(checkpoint)
         try:
             check_held(checkpoint, self.given, type(self).__name__)
         except CheckpointError as error:
@@ -215,17 +220,12 @@ class SingleEpochMixin:
         except ValueError as error:
             raise named(error, checkpoint_path) from error
 
-    def rename_earlier(self, weights: dict[str, Any]) -> None:
-        """Give weights that an earlier version saved the names of today, in place; by default they have them."""
-
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401
         """Load weights as PyTorch does, or say in one line why not.
 
         Raises:
             CheckpointError: If they are not weights of this model.
         """
-        state_dict = dict(state_dict)
-        self.rename_earlier(state_dict)
         try:
             check_numbers(self, state_dict)  # type: ignore[arg-type]
             return super().load_state_dict(state_dict, strict=strict, assign=assign)  # type: ignore[misc]
@@ -247,6 +247,7 @@ class SingleEpochMixin:
             raise self._name_checkpoint(CheckpointError(f"hyper_parameters: {error}")) from error
 
     def _name_checkpoint(self, error: CheckpointError) -> CheckpointError:
+        error = CheckpointError(f"{self._written_by}{error}")
         trainer = getattr(self, "_trainer", None)
         path = trainer.ckpt_path if trainer is not None and not trainer.state.stopped else None
         return error if path is None else named(error, path)

@@ -22,7 +22,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from anomalib_htdgm import Htdgm
 
-from .stored import make_engine
+from .small import make_engine
 
 TIMEOUT = 240
 ARGUMENTS = {"k_shot": 2, "seed": 1, "image_size": 20, "width": 4, "iterations": 3, "votes_from": 12}

@@ -20,7 +20,7 @@ from torchvision.transforms.v2 import Compose, RandomHorizontalFlip, RandomRotat
 from anomalib_htdgm import Devnet, Differnet, FewLabelledAnomalies
 from anomalib_htdgm.data.augmentation import Augmentation, augmentation_of
 
-from .stored import SIDE, make_engine, make_image, make_small_model
+from .small import SIDE, make_engine, make_image, make_small_model
 from .test_devnet import SHORT as SHORT_DEVNET
 from .test_differnet import SMALL as SMALL_DIFFERNET
 

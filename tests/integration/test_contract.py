@@ -21,7 +21,7 @@ from PIL import Image
 from anomalib_htdgm import FewLabelledAnomalies, FewShot, Htdgm
 
 from .conftest import assert_equal_states
-from .stored import make_engine, make_small_model
+from .small import make_engine, make_small_model
 from .test_devnet import SHORT as SHORT_DEVNET
 from .test_differnet import SMALL as SMALL_DIFFERNET
 
@@ -90,20 +90,6 @@ def test_checkpoint_scores_bit_identically(wall: MVTecAD, engine: Engine) -> Non
     assert torch.equal(scored.anomaly_map, expected.anomaly_map)
     for sample, expected_sample in zip(loaded.model.sample(2), model.model.sample(2), strict=True):
         assert torch.equal(sample, expected_sample)
-
-
-def test_a_checkpoint_from_before_there_was_a_memory_scores_as_it_did(wall: MVTecAD, engine: Engine) -> None:
-    before = {"votes_from": 0, "members": 1, "memory_patches": 0, "standardize": False}
-    model = Htdgm(1, iterations=1, transformations="rotations", image_size=32, **before)
-    engine.fit(model, datamodule=wall)
-    checkpoint = torch.load(engine.best_model_path, weights_only=False)
-    for name in (*before, "tiles"):
-        del checkpoint["hyper_parameters"][name]
-    torch.save(checkpoint, engine.best_model_path)
-    image = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))
-    loaded = Htdgm()
-    engine.predict(loaded, dataloaders=wall.test_dataloader(), ckpt_path=engine.best_model_path)
-    assert torch.equal(loaded.eval()(image).pred_score, model.eval()(image).pred_score)
 
 
 def test_a_checkpoint_brings_its_own_arguments(wall: MVTecAD, engine: Engine, mvtec_root: Path) -> None:

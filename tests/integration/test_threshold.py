@@ -18,7 +18,7 @@ from torchvision.tv_tensors import Image as TensorImage
 
 from anomalib_htdgm import FewLabelledAnomalies, FewShot, Htdgm
 
-from .stored import make_engine
+from .small import make_engine
 
 NUM_UNLABELLED = 10
 
@@ -257,11 +257,3 @@ def test_known_defects_choose_with_the_shots(wall: MVTecAD, tmp_path: Path) -> N
     unvalidated = make_engine(tmp_path, limit_val_batches=0)
     unvalidated.fit(model, datamodule=FewLabelledAnomalies(wall, 2))
     assert model.threshold_chosen_by == "labelled images"
-
-
-def test_older_checkpoints_do_not_tell(walls: Path, engine: Engine) -> None:
-    engine.fit(make_model(k_shot=1), datamodule=open_folder(walls, 1))
-    checkpoint = torch.load(engine.best_model_path, weights_only=False)
-    del checkpoint["threshold_chosen_by"]
-    torch.save(checkpoint, engine.best_model_path)
-    assert Htdgm.load_from_checkpoint(engine.best_model_path).threshold_chosen_by == "unknown"

@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 from anomalib_htdgm import Devnet, Differnet, FewLabelledAnomalies, Htdgm
 
 from .conftest import assert_equal_states
-from .stored import make_engine, make_small_model
+from .small import make_engine, make_small_model
 from .test_devnet import SHORT as SHORT_DEVNET
 from .test_differnet import SMALL as SMALL_DIFFERNET
 

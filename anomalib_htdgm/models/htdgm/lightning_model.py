@@ -52,7 +52,6 @@ from anomalib_htdgm.models.precision import Precision
 from .advice import Advice
 from .anomaly_map import Localization
 from .calibration import CalibrationMixin
-from .earlier import EARLIER
 from .equalization import Equalization
 from .networks import RECEPTIVE_FIELD
 from .score import Vote
@@ -263,9 +262,7 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Become the model that was saved, whatever arguments this one was made with."""
         super().on_load_checkpoint(checkpoint)
-        saved = checkpoint.get("hyper_parameters", {})
-        saved = EARLIER | saved if saved else saved
-        arguments = self.arguments_of(saved)
+        arguments = self.arguments_of(checkpoint.get("hyper_parameters", {}))
         if arguments != dict(self.hparams) or self.input_size not in {None, self.model.input_size}:
             components: dict[str, Any] = {"pre_processor": self.pre_processor or False, "post_processor": False}
             model = self.rebuild(arguments, **components)
@@ -285,10 +282,6 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
             )
         self._digests = unfinished.pop("images", {digest: digest for digest in checkpoint.get(TRAINED_ON, ())})
         self._progress = Progress(**unfinished) if unfinished else None
-
-    def rename_earlier(self, weights: dict[str, Any]) -> None:
-        """Give weights that an earlier version saved the names of today, in place."""
-        self.model.drop_untrained(weights, "model.")
 
     def setup(self, stage: str) -> None:
         """Let an epoch be the whole training: one batch for each iteration.
