@@ -21,7 +21,7 @@ from torch import nn
 
 from anomalib_htdgm import __version__
 
-from .checkpoint_io import WholeCheckpointIO, local_path
+from .checkpoint_io import WholeCheckpointIO
 
 VERSION = "anomalib_htdgm_version"
 """Key of a checkpoint for the version of this package that wrote it."""
@@ -168,6 +168,4 @@ class CheckedCheckpointIO(WholeCheckpointIO):
         trusts = weights_only is False
         if hasattr(model, "checkpoint_name") and not trusts:
             check_file(path, type(model), model.checkpoint_name(), self.extra_safe_globals)
-        checkpoint: dict[str, Any] = super().load_checkpoint(path, map_location=map_location, weights_only=not trusts)
-        self.last = local_path(path)
-        return checkpoint
+        return super().load_checkpoint(path, map_location=map_location, weights_only=not trusts)

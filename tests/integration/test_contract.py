@@ -20,8 +20,7 @@ from PIL import Image
 
 from anomalib_htdgm import FewLabelledAnomalies, FewShot, Htdgm
 
-from .conftest import assert_equal_states
-from .small import make_engine, make_small_model
+from .small import make_engine
 from .test_devnet import SHORT as SHORT_DEVNET
 from .test_differnet import SMALL as SMALL_DIFFERNET
 
@@ -255,16 +254,6 @@ def test_patchcore_trains_on_the_same_images(wall: MVTecAD, engine: Engine, capl
     (named,) = [record.getMessage() for record in caplog.records if "Training on" in record.getMessage()]
     assert all(path in named for path in datamodule.shot_paths)
     assert named.count(".png") == 2
-
-
-def test_trainer_limits_do_not_break_the_training(wall: MVTecAD, tmp_path: Path) -> None:
-    quiet = {"logger": False, "default_root_dir": tmp_path, "accelerator": "cpu", "enable_progress_bar": False}
-    whole = make_small_model(iterations=3)
-    Engine(**quiet).fit(whole, datamodule=wall)
-    for limit in (1, 3, 5):  # of six iterations, three for each network
-        model = make_small_model(iterations=3)
-        Engine(**quiet, limit_train_batches=limit).fit(model, datamodule=wall)
-        assert_equal_states(model, whole)
 
 
 def test_predict_before_fit_is_refused(mvtec_root: Path, engine: Engine) -> None:
