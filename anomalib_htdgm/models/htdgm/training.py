@@ -6,6 +6,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import count, product
 
 import torch
 from torch.optim import Adam, Optimizer
@@ -150,28 +151,25 @@ class Training:
     ) -> Iterator[TrainingStep]:
         model.is_trained.fill_(False)  # noqa: FBT003
         model.num_shots.fill_(len(images))
-        stride, first = len(model.transformation_sets) * model.members, model.voting_scales[0]
         for scale in range(len(model.generators)):
             model.fixed_noise(scale).zero_()
         model.noise_amplitudes.zero_()
         pairs = model.reduce_and_enlarge(images, training=True)
-        for index in range(len(model.discriminators)):
-            scale, offset = divmod(index, stride)
-            scale += first
-            set_index, member = divmod(offset, model.members)
-            _start(model.discriminators[offset::stride], scale - first, source)
+        sets, members, numbers = range(len(model.transformation_sets)), range(model.members), count()
+        for scale, set_index, member in product(model.voting_scales, sets, members):
+            alike = model.discriminators[set_index * model.members + member :: len(sets) * model.members]
+            _start(alike, scale - model.voting_scales[0], source)
             _start(model.generators, scale, source)
             trainer = _ScaleTrainer(self, model, scale, set_index, member, *pairs[scale], source, optimizers)
             for iteration in range(self.iterations):
                 if augment is not None:
-                    trainer.see(augment(index * self.iterations + iteration))
+                    trainer.see(augment(next(numbers)))
                 with nullcontext() if trainer.windows is None else _one_thread():
                     losses = trainer.step(iteration)
-                if iteration == self.iterations - 1:
-                    if augment is not None:
-                        trainer.see(images)
-                    trainer.finish()
                 yield TrainingStep(scale, set_index, member, iteration, losses)
+            if augment is not None:
+                trainer.see(images)
+            trainer.finish()
         model.remember(images, [reduced for reduced, _ in pairs], source)
         model.is_trained.fill_(True)  # noqa: FBT003
         model.requires_grad_(False)  # noqa: FBT003
