@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .models.differnet import Differnet
     from .models.htdgm import Htdgm
 
+__version__ = "0.2.0"
 __all__ = ["Devnet", "Differnet", "FewLabelledAnomalies", "FewShot", "Htdgm", "OneClass", "Paris", "QuickstartTextures"]
 
 _MODULE_OF = {

@@ -91,24 +91,6 @@ def digest_images(batch: ImageBatch) -> dict[str, str]:
     return digests
 
 
-def check_same_images(before: dict[str, str], now: dict[str, str]) -> None:
-    """Refuse to go on with other training images than those that a training began with; they may have moved.
-
-    Raises:
-        ValueError: If the digests differ; the message names the images that do.
-    """
-    if list(before.values()) == list(now.values()):
-        return
-    gone = [name for name, digest in before.items() if digest not in now.values()]
-    new = [name for name, digest in now.items() if digest not in before.values()]
-    msg = (
-        "ckpt_path: that training began with other images; gone or changed since then: "
-        f"{', '.join(gone) or 'none'}; new or changed: {', '.join(new) or 'none, but their order'}. Bring back the "
-        "training set as it was, or train anew, without ckpt_path"
-    )
-    raise ValueError(msg)
-
-
 def _dataset_of(dataloader: DataLoader[ImageItem]) -> Any:  # noqa: ANN401  # a dataset with a length has no type
     dataset = getattr(dataloader, "dataset", None)
     if not isinstance(dataset, Sized) or isinstance(dataset, IterableDataset):
@@ -183,29 +165,15 @@ def _check_size(path: str, smallest_side: int) -> None:
 
 
 @dataclass(frozen=True)
-class RepeatedBatch:
-    """Serves one batch, and then empty ones, so that an epoch has as many batches as the training has iterations.
-
-    The training keeps the images of the first; to pre-process them for every iteration could take longer than the
-    iterations themselves (0.16 s for ten of 1024x1024 pixels).
-
-    Args:
-        batch (ImageBatch): The batch.
-        times (int): Number of batches in all.
-        size (tuple[int, int] | None): Height and width in pixels of the one black image of an empty batch, which a
-            pre-processor has no work with; ``None`` is that of the batch.
-    """
+class OneBatch:
+    """Serves one batch, for a model whose training is one step; Lightning would take a list for several dataloaders."""
 
     batch: ImageBatch
-    times: int
-    size: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         """Return the number of batches."""
-        return self.times
+        return 1
 
     def __iter__(self) -> Iterator[ImageBatch]:
-        """Serve copies, since a pre-processor writes into what it is given."""
-        image = cast("torch.Tensor", self.batch.image)
-        empty = ImageBatch(image=image.new_zeros(1, 3, *(self.size or image.shape[-2:])))
-        return (copy.copy(empty if index else self.batch) for index in range(self.times))
+        """Serve a copy, since a pre-processor writes into what it is given."""
+        yield copy.copy(self.batch)

@@ -15,7 +15,7 @@ from datetime import datetime
 from itertools import chain, count
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from anomalib.engine import Engine
 from anomalib.visualization.image.functional import create_image_grid, overlay_image, visualize_anomaly_map
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
 from anomalib_htdgm import Htdgm, QuickstartTextures
@@ -537,29 +538,23 @@ class _Watch(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look whether to stop before every image that is scored, too: for the threshold, after the last iteration."""
-        del trainer
-        maps = cast("Htdgm", pl_module).model.anomaly_map_generator
-        self.scoring = maps.register_forward_pre_hook(lambda *_: self._look())
+        model = cast("Htdgm", pl_module)
+        self.number = model.training_schedule.count_steps(model.model)
+        maps = model.model.anomaly_map_generator
+        self.scoring = maps.register_forward_pre_hook(lambda *_: self._look(trainer.global_step))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the model as it was."""
         del trainer, pl_module
         self.scoring.remove()
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,  # noqa: ANN401
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
-    ) -> None:
-        del pl_module, outputs, batch
-        self._look()
-        done, number = batch_idx + 1, trainer.num_training_batches
-        if done % ITERATIONS_PER_REPORT == 0 or done == number:
-            self.report(done / number)
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Look in every iteration, which is a step of an optimiser."""
+        del pl_module, optimizer
+        self._look(trainer.global_step)
 
-    def _look(self) -> None:
+    def _look(self, done: int) -> None:
         if self.stopped.is_set():
             raise StoppedError
+        if done % ITERATIONS_PER_REPORT == 0 or done == self.number:
+            self.report(done / self.number)

@@ -19,12 +19,14 @@ from anomalib.utils.serialization import anomalib_safe_globals
 from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 
-from .checkpoint_io import WholeCheckpointIO, local_path
+from anomalib_htdgm import __version__
 
-FORMAT = 1
-"""Format of the checkpoints that are saved. It rises when an earlier version could no longer load them."""
+from .checkpoint_io import WholeCheckpointIO
+
+VERSION = "anomalib_htdgm_version"
+"""Key of a checkpoint for the version of this package that wrote it."""
 MARK = "anomalib_htdgm"
-"""Key of what a checkpoint says of itself: its model and its format. Those of version 0.1.0 and before have none."""
+"""Key of a checkpoint for its model, and for what it could not hold of it."""
 
 
 class CheckpointError(ValueError):
@@ -37,7 +39,7 @@ def check_file(path: str | Path, model: type[LightningModule], model_name: str, 
     What is no local file is left to Lightning. Types in ``safe`` may be there beside tensors and plain data.
 
     Raises:
-        CheckpointError: If it is damaged, holds Python objects, is of another model, or of a later version.
+        CheckpointError: If it is damaged, holds Python objects, is of another model, or has unknown arguments.
     """
     if not Path(path).is_file():
         return
@@ -57,6 +59,13 @@ def check_file(path: str | Path, model: type[LightningModule], model_name: str, 
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         msg = f"it is damaged ({reason}); allowed are whole files"
         raise named(CheckpointError(msg), path) from error
+
+
+def written_by(checkpoint: Mapping[str, Any]) -> str:
+    """Say, before what is wrong with a checkpoint, which version wrote it; nothing if it is this one."""
+    version = checkpoint.get(VERSION)
+    writer = f"anomalib-htdgm {version}" if version else "an unknown version, or another package,"
+    return "" if version == __version__ else f"{writer} wrote it, and this is {__version__}: "
 
 
 def named(error: Exception, path: object) -> CheckpointError:
@@ -83,20 +92,17 @@ def _check_content(checkpoint: Any, model: type[LightningModule], model_name: st
             msg = f"it has no {key}; allowed are checkpoints that a trainer has saved"
             raise CheckpointError(msg)
     about = checkpoint.get(MARK)
-    if about is None:  # of version 0.1.0 or before, or of a model of another package: its tensors will tell
+    if about is None:  # of a model of another package: its tensors will tell
         return
     if about["model"] != model_name:
         msg = f"it is of the model {about['model']}; allowed are those of {model_name}"
-        raise CheckpointError(msg)
-    if about["format"] > FORMAT:
-        later = f"format {about['format']}, of a later version of anomalib-htdgm"
-        msg = f"it has {later}; allowed are formats up to {FORMAT}"
         raise CheckpointError(msg)
     known = inspect.signature(model).parameters
     takes_any = any(each.kind == inspect.Parameter.VAR_KEYWORD for each in known.values())
     unknown = [name for name in checkpoint.get("hyper_parameters", {}) if name not in known and name[:1] != "_"]
     if unknown and not takes_any:
-        msg = f"hyper_parameters: got {', '.join(unknown)}; allowed are arguments of {model_name}"
+        got = f"{written_by(checkpoint)}hyper_parameters: got {', '.join(unknown)}"
+        msg = f"{got}; allowed are arguments of {model_name}"
         raise CheckpointError(msg)
 
 
@@ -162,6 +168,4 @@ class CheckedCheckpointIO(WholeCheckpointIO):
         trusts = weights_only is False
         if hasattr(model, "checkpoint_name") and not trusts:
             check_file(path, type(model), model.checkpoint_name(), self.extra_safe_globals)
-        checkpoint: dict[str, Any] = super().load_checkpoint(path, map_location=map_location, weights_only=not trusts)
-        self.last = local_path(path)
-        return checkpoint
+        return super().load_checkpoint(path, map_location=map_location, weights_only=not trusts)

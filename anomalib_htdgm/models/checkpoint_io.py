@@ -25,9 +25,6 @@ class WholeCheckpointIO(AnomalibCheckpointIO):
     In a folder that may not be written to, a checkpoint is lost without a word.
     """
 
-    last: Path | None = None
-    """The checkpoint that was written or read last."""
-
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:  # noqa: ANN401
         """Write a checkpoint beside its place, and move it there when it is complete.
 
@@ -56,7 +53,6 @@ class WholeCheckpointIO(AnomalibCheckpointIO):
             raise OSError(error.errno, msg) from error
         finally:
             partial.unlink(missing_ok=True)
-        self.last = local
 
 
 def check_writable(trainer: Trainer) -> None:

@@ -6,7 +6,8 @@
 import inspect
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,19 +28,21 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
+from anomalib_htdgm import __version__
 from anomalib_htdgm.data.appearance import Inspection
 from anomalib_htdgm.data.files import warn_of_unlisted
 from anomalib_htdgm.data.reading import check_first_item, check_is_image, read_as_seen
 
 from .checkpoint import (
-    FORMAT,
     MARK,
+    VERSION,
     CheckedCheckpointIO,
     CheckpointError,
     check_file,
     check_numbers,
     describe_mismatch,
     named,
+    written_by,
 )
 from .checkpoint_io import check_writable
 from .components import check_held, components_of, describe_lost, detach, restore_components
@@ -72,6 +75,8 @@ class SingleEpochMixin:
     skip_unreadable: bool = True
     """Whether files that cannot be read are left out of a prediction. Checkpoints do not hold it."""
     _trainer_precision: Precision | None = None
+    _written_by: str = ""
+    _batches: Iterable[ImageBatch] | None = None
     given: frozenset[str] = frozenset()
     """Names of the components that the caller has given; a checkpoint takes the place of the others only."""
 
@@ -91,11 +96,13 @@ class SingleEpochMixin:
         Where figures are reported, in tests and validations of their own, any unreadable file is an error. Checkpoints
         are written whole or not at all, and whether they can be written is tried before anything is done.
 
+        Before a training its images are read, once.
+
         Raises:
             OSError: If a training's checkpoints cannot be written.
             TypeError: If validation data of a training are no images.
-            ValueError: If a trainer that is not anomalib's has other epochs than :attr:`trainer_arguments`, or if a
-                datamodule is to split no validation images off.
+            ValueError: If a trainer that is not anomalib's has other epochs than :attr:`trainer_arguments`, if a
+                datamodule is to split no validation images off, or if training images cannot be read.
         """
         if stage == "fit":
             self._check_epochs()
@@ -106,7 +113,16 @@ class SingleEpochMixin:
         self._compute_in_own_types()
         if stage == "fit":
             check_writable(self.trainer)
-            _forget_thresholds(self.post_processor)
+            self._batches = self.prepare_training(self._take_over_training_data())
+
+    @abstractmethod
+    def prepare_training(self, dataloader: DataLoader[ImageItem]) -> Iterable[ImageBatch]:
+        """Read the training images, and make the batches of all steps of a training."""
+
+    def train_dataloader(self) -> Iterable[ImageBatch]:
+        """Serve one batch for each step: to Lightning, one epoch is the whole training."""
+        assert self._batches is not None  # noqa: S101  # for the type checker: `setup` comes first
+        return self._batches
 
     def _read_as_seen(self, stage: str) -> None:
         fit_loop = self.trainer.fit_loop
@@ -133,8 +149,9 @@ class SingleEpochMixin:
         warn_of_unlisted(given)
 
     def teardown(self, stage: str) -> None:
-        """Give the trainer back its precision, and take the components from it, which are not for the next model."""
+        """Let go of the training images, and give the trainer back what was its own, for the next model."""
         del stage
+        self._batches = None
         detach(components_of(self), self.trainer)
         if self._trainer_precision is not None:
             self.trainer.strategy.precision_plugin = self._trainer_precision
@@ -166,14 +183,22 @@ class SingleEpochMixin:
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write into the checkpoint what it is."""
         super().on_save_checkpoint(checkpoint)  # type: ignore[misc]
-        checkpoint[MARK] = {"model": self.checkpoint_name(), "format": FORMAT, "lost": describe_lost(self)}
+        checkpoint[VERSION] = __version__
+        checkpoint.pop("optimizer_states", None)  # twice as large as the model, and no training is resumed
+        checkpoint[MARK] = {"model": self.checkpoint_name(), "lost": describe_lost(self)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take over the components that were saved, but for those that the caller has given.
 
         Raises:
             CheckpointError: If one of them is lost, for a checkpoint cannot hold it, and the caller has given none.
+            ValueError: If a training was to be resumed.
         """
+        if self._is_fitting:
+            name = type(self).__name__
+            msg = f"ckpt_path: {name} does not resume trainings; fit without it, or validate, test and predict with it"
+            raise ValueError(msg)
+        self._written_by = written_by(checkpoint)
         try:
             check_held(checkpoint, self.given, type(self).__name__)
         except CheckpointError as error:
@@ -182,8 +207,7 @@ class SingleEpochMixin:
             super().on_load_checkpoint(others)  # type: ignore[misc]
 
     @property
-    def is_resuming(self) -> bool:
-        """Whether a trainer is loading a checkpoint in order to train."""
+    def _is_fitting(self) -> bool:
         trainer = getattr(self, "_trainer", None)
         return trainer is not None and trainer.state.fn == TrainerFn.FITTING and not trainer.state.stopped
 
@@ -215,17 +239,12 @@ class SingleEpochMixin:
         except ValueError as error:
             raise named(error, checkpoint_path) from error
 
-    def rename_earlier(self, weights: dict[str, Any]) -> None:
-        """Give weights that an earlier version saved the names of today, in place; by default they have them."""
-
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401
         """Load weights as PyTorch does, or say in one line why not.
 
         Raises:
             CheckpointError: If they are not weights of this model.
         """
-        state_dict = dict(state_dict)
-        self.rename_earlier(state_dict)
         try:
             check_numbers(self, state_dict)  # type: ignore[arg-type]
             return super().load_state_dict(state_dict, strict=strict, assign=assign)  # type: ignore[misc]
@@ -247,11 +266,12 @@ class SingleEpochMixin:
             raise self._name_checkpoint(CheckpointError(f"hyper_parameters: {error}")) from error
 
     def _name_checkpoint(self, error: CheckpointError) -> CheckpointError:
+        error = CheckpointError(f"{self._written_by}{error}")
         trainer = getattr(self, "_trainer", None)
         path = trainer.ckpt_path if trainer is not None and not trainer.state.stopped else None
         return error if path is None else named(error, path)
 
-    def take_over_training_data(self) -> DataLoader[ImageItem]:
+    def _take_over_training_data(self) -> DataLoader[ImageItem]:
         """Put this model's own ``train_dataloader`` in place of the datamodule's, and return that one to read from."""
         # Lightning has no public way to do this.
         source = self.trainer.fit_loop._data_source  # noqa: SLF001
@@ -346,7 +366,7 @@ def _request(source: Any) -> Any:  # noqa: ANN401
         raise ValueError(msg) from error
 
 
-def _forget_thresholds(post_processor: nn.Module | None) -> None:
+def forget_thresholds(post_processor: nn.Module | None) -> None:
     """Let a model that is trained again be as a new one: a validation without masks finds no threshold for pixels."""
     if not isinstance(post_processor, PostProcessor):
         return

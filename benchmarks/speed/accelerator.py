@@ -8,7 +8,7 @@
 Each step writes what it finds at once, a line of JSON for each, to ``<output>/<step>.jsonl``; what fails is such a
 line, too. ``timeout`` ends what takes too long. Without a GPU the same is done on the CPU, smaller.
 
-* ``contract``: fit, resume and export, in both precisions; scores beside those of the CPU, each way;
+* ``contract``: fit and export, in both precisions; scores beside those of the CPU, each way;
 * ``seeds``: two trainings with one seed: equal to the bit, or by how much not?
 * ``speed``: fit, scoring and memory beside PatchCore (random weights).
 """
@@ -32,8 +32,6 @@ from anomalib.deploy import ExportType
 from anomalib.engine import Engine
 from anomalib.models.image.patchcore.torch_model import PatchcoreModel
 from anomalib.post_processing import PostProcessor
-from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import ModelCheckpoint
 from speed import BACKBONE, LAYERS, make_images
 from torch.utils.benchmark import Timer
 
@@ -76,17 +74,17 @@ def _make(precision: str) -> Htdgm:
     return Htdgm(k_shot=1, iterations=6, precision=precision, post_processor=raw)  # type: ignore[arg-type]
 
 
-def _engine(device: str, folder: str, **arguments: Any) -> Engine:  # noqa: ANN401
+def _engine(device: str, folder: str) -> Engine:
     quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    return Engine(accelerator=device.replace("cuda", "gpu"), default_root_dir=folder, **quiet, **arguments)
+    return Engine(accelerator=device.replace("cuda", "gpu"), default_root_dir=folder, **quiet)
 
 
 def _check_model(look: Look, make: Callable[[], Htdgm], data: AnomalibDataModule, folder: str) -> None:
     here = DEVICE.type
 
-    def fit(device: str, path: str | None = None, **arguments: Any) -> str:  # noqa: ANN401
-        engine = _engine(device, folder, **arguments)
-        engine.fit(make(), datamodule=data, ckpt_path=path)
+    def fit(device: str) -> str:
+        engine = _engine(device, folder)
+        engine.fit(make(), datamodule=data)
         return str(engine.best_model_path)
 
     def predict(device: str, path: str) -> torch.Tensor:
@@ -101,13 +99,6 @@ def _check_model(look: Look, make: Callable[[], Htdgm], data: AnomalibDataModule
     with look(check="checkpoint of the CPU: scores of both") as finding:
         of_cpu = fit("cpu")
         finding.update(_compare(predict(here, of_cpu), predict("cpu", of_cpu)))
-    for device in (here, "cpu"):
-        with look(check=f"broken off, resumed on {device}: scores of both") as finding:
-            keep = ModelCheckpoint(dirpath=folder, every_n_train_steps=12, save_last=True)
-            try:
-                fit(here, callbacks=[keep, _BreakOff()])
-            except InterruptedError:
-                finding.update(_compare(predict(here, fit(device, keep.last_model_path)), scores))
     image = cast("torch.Tensor", data.test_data[0].image)[None]
     with look(check="export to torch: score beside the checkpoint's") as finding:
         exported = _engine(here, folder).export(make(), ExportType.TORCH, export_root=folder, ckpt_path=path)
@@ -127,15 +118,6 @@ def _compare(scores: torch.Tensor, expected: torch.Tensor) -> dict[str, float]:
         "largest difference": largest,
         "of a range of": float(expected.max() - expected.min()),
     }
-
-
-class _BreakOff(Callback):
-    """Breaks a training off behind its first scale."""
-
-    def on_train_batch_start(self, _trainer: object, _model: object, _batch: object, batch_idx: int) -> None:
-        if batch_idx == 15:  # noqa: PLR2004  # the checkpoint is of twelve, a scale has six
-            msg = "broken off"
-            raise InterruptedError(msg)
 
 
 def check_seeds(look: Look, _root: Path) -> None:

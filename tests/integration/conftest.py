@@ -19,7 +19,7 @@ from PIL import Image
 from skimage import data as photographs
 from torch import nn
 
-from .stored import write_good_images
+from .small import make_engine, make_small_model, write_good_images
 
 RunAnomalib = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -64,6 +64,15 @@ def engine(tmp_path: Path) -> Engine:
 def good(tmp_path: Path) -> Folder:
     """Write two good images of stripes to ``tmp_path/good``."""
     return write_good_images(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train the small model on two images of stripes, and keep its checkpoint."""
+    root = tmp_path_factory.mktemp("small")
+    engine = make_engine(root)
+    engine.fit(make_small_model(iterations=40), datamodule=write_good_images(root))
+    return Path(engine.best_model_path)
 
 
 def assert_equal_states(model: nn.Module, expected: nn.Module) -> None:

@@ -8,6 +8,7 @@ import pickle
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,13 +16,13 @@ from anomalib.data import InferenceBatch
 
 from anomalib_htdgm import Htdgm
 
-from .stored import CHECKPOINT, TESTED, make_image
+from .small import TESTED, make_image
 
 IMAGES = torch.stack([make_image(*each) for each in TESTED]) / 255
 
 
-def test_scores_are_of_fixed_statistics_in_any_mode() -> None:
-    model = Htdgm.load_from_checkpoint(CHECKPOINT)
+def test_scores_are_of_fixed_statistics_in_any_mode(small_checkpoint: Path) -> None:
+    model = Htdgm.load_from_checkpoint(small_checkpoint)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     given = IMAGES.clone()
     scored = model.train()(IMAGES)
@@ -65,21 +66,21 @@ def autocast(model: Htdgm, dtype: torch.dtype) -> InferenceBatch:
         pytest.param(in_another_process, id="process", marks=pytest.mark.thorough),
     ],
 )
-def test_scores_are_the_same_in_every_call(call: Callable[[Htdgm], InferenceBatch]) -> None:
-    model = Htdgm.load_from_checkpoint(CHECKPOINT)
+def test_scores_are_the_same_in_every_call(call: Callable[[Htdgm], InferenceBatch], small_checkpoint: Path) -> None:
+    model = Htdgm.load_from_checkpoint(small_checkpoint)
     expected, scored = model(IMAGES), call(model)
     assert torch.equal(scored.pred_score, expected.pred_score)
     assert torch.equal(scored.anomaly_map, expected.anomaly_map)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_images_of_few_digits_are_scored_as_they_are(dtype: torch.dtype) -> None:
-    model = Htdgm.load_from_checkpoint(CHECKPOINT)
+def test_images_of_few_digits_are_scored_as_they_are(dtype: torch.dtype, small_checkpoint: Path) -> None:
+    model = Htdgm.load_from_checkpoint(small_checkpoint)
     expected, scored = model(IMAGES.to(dtype).float()), model(IMAGES.to(dtype))
     assert scored.pred_score.dtype == torch.float32
     assert torch.equal(scored.pred_score, expected.pred_score)
 
 
-def test_images_of_whole_numbers_are_refused() -> None:
+def test_images_of_whole_numbers_are_refused(small_checkpoint: Path) -> None:
     with pytest.raises(TypeError, match="Input tensor should be a float tensor"):
-        Htdgm.load_from_checkpoint(CHECKPOINT)((IMAGES * 255).to(torch.uint8))
+        Htdgm.load_from_checkpoint(small_checkpoint)((IMAGES * 255).to(torch.uint8))

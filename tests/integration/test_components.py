@@ -21,7 +21,7 @@ from anomalib_htdgm import Htdgm
 from anomalib_htdgm.data.reading import read_image
 from anomalib_htdgm.models.checkpoint import CheckpointError
 
-from .stored import CHECKPOINT, TESTED, make_engine, make_image, make_small_model, write_good_images
+from .small import TESTED, make_engine, make_image, make_small_model, write_good_images
 
 IMAGES = torch.stack([make_image(*each) for each in TESTED]) / 255
 Load = Callable[..., Htdgm]
@@ -51,10 +51,10 @@ DOORS = pytest.mark.parametrize("load", [load_directly, load_in_engine])
 
 
 @pytest.fixture
-def stored(tmp_path: Path) -> Path:
-    """Copy the stored checkpoint, so that there is a folder to write to."""
+def trained(tmp_path: Path, small_checkpoint: Path) -> Path:
+    """Copy the small checkpoint, so that there is a folder to write to."""
     copied = tmp_path / "model.ckpt"
-    copied.write_bytes(CHECKPOINT.read_bytes())
+    copied.write_bytes(small_checkpoint.read_bytes())
     return copied
 
 
@@ -69,21 +69,21 @@ def train(tmp_path: Path) -> Callable[..., tuple[Htdgm, Path]]:
 
 
 @DOORS
-def test_a_given_post_processor_keeps_its_settings(load: Load, stored: Path) -> None:
-    model = load(stored, post_processor=PostProcessor(image_sensitivity=0.9))
-    expected = Htdgm.load_from_checkpoint(stored).post_processor
+def test_a_given_post_processor_keeps_its_settings(load: Load, trained: Path) -> None:
+    model = load(trained, post_processor=PostProcessor(image_sensitivity=0.9))
+    expected = Htdgm.load_from_checkpoint(trained).post_processor
     assert model.post_processor.image_sensitivity == 0.9
     assert model.post_processor.image_threshold == expected.image_threshold
     assert expected.image_sensitivity == 0.5
 
 
-def test_the_command_takes_what_is_given(stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_takes_what_is_given(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_good_images(tmp_path)
     monkeypatch.chdir(tmp_path)
     given = ["--model.post_processor", "anomalib.post_processing.PostProcessor"]
     given += ["--model.post_processor.image_sensitivity", "0.9"]
     cli = AnomalibCLI(
-        ["predict", "--model", "Htdgm", *given, "--data", str(tmp_path / "good"), "--ckpt_path", str(stored)]
+        ["predict", "--model", "Htdgm", *given, "--data", str(tmp_path / "good"), "--ckpt_path", str(trained)]
     )
     assert cli.model.post_processor.image_sensitivity == 0.9
     assert cli.model.post_processor.image_threshold.isfinite()
@@ -91,13 +91,13 @@ def test_the_command_takes_what_is_given(stored: Path, tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize("components", [{"post_processor": False}, {"pre_processor": "own"}], ids=str)
 def test_the_model_before_leaves_nothing_in_an_engine(
-    components: dict[str, Any], train: Callable[..., tuple[Htdgm, Path]], tmp_path: Path
+    components: dict[str, Any], train: Callable[..., tuple[Htdgm, Path]], tmp_path: Path, trained: Path
 ) -> None:
     if "pre_processor" in components:
         components = {"pre_processor": OwnPreProcessor(Compose([Resize((64, 64)), Normalize([0.5] * 3, [0.5] * 3)]))}
     model, _ = train(**components)
     used, file = make_engine(tmp_path), tmp_path / "good" / "0.png"
-    used.predict(Htdgm(), data_path=file, ckpt_path=CHECKPOINT)
+    used.predict(Htdgm(), data_path=file, ckpt_path=trained)
     (batch,) = used.predict(model, data_path=file)
     (expected,) = make_engine(tmp_path).predict(model, data_path=file)
     assert torch.equal(batch.pred_score, expected.pred_score)
@@ -105,13 +105,13 @@ def test_the_model_before_leaves_nothing_in_an_engine(
 
 @DOORS
 @pytest.mark.parametrize("name", ["pre_processor", "post_processor", "evaluator", "visualizer"])
-def test_what_the_caller_switches_off_is_off(name: str, load: Load, stored: Path) -> None:
-    assert getattr(load(stored, **{name: False}), name) is None
+def test_what_the_caller_switches_off_is_off(name: str, load: Load, trained: Path) -> None:
+    assert getattr(load(trained, **{name: False}), name) is None
 
 
 @pytest.mark.parametrize("name", ["pre_processor", "post_processor"])
 def test_what_a_checkpoint_has_switched_off_is_off(
-    name: str, train: Callable[..., tuple[Htdgm, Path]], tmp_path: Path
+    name: str, train: Callable[..., tuple[Htdgm, Path]], tmp_path: Path, trained: Path
 ) -> None:
     _, path = train(**{name: False})
     model, engine, file = Htdgm(), make_engine(tmp_path), tmp_path / "good" / "0.png"
@@ -122,8 +122,8 @@ def test_what_a_checkpoint_has_switched_off_is_off(
     assert (batch.pred_label is None) == (name == "post_processor")
     assert not batch.image.min() < 0 or name == "post_processor"
     # The next checkpoint may have what this one has not.
-    (batch,) = engine.predict(model, data_path=file, ckpt_path=CHECKPOINT)
-    expected = Htdgm.load_from_checkpoint(CHECKPOINT)(image)
+    (batch,) = engine.predict(model, data_path=file, ckpt_path=trained)
+    expected = Htdgm.load_from_checkpoint(trained)(image)
     assert torch.equal(batch.pred_score, expected.pred_score)
 
 
@@ -193,14 +193,14 @@ def test_an_evaluator_of_ones_own_does_not_bind_those_who_load(
     assert len(load(path).evaluator.test_metrics) == 5
 
 
-def test_arguments_that_are_given_are_taken_or_named(stored: Path, caplog: pytest.LogCaptureFixture) -> None:
-    model = load_directly(stored, patch_fraction=0.5)
+def test_arguments_that_are_given_are_taken_or_named(trained: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = load_directly(trained, patch_fraction=0.5)
     assert model.model.patch_fraction == 0.5
-    model = load_in_engine(stored, seed=3, patch_fraction=0.5)
+    model = load_in_engine(trained, seed=3, patch_fraction=0.5)
     assert model.model.patch_fraction == 0.01
     assert "not what was given for seed 3 (0 there), patch_fraction 0.5 (0.01 there)" in caplog.text
     caplog.clear()
-    load_in_engine(stored)
+    load_in_engine(trained)
     assert not [record for record in caplog.records if record.levelname == "WARNING" and "htdgm" in record.name]
 
 

@@ -20,8 +20,7 @@ from PIL import Image
 
 from anomalib_htdgm import FewLabelledAnomalies, FewShot, Htdgm
 
-from .conftest import assert_equal_states
-from .stored import make_engine, make_small_model
+from .small import make_engine
 from .test_devnet import SHORT as SHORT_DEVNET
 from .test_differnet import SMALL as SMALL_DIFFERNET
 
@@ -90,20 +89,6 @@ def test_checkpoint_scores_bit_identically(wall: MVTecAD, engine: Engine) -> Non
     assert torch.equal(scored.anomaly_map, expected.anomaly_map)
     for sample, expected_sample in zip(loaded.model.sample(2), model.model.sample(2), strict=True):
         assert torch.equal(sample, expected_sample)
-
-
-def test_a_checkpoint_from_before_there_was_a_memory_scores_as_it_did(wall: MVTecAD, engine: Engine) -> None:
-    before = {"votes_from": 0, "members": 1, "memory_patches": 0, "energy_cells": 0, "standardize": False}
-    model = Htdgm(1, iterations=1, transformations="rotations", image_size=32, **before)
-    engine.fit(model, datamodule=wall)
-    checkpoint = torch.load(engine.best_model_path, weights_only=False)
-    for name in (*before, "tiles"):
-        del checkpoint["hyper_parameters"][name]
-    torch.save(checkpoint, engine.best_model_path)
-    image = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))
-    loaded = Htdgm()
-    engine.predict(loaded, dataloaders=wall.test_dataloader(), ckpt_path=engine.best_model_path)
-    assert torch.equal(loaded.eval()(image).pred_score, model.eval()(image).pred_score)
 
 
 def test_a_checkpoint_brings_its_own_arguments(wall: MVTecAD, engine: Engine, mvtec_root: Path) -> None:
@@ -276,16 +261,6 @@ def test_patchcore_trains_on_the_same_images(wall: MVTecAD, engine: Engine, capl
     (named,) = [record.getMessage() for record in caplog.records if "Training on" in record.getMessage()]
     assert all(path in named for path in datamodule.shot_paths)
     assert named.count(".png") == 2
-
-
-def test_trainer_limits_do_not_break_the_training(wall: MVTecAD, tmp_path: Path) -> None:
-    quiet = {"logger": False, "default_root_dir": tmp_path, "accelerator": "cpu", "enable_progress_bar": False}
-    whole = make_small_model(iterations=3)
-    Engine(**quiet).fit(whole, datamodule=wall)
-    for limit in (1, 3, 5):  # of six iterations, three for each network
-        model = make_small_model(iterations=3)
-        Engine(**quiet, limit_train_batches=limit).fit(model, datamodule=wall)
-        assert_equal_states(model, whole)
 
 
 def test_predict_before_fit_is_refused(mvtec_root: Path, engine: Engine) -> None:

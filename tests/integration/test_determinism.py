@@ -14,7 +14,7 @@ from anomalib.data import MVTecAD
 from anomalib_htdgm import Htdgm
 
 from .conftest import RunAnomalib, assert_equal_states
-from .stored import make_engine
+from .small import make_engine
 
 ITERATIONS = 3
 

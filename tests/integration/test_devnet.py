@@ -21,7 +21,7 @@ from anomalib_htdgm import Devnet, FewLabelledAnomalies, Htdgm
 from anomalib_htdgm.models.backbone import create_backbone
 
 from .conftest import RunAnomalib, assert_equal_states
-from .stored import make_engine
+from .small import make_engine
 
 TINY = {"backbone": "test_efficientnet", "pre_trained": False, "image_sizes": (64, 32), "batch_size": 4}
 SHORT = TINY | {"epochs": 1, "steps_per_epoch": 3}

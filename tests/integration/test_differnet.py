@@ -20,7 +20,7 @@ from anomalib_htdgm import Differnet, FewShot
 from anomalib_htdgm.models.backbone import create_backbone
 
 from .conftest import RunAnomalib, assert_equal_states
-from .stored import make_engine
+from .small import make_engine
 
 SMALL: dict[str, Any] = {
     "pre_trained": False,

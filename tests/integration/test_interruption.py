@@ -1,265 +1,143 @@
 # Copyright (C) 2026 The anomalib-htdgm authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Trainings that are killed, or cannot write: nothing that was saved is lost, and resuming gives the same model."""
+"""Trainings that are broken off, or cannot write: no model and no file pretends to be more than it is."""
 
-import shutil
+import resource
 import signal
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from anomalib.engine import Engine
-from PIL import Image
+from anomalib.data import Folder, MVTecAD
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from anomalib_htdgm import Htdgm
+from anomalib_htdgm.models.checkpoint_io import WholeCheckpointIO
 
-from .interrupted import ARGUMENTS, SCALES, STEPS, Child, Order, fit
+from .conftest import assert_equal_states
+from .small import make_engine, make_small_model
 
-pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("one_thread")]  # as the children have
-
-EVERY_STEP = {"every_n_train_steps": 1, "save_last": True, "save_top_k": -1}
-EVERY_SCALE = {"every_n_train_steps": STEPS}
-EXIT_CODES = {signal.SIGINT: 1, signal.SIGTERM: 128 + signal.SIGTERM, signal.SIGKILL: -signal.SIGKILL}
-
-
-@pytest.fixture(scope="module")
-def images() -> torch.Tensor:
-    return torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(0))
+IMAGE = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+ERRORS = pytest.mark.parametrize(("error", "seen"), [(KeyboardInterrupt, SystemExit), (RuntimeError, RuntimeError)])
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Htdgm:
-    model, _ = fit(mvtec_root, tmp_path_factory.mktemp("whole"), [], Htdgm(**ARGUMENTS))
-    assert len(model.model.discriminators) * ARGUMENTS["iterations"] == SCALES * STEPS
-    return model.eval()
+@pytest.fixture(autouse=True)
+def _interruptible() -> Iterator[None]:
+    handler = signal.getsignal(signal.SIGINT)  # Lightning ignores the signal once it has had one
+    yield
+    signal.signal(signal.SIGINT, handler)
 
 
-@pytest.fixture
-def order(mvtec_root: Path, tmp_path: Path) -> Order:
-    return Order(mvtec_root, tmp_path / "results", tmp_path / "kept", EVERY_STEP)
+class BreakOff(Callback):
+    """Breaks a training off: in its middle, when the threshold is chosen, or in the validation."""
+
+    def __init__(self, place: str, error: type[BaseException]) -> None:
+        self.place, self.error = place, error
+
+    def on_train_batch_start(self, _trainer: object, model: Htdgm, _batch: object, _index: int) -> None:
+        maps = model.model.anomaly_map_generator
+        self.scoring = maps.register_forward_pre_hook(lambda *_: self._reach("threshold"))
+
+    def on_before_optimizer_step(self, trainer: Trainer, _model: object, _optimizer: object) -> None:
+        if trainer.global_step == 2:
+            self._reach("training")
+
+    def on_validation_batch_start(self, *_: object) -> None:
+        self._reach("validation")
+
+    def on_exception(self, *_: object) -> None:
+        self.scoring.remove()
+
+    def _reach(self, place: str) -> None:
+        if place == self.place:
+            raise self.error
 
 
-@pytest.fixture
-def mount(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """Mount a small disk, where that is permitted."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-
-    def mount_disk(options: str) -> Path:
-        command = shutil.which("mount")
-        arguments = ["-t", "tmpfs", "-o", options, "tmpfs", disk]
-        if not command or subprocess.run([command, *arguments], check=False).returncode:
-            pytest.skip("disks may not be mounted here")
-        return disk
-
-    yield mount_disk
-    if disk.is_mount():
-        subprocess.run(["umount", disk], check=True)
+def saved_on_exception(folder: Path) -> tuple[ModelCheckpoint, Path]:
+    return ModelCheckpoint(folder, save_on_exception=True, every_n_train_steps=1000), folder
 
 
-@pytest.fixture
-def assert_resumes(mvtec_root: Path, tmp_path: Path, uninterrupted: Htdgm, images: torch.Tensor) -> Callable[..., None]:
-    """Resume, with another object's arguments, and compare with the training that was not interrupted."""
-
-    def resume_and_compare(checkpoint: Path, root: Path = mvtec_root) -> None:
-        with pytest.raises(RuntimeError, match=r"not to the end.*resume its training"):
-            Htdgm.load_from_checkpoint(checkpoint)(images)
-        _, engine = fit(root, tmp_path / "resumed", [], Htdgm(), checkpoint)
-        resumed = Htdgm.load_from_checkpoint(engine.best_model_path).eval()
-        expected = uninterrupted.state_dict()
-        assert resumed.state_dict().keys() == expected.keys()
-        for name, tensor in resumed.state_dict().items():
-            assert torch.equal(tensor, expected[name]), name
-        for actual, scored in zip(resumed(images), uninterrupted(images), strict=True):
-            assert (actual is scored is None) or torch.equal(actual, scored)
-
-    return resume_and_compare
-
-
-def files_in(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in folder.rglob("*.ckpt")}
-
-
-@pytest.mark.parametrize("scale", range(SCALES))
-@pytest.mark.parametrize("number", EXIT_CODES, ids=lambda number: number.name)
-def test_signals_at_every_scale(
-    number: signal.Signals, scale: int, order: Order, assert_resumes: Callable[..., None]
+@ERRORS
+@pytest.mark.parametrize("place", ["training", "threshold"])
+def test_what_was_not_trained_to_the_end_refuses_to_score(
+    place: str, error: type[BaseException], seen: type[BaseException], good: Folder, tmp_path: Path
 ) -> None:
-    order.stop_at = scale * STEPS + STEPS - 2  # in the middle of the second set of transformations
-    child = Child(order)
-    child.wait_until_it_stops()
-    saved = files_in(order.kept)
-    child.kill(number)
-    exit_code, output = child.let_go()
-    assert exit_code == EXIT_CODES[number], output
-    assert files_in(order.kept).items() >= {path: data for path, data in saved.items() if path.stem != "last"}.items()
-    assert not files_in(order.folder), "what is not finished was saved as the model"
-    last = order.kept / "last.ckpt"
-    if number != signal.SIGKILL:
-        assert f"ckpt_path={last}" in output
-    assert torch.load(last, weights_only=True)["unfinished_training"]["finished"] == 2 * scale + 1
-    assert_resumes(last)
+    model = make_small_model()
+    make_engine(tmp_path).fit(model, datamodule=good)
+    expected = Htdgm.load_from_checkpoint(next(tmp_path.rglob("model.ckpt")))
+    keep, folder = saved_on_exception(tmp_path / "kept")
+    with pytest.raises(seen):
+        make_engine(tmp_path, callbacks=[BreakOff(place, error), keep]).fit(model, datamodule=good)
+    (checkpoint,) = folder.iterdir()
+    for each in (model, Htdgm.load_from_checkpoint(checkpoint)):
+        with pytest.raises(RuntimeError, match=r"has not been trained, or not to the end: fit it"):
+            each(IMAGE)
+    with pytest.raises(ValueError, match=r"^ckpt_path: Htdgm does not resume trainings"):
+        make_engine(tmp_path).fit(make_small_model(), datamodule=good, ckpt_path=checkpoint)
+    make_engine(tmp_path).fit(model, datamodule=good)
+    assert_equal_states(model, expected)
 
 
-def test_a_finished_scale_is_not_trained_again(order: Order, assert_resumes: Callable[..., None]) -> None:
-    order.callback, order.stop_at = EVERY_SCALE, 2 * STEPS - 1
-    child = Child(order)
-    child.wait_until_it_stops()
-    child.kill(signal.SIGKILL)
-    child.let_go()
-    (checkpoint,) = files_in(order.kept)
-    assert torch.load(checkpoint, weights_only=True)["unfinished_training"]["finished"] == 2
-    assert_resumes(checkpoint)
-
-
-def test_a_model_without_thresholds_is_not_taken_for_a_whole_one(
-    order: Order, assert_resumes: Callable[..., None]
+@ERRORS
+def test_a_validation_that_is_broken_off_leaves_the_threshold_of_the_training_images(
+    error: type[BaseException], seen: type[BaseException], wall: MVTecAD, tmp_path: Path
 ) -> None:
-    order.callback = {"save_on_exception": True, "every_n_train_steps": 1000}
-    order.stop_at, order.in_validation = 1, True
-    child = Child(order)
-    child.wait_until_it_stops()
-    child.kill(signal.SIGINT)
-    child.let_go()
-    (checkpoint,) = files_in(order.kept)
-    assert_resumes(checkpoint)
+    expected, model = make_small_model(), make_small_model()
+    make_engine(tmp_path, limit_val_batches=0).fit(expected, datamodule=wall)
+    keep, folder = saved_on_exception(tmp_path / "kept")
+    with pytest.raises(seen):
+        make_engine(tmp_path, callbacks=[BreakOff("validation", error), keep]).fit(model, datamodule=wall)
+    (checkpoint,) = folder.iterdir()
+    for each in (model, Htdgm.load_from_checkpoint(checkpoint)):
+        assert_equal_states(each, expected)
+        assert each.threshold_chosen_by == expected.threshold_chosen_by
 
 
-def test_without_checkpoints_the_message_tells_how_to_ask_for_some(order: Order) -> None:
-    order.callback, order.stop_at = {}, STEPS
-    child = Child(order)
-    child.wait_until_it_stops()
-    child.kill(signal.SIGINT)
-    _, output = child.let_go()
-    assert "has to start anew" in output
-    assert "ModelCheckpoint(every_n_train_steps" in output
-
-
-@pytest.mark.parametrize("largest_file", [40_000, 139_000])
-@pytest.mark.parametrize("is_fatal", [True, False], ids=["killed", "error"])
-def test_broken_off_in_the_middle_of_a_checkpoint(
-    is_fatal: bool, largest_file: int, order: Order, assert_resumes: Callable[..., None]
+@pytest.mark.parametrize("limit", [{"max_time": "00:00:00:00"}, {"limit_train_batches": 0}, {"max_steps": 0}, None])
+def test_a_training_that_does_not_begin_leaves_what_there_was(
+    limit: dict[str, object] | None, good: Folder, tmp_path: Path
 ) -> None:
-    order.callback = EVERY_STEP | {"save_top_k": 0}  # each is written over the one before
-    order.stop_at, order.is_fatal, order.largest_file = STEPS + 1, is_fatal, largest_file
-    child = Child(order)
-    child.wait_until_it_stops()
-    saved = files_in(order.kept)
-    assert largest_file < min(map(len, saved.values()))
-    exit_code, output = child.let_go()
-    assert files_in(order.kept) == saved
-    partial = [path for path in order.kept.iterdir() if path not in saved]
-    last = order.kept / "last.ckpt"
-    if is_fatal:
-        assert exit_code == -signal.SIGXFSZ, output
-        assert [path.stat().st_size for path in partial] == [largest_file]
-        with pytest.raises(ValueError, match=r"\.part: it is truncated"):
-            Htdgm.load_from_checkpoint(partial[0])
+    model = make_small_model()
+    make_engine(tmp_path).fit(model, datamodule=good)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    if limit is None:
+        (tmp_path / "good" / "1.png").write_bytes(b"no image")
+        with pytest.raises(ValueError, match=r"1\.png cannot be read"):
+            make_engine(tmp_path).fit(model, datamodule=good)
     else:
-        assert exit_code == 1
-        assert not partial
-        assert "cannot be written (File too large); those written before are as they were" in output
-        assert f"ckpt_path={last}" in output
-    assert_resumes(last)
-
-
-def test_full_disk(mount: Callable[[str], Path], order: Order, assert_resumes: Callable[..., None]) -> None:
-    order.kept, order.callback = mount("size=1m") / "kept", EVERY_SCALE | {"save_top_k": -1}
-    (order.kept.parent / "another.file").write_bytes(bytes(840_000))  # one checkpoint fits in, and a part of another
-    child = Child(order)
-    child.wait_until_it_stops()
-    exit_code, output = child.let_go()
-    assert exit_code == 1
-    assert "cannot be written (No space left on device)" in output
-    (checkpoint,) = order.kept.iterdir()
-    assert f"ckpt_path={checkpoint}" in output
-    assert_resumes(checkpoint)
-
-
-def test_read_only_folders_are_refused_before_the_training(
-    mount: Callable[[str], Path], mvtec_root: Path, order: Order
-) -> None:
-    disk = mount("ro,size=1m")
-    order.kept = disk
-    exit_code, output = Child(order).let_go()
-    assert exit_code == 1
-    assert f"no checkpoint can be written to {disk} (Read-only file system)" in output
-    assert "Training on" not in output
-    with pytest.raises(OSError, match=f"Read-only.*{disk}"):
-        fit(mvtec_root, disk, [], Htdgm(**ARGUMENTS))
-
-
-def test_a_file_in_place_of_the_folder_is_refused_before_the_training(mvtec_root: Path, order: Order) -> None:
-    order.kept.write_text("a file")
-    exit_code, output = Child(order).let_go()
-    assert exit_code == 1
-    assert f"no checkpoint can be written to {order.kept}" in output
-    assert "Training on" not in output
-    assert order.kept.read_text() == "a file"
-    with pytest.raises(OSError, match=str(order.kept)):
-        fit(mvtec_root, order.kept, [], Htdgm(**ARGUMENTS))
-
-
-@pytest.fixture(scope="module")
-def unfinished(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Leave a checkpoint of a training that was killed."""
-    folder = tmp_path_factory.mktemp("unfinished")
-    order = Order(mvtec_root, folder / "results", folder / "kept", EVERY_STEP, stop_at=STEPS + 1)
-    child = Child(order)
-    child.wait_until_it_stops()
-    child.kill(signal.SIGKILL)
-    child.let_go()
-    return order.kept / "last.ckpt"
-
-
-@pytest.mark.parametrize("share", [0, 1e-6, 1e-5, 0.1, 0.5, 0.9, 1])
-def test_half_a_file_is_refused(share: float, unfinished: Path, tmp_path: Path) -> None:
-    content = unfinished.read_bytes()
-    half = tmp_path / "half.ckpt"
-    half.write_bytes(content[: min(int(share * len(content)), len(content) - 1)])
-    with pytest.raises(ValueError, match=f"{half}: it is (truncated|empty)"):
-        Htdgm.load_from_checkpoint(half)
-
-
-def test_half_a_file_is_refused_everywhere(
-    unfinished: Path, tmp_path: Path, mvtec_root: Path, engine: Engine, wall: object
-) -> None:
-    half = tmp_path / "half.ckpt"
-    half.write_bytes(unfinished.read_bytes()[:-1])
-    for work in (
-        lambda: engine.fit(Htdgm(), datamodule=wall, ckpt_path=half),
-        lambda: engine.test(Htdgm(), datamodule=wall, ckpt_path=half),
-        lambda: engine.validate(Htdgm(), datamodule=wall, ckpt_path=half),
-        lambda: engine.predict(Htdgm(), data_path=mvtec_root / "wall" / "test" / "good", ckpt_path=half),
-        lambda: engine.export(Htdgm(), "torch", export_root=tmp_path, ckpt_path=half),
-    ):
-        with pytest.raises(ValueError, match=f"{half}: it is (truncated|empty)"):
-            work()
-
-
-def test_resuming_wants_the_same_images_wherever_they_are(
-    unfinished: Path, tmp_path: Path, mvtec_root: Path, assert_resumes: Callable[..., None]
-) -> None:
-    moved = tmp_path / "moved"
-    shutil.copytree(mvtec_root, moved)
-    assert_resumes(unfinished, moved)
-    images = torch.load(unfinished, weights_only=True)["unfinished_training"]["images"]
-    name = Path(next(iter(images))).name
-    changed = moved / "wall" / "train" / "good" / name
-    Image.fromarray(255 - np.asarray(Image.open(changed))).save(changed)
-    with pytest.raises(ValueError, match=f"changed since then: {next(iter(images))}; new or changed: {changed}"):
-        fit(moved, tmp_path / "changed", [], Htdgm(), unfinished)
-
-
-def test_a_checkpoint_of_a_finished_training_is_not_trained_again(
-    mvtec_root: Path, tmp_path: Path, uninterrupted: Htdgm
-) -> None:
-    _, engine = fit(mvtec_root, tmp_path, [], Htdgm(**ARGUMENTS))
-    model, again = fit(mvtec_root, tmp_path, [], Htdgm(), Path(engine.best_model_path))
-    assert again.trainer.global_step == SCALES * STEPS
+        fresh = make_small_model()
+        for each in (model, fresh):
+            make_engine(tmp_path, **limit).fit(each, datamodule=good)
+        with pytest.raises(RuntimeError, match="has not been trained"):
+            fresh(IMAGE)
     for name, tensor in model.state_dict().items():
-        assert torch.equal(tensor, uninterrupted.state_dict()[name]), name
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_the_training(good: Folder, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a file")
+    model, keep = make_small_model(), ModelCheckpoint(tmp_path / "file", every_n_train_steps=1)
+    with pytest.raises(OSError, match=f"no checkpoint can be written to {tmp_path / 'file'}"):
+        make_engine(tmp_path, callbacks=[keep]).fit(model, datamodule=good)
+    assert not model.model.is_trained
+    assert (tmp_path / "file").read_text() == "a file"
+
+
+def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    """What was there before stays; a limit of the process is what a full disk would be."""
+    path, limits = tmp_path / "model.ckpt", resource.getrlimit(resource.RLIMIT_FSIZE)
+    WholeCheckpointIO().save_checkpoint({"weights": torch.zeros(10_000)}, path)
+    before = path.read_bytes()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(
+            OSError, match=r"cannot be written \(File too large\); those written before are as they were"
+        ):
+            WholeCheckpointIO().save_checkpoint({"weights": torch.ones(10_000)}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == before

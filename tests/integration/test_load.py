@@ -26,7 +26,7 @@ from anomalib.post_processing import PostProcessor
 from anomalib_htdgm import Htdgm
 from benchmarks.quality.shared.measurements import read_peak_memory, reset_peak_memory
 
-from .stored import make_engine
+from .small import make_engine
 
 pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("one_thread")]
 

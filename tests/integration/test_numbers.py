@@ -25,7 +25,7 @@ from anomalib_htdgm import FewShot, Htdgm, QuickstartTextures
 from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
 from anomalib_htdgm.models.htdgm.training import Training
 
-from .stored import make_engine
+from .small import make_engine
 
 pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("one_thread")]
 

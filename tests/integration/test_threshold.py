@@ -18,7 +18,7 @@ from torchvision.tv_tensors import Image as TensorImage
 
 from anomalib_htdgm import FewLabelledAnomalies, FewShot, Htdgm
 
-from .stored import make_engine
+from .small import make_engine
 
 NUM_UNLABELLED = 10
 
@@ -259,16 +259,20 @@ def test_labelled_images_choose_as_anomalib_does(wall: MVTecAD, engine: Engine) 
     assert model.post_processor.image_threshold == expected._image_threshold_metric.compute()  # noqa: SLF001
 
 
+def test_labels_without_masks_leave_the_threshold_of_pixels_to_the_shots(
+    walls: Path, engine: Engine, tmp_path: Path
+) -> None:
+    model, alone = make_model(k_shot=3), make_model(k_shot=3)
+    labelled = {"test_split_mode": "from_dir", "normal_test_dir": "new", "abnormal_dir": "unlabelled"}
+    engine.fit(model, datamodule=open_folder(walls, 3, **labelled))
+    make_engine(tmp_path / "alone").fit(alone, datamodule=open_folder(walls, 3))
+    assert model.threshold_chosen_by == "labelled images"
+    assert model.post_processor.image_threshold != alone.post_processor.image_threshold
+    assert model.post_processor.pixel_threshold == alone.post_processor.pixel_threshold
+
+
 def test_known_defects_choose_with_the_shots(wall: MVTecAD, tmp_path: Path) -> None:
     model = make_model(k_shot=3)
     unvalidated = make_engine(tmp_path, limit_val_batches=0)
     unvalidated.fit(model, datamodule=FewLabelledAnomalies(wall, 2))
     assert model.threshold_chosen_by == "labelled images"
-
-
-def test_older_checkpoints_do_not_tell(walls: Path, engine: Engine) -> None:
-    engine.fit(make_model(k_shot=1), datamodule=open_folder(walls, 1))
-    checkpoint = torch.load(engine.best_model_path, weights_only=False)
-    del checkpoint["threshold_chosen_by"]
-    torch.save(checkpoint, engine.best_model_path)
-    assert Htdgm.load_from_checkpoint(engine.best_model_path).threshold_chosen_by == "unknown"

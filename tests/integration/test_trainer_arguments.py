@@ -3,6 +3,7 @@
 
 """Whatever arguments a trainer has, the model is the same, or one sentence says why there is none."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 from anomalib_htdgm import Devnet, Differnet, FewLabelledAnomalies, Htdgm
 
 from .conftest import assert_equal_states
-from .stored import make_engine, make_small_model
+from .small import make_engine, make_small_model
 from .test_devnet import SHORT as SHORT_DEVNET
 from .test_differnet import SMALL as SMALL_DIFFERNET
 
@@ -54,6 +55,7 @@ def test_a_trainer_has_its_precision_back(good: Folder, tmp_path: Path) -> None:
     "limit",
     [
         {"max_steps": 1},
+        {"limit_train_batches": 3},
         {"limit_val_batches": 1},
         {"limit_val_batches": 0},
         {"check_val_every_n_epoch": 5},
@@ -104,23 +106,16 @@ def test_averages_of_weights_are_refused(good: Folder, tmp_path: Path) -> None:
         fit(tmp_path, good, make_small_model(), callbacks=[EMAWeightAveraging()])
 
 
-def test_a_finished_model_is_not_trained_in_silence(
-    good: Folder, wall: MVTecAD, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    engine = make_engine(tmp_path)
-    engine.fit(make_small_model(), datamodule=good)
-    make_engine(tmp_path).fit(make_small_model(), datamodule=wall, ckpt_path=engine.best_model_path)
-    (warning,) = [record.getMessage() for record in caplog.records if "ckpt_path" in record.getMessage()]
-    assert "that model is trained to the end, so nothing is trained now" in warning
-
-
-@pytest.mark.parametrize(("name", "arguments"), [("Differnet", SHORT_DIFFERNET), ("Devnet", SHORT_DEVNET)])
-def test_others_do_not_resume(name: str, arguments: dict[str, Any], wall: MVTecAD, tmp_path: Path) -> None:
-    make, data = {"Differnet": Differnet, "Devnet": Devnet}[name], FewLabelledAnomalies(wall, n_anomalies=2)
-    engine = make_engine(tmp_path)
-    engine.fit(make(**arguments), datamodule=data)
-    with pytest.raises(ValueError, match=f"ckpt_path: {name} does not resume trainings"):
-        make_engine(tmp_path).fit(make(**arguments), datamodule=data, ckpt_path=engine.best_model_path)
+@pytest.mark.parametrize(
+    "make",
+    [make_small_model, lambda: Differnet(**SHORT_DIFFERNET), lambda: Devnet(**SHORT_DEVNET)],
+    ids=["Htdgm", "Differnet", "Devnet"],
+)
+def test_no_training_is_resumed(make: Callable[[], AnomalibModule], wall: MVTecAD, tmp_path: Path) -> None:
+    data, engine = FewLabelledAnomalies(wall, n_anomalies=2), make_engine(tmp_path)
+    engine.fit(make(), datamodule=data)
+    with pytest.raises(ValueError, match=r"ckpt_path: \w+ does not resume trainings; fit without it"):
+        make_engine(tmp_path).fit(make(), datamodule=data, ckpt_path=engine.best_model_path)
 
 
 def test_a_model_that_is_fitted_again_is_as_a_fresh_one(good: Folder, wall: MVTecAD, tmp_path: Path) -> None:

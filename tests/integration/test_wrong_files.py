@@ -1,13 +1,11 @@
 # Copyright (C) 2026 The anomalib-htdgm authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Image files of all kinds, damaged ones and ones that are none: in training, validation, test and prediction.
-
-The model is the one of :mod:`tests.integration.stored`.
-"""
+"""Image files of all kinds, damaged ones and ones that are none: in training, validation, test and prediction."""
 
 import io
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -36,7 +34,7 @@ from anomalib_htdgm import Devnet, Differnet, FewShot, Htdgm
 from anomalib_htdgm.data import read_image
 from anomalib_htdgm.data.reading import UnreadableImageError, read_as_seen
 
-from .stored import CHECKPOINT, SIDE, make_engine, make_image, make_small_model
+from .small import SIDE, make_engine, make_image, make_small_model
 
 pytestmark = pytest.mark.thorough
 
@@ -103,8 +101,15 @@ def place(good: Folder, name: str, content: bytes) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def _checkpoint(small_checkpoint: Path, tmp_path: Path) -> None:
+    shutil.copy(small_checkpoint, tmp_path / "model.ckpt")
+
+
 def predict(good: Folder, **arguments: object) -> dict[str, float]:
-    batches = make_engine(good.root).predict(Htdgm(**arguments), data_path=good.root / "good", ckpt_path=CHECKPOINT)
+    batches = make_engine(good.root).predict(
+        Htdgm(**arguments), data_path=good.root / "good", ckpt_path=good.root / "model.ckpt"
+    )
     return {Path(batch.image_path[0]).name: batch.pred_score.item() for batch in batches}
 
 
@@ -231,7 +236,7 @@ class TestNoImages:
         loader = DataLoader([item] * 2, collate_fn=collate)
         for way in ("validate", "test", "predict"):
             with pytest.raises(TypeError, match=r"dataloaders: got .*ImageItem"):
-                getattr(make_engine(good.root), way)(Htdgm(), dataloaders=loader, ckpt_path=CHECKPOINT)
+                getattr(make_engine(good.root), way)(Htdgm(), dataloaders=loader, ckpt_path=good.root / "model.ckpt")
         model = make_small_model()
         good.setup()
         for train, val in ((loader, None), (good.train_dataloader(), loader)):
@@ -256,7 +261,7 @@ class TestTraining:
         with pytest.raises(ValueError, match=rf"^training image {re.escape(str(path))} .*{what}"):
             make_engine(good.root).fit(model, datamodule=FewShot(good, k_shot=3) if is_wrapped else good)
         assert not model.model.is_trained
-        assert not list(good.root.rglob("*.ckpt"))
+        assert list(good.root.rglob("*.ckpt")) == [good.root / "model.ckpt"]
 
     def test_a_bad_validation_image_costs_no_training(self, good: Folder, caplog: pytest.LogCaptureFixture) -> None:
         defects = good.root / "bad"
@@ -273,9 +278,9 @@ class TestTraining:
         # Figures on some of the images would be wrong ones.
         for way in ("test", "validate"):
             with pytest.raises(UnreadableImageError, match=re.escape(str(defects / "1.png"))):
-                getattr(make_engine(good.root), way)(Htdgm(), datamodule=both, ckpt_path=CHECKPOINT)
+                getattr(make_engine(good.root), way)(Htdgm(), datamodule=both, ckpt_path=good.root / "model.ckpt")
         (defects / "1.png").write_bytes(PNG)
-        (metrics,) = make_engine(good.root).test(Htdgm(), datamodule=both, ckpt_path=CHECKPOINT)
+        (metrics,) = make_engine(good.root).test(Htdgm(), datamodule=both, ckpt_path=good.root / "model.ckpt")
         assert metrics["image_AUROC"] == 1
 
 
@@ -331,7 +336,15 @@ class TestPrediction:
 
     def test_the_stock_command_is_as_strict_as_it_is_told(self, good: Folder) -> None:
         place(good, "text.png", b"text")
-        arguments = ["predict", "--model", "Htdgm", "--data", str(good.root / "good"), "--ckpt_path", str(CHECKPOINT)]
+        arguments = [
+            "predict",
+            "--model",
+            "Htdgm",
+            "--data",
+            str(good.root / "good"),
+            "--ckpt_path",
+            str(good.root / "model.ckpt"),
+        ]
         arguments += ["--default_root_dir", str(good.root / "results")]
         AnomalibCLI(arguments)
         assert len(list((good.root / "results").rglob("images/**/*.png"))) == 2
@@ -393,7 +406,7 @@ class TestPrediction:
 
         loader = DataLoader(Subset(dataset, order), collate_fn=ImageBatch.collate, **settings)
         engine = make_engine(good.root, callbacks=[Writer("batch_and_epoch")])
-        engine.predict(Htdgm(), dataloaders=loader, ckpt_path=CHECKPOINT)
+        engine.predict(Htdgm(), dataloaders=loader, ckpt_path=good.root / "model.ckpt")
         named = {index: Path(path).name for each in written for index, path in each.items()}
         assert named == {index: f"{order[index]}.png" for index in range(6) if order[index] in {0, 1, 4}}
 
@@ -403,7 +416,9 @@ class TestPrediction:
         expected = predict(good)
         whole = PredictDataset(good.root / "good")
         parts = ConcatDataset([Subset(whole, [3, 2]), Subset(whole, [0, 1])])
-        batches = make_engine(good.root).predict(Htdgm(), dataloaders=DataLoader(parts), ckpt_path=CHECKPOINT)
+        batches = make_engine(good.root).predict(
+            Htdgm(), dataloaders=DataLoader(parts), ckpt_path=good.root / "model.ckpt"
+        )
         assert {Path(batch.image_path[0]).name: batch.pred_score.item() for batch in batches} == expected
 
     def test_files_that_an_own_dataset_cannot_read_are_left_out(
@@ -418,7 +433,9 @@ class TestPrediction:
             def __getitem__(self, index: int) -> ImageItem:
                 return ImageItem(image=to_image(Image.open(paths[index]).convert("RGB")), image_path=str(paths[index]))
 
-        (batch,) = make_engine(good.root).predict(Htdgm(), dataloaders=DataLoader(Own()), ckpt_path=CHECKPOINT)
+        (batch,) = make_engine(good.root).predict(
+            Htdgm(), dataloaders=DataLoader(Own()), ckpt_path=good.root / "model.ckpt"
+        )
         assert batch.image_path == [str(paths[1])]
         assert "item 0 of Own cannot be read" in warnings_of(caplog)[0]
 
@@ -433,7 +450,9 @@ class TestPrediction:
         assert all(str(good.root / "good" / name) in warning for name in kinds)
         assert "notes.txt" not in warning
         caplog.clear()
-        make_engine(good.root).predict(Htdgm(), data_path=good.root / "good" / "0.png", ckpt_path=CHECKPOINT)
+        make_engine(good.root).predict(
+            Htdgm(), data_path=good.root / "good" / "0.png", ckpt_path=good.root / "model.ckpt"
+        )
         assert not warnings_of(caplog)  # it was asked for alone
         folders = {"normal_dir": "good", "normal_test_dir": "good", "val_split_mode": "same_as_test"}
         both = Folder("stripes", root=good.root, num_workers=0, test_split_mode="from_dir", **folders)

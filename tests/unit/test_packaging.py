@@ -80,7 +80,7 @@ def test_sdist_has_what_it_is_built_and_tested_from(built: tuple[Path, Path]) ->
         names = {name.partition("/")[2] for name in archive.getnames()}
     folders = ("anomalib_htdgm", "benchmarks", "configs", "docs", "requirements", "tests")
     expected = set().union(*map(files_under, folders))
-    top = {"LICENSE", "README.md", "mkdocs.yml", "pyproject.toml"}
+    top = {"CHANGELOG.md", "LICENSE", "README.md", "mkdocs.yml", "pyproject.toml"}
     ours = {name for name in expected if not name.endswith((".pyc", ".log"))} | top
     assert names == ours | {"PKG-INFO", ".gitignore"}
 

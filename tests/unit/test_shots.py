@@ -18,7 +18,7 @@ from torchvision.transforms.v2 import Compose, RandomHorizontalFlip, Resize
 
 from anomalib_htdgm.data.augmentation import augmentation_of
 from anomalib_htdgm.data.few_shot import FewShot
-from anomalib_htdgm.data.shots import RepeatedBatch, digest_images, read_anomalies, read_shots
+from anomalib_htdgm.data.shots import OneBatch, digest_images, read_anomalies, read_shots
 
 NUM_IMAGES = 9
 
@@ -294,36 +294,11 @@ class TestDataloaders:
             read_shots(given, 1, seed=0, smallest_side=11)
 
 
-class TestRepeatedBatch:
-    """One batch, and empty ones after it."""
-
-    @pytest.fixture
-    def batch(self) -> ImageBatch:
-        return ImageBatch(image=torch.rand(2, 3, 20, 20), gt_label=torch.zeros(2, dtype=torch.bool))
-
-    @pytest.mark.parametrize("times", [0, 1, 5])
-    def test_length(self, batch: ImageBatch, times: int) -> None:
-        served = RepeatedBatch(batch, times)
-        for _ in range(2):  # a second epoch is as long
-            assert len(list(served)) == len(served) == times
-
-    @pytest.mark.parametrize(("size", "expected"), [((12, 16), (12, 16)), (None, (20, 20))])
-    def test_the_first_batch_has_the_images_and_the_others_have_none_of_them(
-        self, batch: ImageBatch, size: tuple[int, int] | None, expected: tuple[int, int]
-    ) -> None:
-        first, *others = RepeatedBatch(batch, 3, size)
-        assert torch.equal(first.image, batch.image)
-        assert torch.equal(first.gt_label, batch.gt_label)
-        assert [tuple(each.image.shape) for each in others] == [(1, 3, *expected)] * 2
-        assert not any(each.image.any() for each in others)
-
-    def test_served_batches_do_not_share_what_is_assigned(self, batch: ImageBatch) -> None:
-        image = batch.image.clone()
-        for _ in range(2):
-            for served in RepeatedBatch(batch, 3):
-                assert served is not batch
-                assert served.image.shape[-2:] == (20, 20)
-                served.image = torch.zeros(2, 3, 5, 5)  # as a pre-processor does
-                served.gt_mask = torch.zeros(2, 5, 5)
-        assert torch.equal(batch.image, image)
-        assert batch.gt_mask is None
+def test_a_batch_that_is_served_is_a_copy() -> None:
+    batch = ImageBatch(image=torch.rand(2, 3, 20, 20))
+    served = OneBatch(batch)
+    for _ in range(2):
+        (copied,) = served
+        copied.image = torch.zeros(2, 3, 5, 5)  # as a pre-processor does
+        assert batch.image.shape == (2, 3, 20, 20)
+    assert len(served) == 1

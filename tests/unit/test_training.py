@@ -43,38 +43,6 @@ def generative_model(two_images: torch.Tensor) -> HtdgmModel:
     return train(model, two_images, iterations=30, learning_rate=5e-3, fake_weight=1.0)
 
 
-class TestResuming:
-    """A training that is broken off after any step, and taken up again, gives the model of one that was not."""
-
-    @pytest.mark.parametrize(
-        ("kind", "fake_weight"),
-        [
-            ({}, 0.0),
-            ({"memory_patches": 20, "votes_from": 16, "energy_cells": 20}, 0.0),
-            ({"members": 2, "transformations": ["rotations", "sharpness"]}, 0.0),
-            ({"double_width_every": 1}, 0.0),
-            ({"image_size": 48, "coarsest_size": 40}, 0.0),
-            ({"members": 2, "tiles": 2, "memory_patches": 20, "votes_from": 16}, 0.0),
-            ({"adversarial": True}, 1.0),
-            ({"adversarial": True, "double_width_every": 1}, 1.0),
-        ],
-        ids=["votes", "memory", "members and sets", "widths", "windows", "tiles", "generators", "both"],
-    )
-    def test_at_every_step(self, two_images: torch.Tensor, kind: dict[str, object], fake_weight: float) -> None:
-        training = Training(iterations=2, fake_weight=fake_weight)
-        model = tiny_model(k_shot=3, **kind)
-        broken_off = [(step.progress, state_of(model)) for step in training.run(model, two_images, seed=5)]
-        number = len(model.votes.discriminators)
-        finished = [progress.finished for progress, _ in broken_off]
-        assert finished == [min((step + 1) // 2, number - 1) for step in range(2 * number)]
-        for progress, state in broken_off:
-            resumed = tiny_model(k_shot=3, **kind)
-            resumed.load_state_dict(state)
-            steps = list(training.run(resumed, two_images, seed=6, progress=progress))
-            assert len(steps) == training.count_steps(model, progress) == 2 * (number - progress.finished)
-            assert_identical(resumed.state_dict(), model.state_dict())
-
-
 class TestWindows:
     """An iteration sees windows of a few images, or all images as they are."""
 
@@ -322,21 +290,6 @@ class TestGenerators:
         first = generative_model.reconstruct()
         torch.manual_seed(1)
         assert_identical(generative_model.reconstruct(), first)
-
-    @pytest.mark.parametrize("adversarial", [True, False])
-    def test_models_saved_with_fixed_noise_at_the_coarsest_scale_alone_load(
-        self, adversarial: bool, generative_model: HtdgmModel
-    ) -> None:
-        arguments = {"k_shot": 3, "width": 8, "adversarial": adversarial}
-        saved = generative_model if adversarial else train(tiny_model(**arguments), shingles(), iterations=1)
-        state = {name: tensor for name, tensor in saved.state_dict().items() if "fixed_noise" not in name}
-        state["fixed_noise"] = saved.fixed_noise(0) if adversarial else torch.zeros(3, 3, 13, 13)
-        loaded = tiny_model(**arguments)
-        loaded.load_state_dict(state)
-        assert_identical(loaded(shingles()), saved(shingles()))
-        if adversarial:
-            assert_identical(loaded.reconstruct()[0], saved.reconstruct()[0])
-            assert loaded.fixed_noise(1).eq(0).all()
 
     def test_samples_follow_their_seed(self, generative_model: HtdgmModel) -> None:
         first, again, other = (

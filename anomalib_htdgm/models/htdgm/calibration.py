@@ -67,24 +67,20 @@ class CalibrationMixin(SingleEpochMixin):
         self._validated.append((scores[is_new].cpu(), maps.flatten(1).amax(dim=1)[is_new].cpu(), is_anomalous))
         return scored
 
-    def choose_by_validation(self) -> bool:
+    def on_validation_epoch_end(self) -> None:
         """Choose the threshold at the end of a validation, if no image is labelled as anomalous: else anomalib has.
 
         anomalib would take the greatest score, which is a defect's if one is among images that nobody has looked at.
-
-        Returns:
-            bool: Whether it is chosen; if not, the training images tell more, once the epoch is over.
+        After a training, a few images tell less than those that were trained on, and the threshold stays theirs.
         """
         validated, self._validated = self._validated, []
         if not validated or not isinstance(self.post_processor, PostProcessor):
-            return True
+            return
         scores, maxima = (torch.cat(each) for each in list(zip(*validated, strict=True))[:2])
-        least = LEAST_UNLABELLED if int(self.model.num_shots) >= LEAST_FIRM else 1
+        least = LEAST_UNLABELLED if self._is_fitting and int(self.model.num_shots) >= LEAST_FIRM else 1
         if any(is_anomalous for *_, is_anomalous in validated):
             self.threshold_chosen_by = "labelled images"
-        elif self._shots is not None and len(scores) < least:
-            return False
-        elif len(scores):
+        elif len(scores) >= least:
             set_threshold(self.post_processor, "image", threshold_above_most(scores))
             set_threshold(self.post_processor, "pixel", threshold_above_most(maxima))
             self.threshold_chosen_by = "unlabelled images" if len(scores) >= LEAST_UNLABELLED else "guess"
@@ -92,11 +88,26 @@ class CalibrationMixin(SingleEpochMixin):
             # That they are good is what the user says of them, so they choose all the same.
             if doubt := doubt_about_unlabelled(scores):
                 logger.warning("%s. If those are defective, the threshold is too high.", doubt)
-            self._warn_of_guess()
+            if not self._is_fitting:
+                self._warn_of_guess()
         else:
             self.post_processor.load_state_dict(self._thresholds)
-            logger.warning("All validation images were trained on, and tell nothing: the threshold stays as it is")
-        return True
+            if not self._is_fitting:
+                logger.warning("All validation images were trained on, and tell nothing: the threshold stays as it is")
+
+    def on_train_end(self) -> None:
+        """Warn of a threshold that tells little."""
+        super().on_train_end()
+        self._warn_of_guess()
+
+    def choose_by_shots(self) -> None:
+        """Choose the threshold by the training images, or call the model untrained if that is broken off."""
+        try:
+            if isinstance(self.post_processor, PostProcessor):
+                self._calibrate(self.post_processor)
+        except BaseException:
+            self.model.is_trained.fill_(False)  # noqa: FBT003
+            raise
 
     @torch.no_grad()
     def _calibrate(self, post_processor: PostProcessor) -> None:
@@ -123,7 +134,6 @@ class CalibrationMixin(SingleEpochMixin):
                 ratio = GUESSED_RATIO_OF_GIST if has_gist else GUESSED_RATIO
                 threshold = ratio * greatest.max() if is_guess else threshold_above_good(greatest)
             set_threshold(post_processor, kind, threshold)
-        self._warn_of_guess()
 
     def _warn_of_guess(self) -> None:
         if self.threshold_chosen_by == "guess":

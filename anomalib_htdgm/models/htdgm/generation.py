@@ -21,8 +21,7 @@ from .pyramid import Pyramid
 from .transformations import get_transformation_sets
 
 UNTRAINED = (
-    "Htdgm has not been trained, or not to the end: fit it, resume its training (fit with ckpt_path), or "
-    "load a checkpoint of a trained model, before it can score"
+    "Htdgm has not been trained, or not to the end: fit it, or load a trained model's checkpoint, before it can score"
 )
 
 

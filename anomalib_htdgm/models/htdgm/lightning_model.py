@@ -27,9 +27,11 @@ See Also:
 """
 
 import logging
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from anomalib.data import ImageBatch, ImageItem
@@ -38,43 +40,40 @@ from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import ParallelStrategy
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.optim import Optimizer
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
 
 from anomalib_htdgm.data.appearance import Appearance
 from anomalib_htdgm.data.augmentation import Augmentation, augmentation_of
-from anomalib_htdgm.data.shots import RepeatedBatch, check_same_images, digest_images, read_anomalies, read_shots
+from anomalib_htdgm.data.shots import OneBatch, digest_images, read_anomalies, read_shots
 from anomalib_htdgm.models.pre_processor import configure_pre_processor
 from anomalib_htdgm.models.precision import Precision
+from anomalib_htdgm.models.single_epoch import forget_thresholds
 
-from .advice import Advice
 from .calibration import CalibrationMixin
-from .earlier import EARLIER
 from .equalization import Equalization
 from .networks import RECEPTIVE_FIELD
 from .score import Vote
 from .tiles import OverlappingTiler, whole_size
 from .torch_model import HtdgmModel
-from .training import Progress, Training, TrainingStep
+from .training import Training, TrainingStep
 from .votes import Localization
-
-if TYPE_CHECKING:
-    from torch.utils.data import DataLoader
 
 logger = logging.getLogger(__name__)
 
 ITERATIONS_PER_LOG = 10
-"""Iterations after which the progress bar shows where a training is; loggers have their own number, the trainer's."""
+"""Iterations after which the progress bar shows losses; loggers have their own number, the trainer's."""
 THRESHOLD = "threshold_chosen_by"
 """Key of a checkpoint for what its threshold was chosen by."""
 APPEARANCES = "appearances_of_good_images"
 """Key of a checkpoint for what its training images look like as a whole."""
 TRAINED_ON = "trained_on"
 """Key of a checkpoint for the digests of the training images, which tell nothing in a later validation."""
-UNFINISHED = "unfinished_training"
-"""Key of a checkpoint for what the training, broken off there, can be taken up with."""
 
 
 class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib's `to_onnx`, not Lightning's
@@ -229,35 +228,21 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
             precision=precision,
             tiles=tiles,
         )
-        self._steps: Iterator[TrainingStep] | None = None
-        self._progress: Progress | None = None
         self._digests: dict[str, str] = {}
-        self._training_data: DataLoader[ImageItem] | None = None
         self._augmentation: Augmentation | None = None
         self._validated, self._thresholds = [], {}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Mark a checkpoint of a training that is not through as such, and add what it takes to go on.
-
-        The optimisers' states, twice the size of the weights, are left out: a network's optimiser starts with it.
-        """
+        """Add what the threshold was chosen by, and what tells training images from others."""
         super().on_save_checkpoint(checkpoint)
-        if "optimizer_states" in checkpoint:
-            checkpoint["optimizer_states"] = []
         checkpoint[THRESHOLD] = self.threshold_chosen_by
         checkpoint[APPEARANCES] = [list(each) for each in self.inspection.good]
         checkpoint[TRAINED_ON] = list(self._digests.values())
-        if self._progress is not None:
-            checkpoint["state_dict"]["model.is_trained"] = torch.tensor(False)  # noqa: FBT003  # nor are there thresholds
-            checkpoint[UNFINISHED] = {**vars(self._progress), "images": self._digests}
-            del checkpoint["loops"]  # what is left to do becomes an epoch of its own
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Become the model that was saved, whatever arguments this one was made with."""
         super().on_load_checkpoint(checkpoint)
-        saved = checkpoint.get("hyper_parameters", {})
-        saved = EARLIER | saved if saved else saved
-        arguments = self.arguments_of(saved)
+        arguments = self.arguments_of(checkpoint.get("hyper_parameters", {}))
         if arguments != dict(self.hparams) or self.input_size not in {None, self.model.input_size}:
             components: dict[str, Any] = {"pre_processor": self.pre_processor or False, "post_processor": False}
             model = self.rebuild(arguments, **components)
@@ -269,21 +254,10 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
             logger.info("Arguments of the model are those of the checkpoint.")
         self.threshold_chosen_by = checkpoint.get(THRESHOLD, "unknown")
         self.inspection.good = [Appearance(*each) for each in checkpoint.get(APPEARANCES, [])]
-        unfinished = dict(checkpoint.get(UNFINISHED, {}))
-        if self.is_resuming and not unfinished:
-            logger.warning(
-                "ckpt_path: that model is trained to the end, so nothing is trained now, and the training set is not "
-                "looked at. To learn from it, fit without ckpt_path"
-            )
-        self._digests = unfinished.pop("images", {digest: digest for digest in checkpoint.get(TRAINED_ON, ())})
-        self._progress = Progress(**unfinished) if unfinished else None
-
-    def rename_earlier(self, weights: dict[str, Any]) -> None:
-        """Give weights that an earlier version saved the names of today, in place."""
-        self.model.drop_untrained(weights, "model.")
+        self._digests = {digest: digest for digest in checkpoint.get(TRAINED_ON, ())}
 
     def setup(self, stage: str) -> None:
-        """Let an epoch be the whole training: one batch for each iteration.
+        """Prepare a stage, see :meth:`SingleEpochMixin.setup`.
 
         Raises:
             ValueError: If the trainer's strategy is one of several devices, or if it averages weights.
@@ -291,57 +265,59 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
         if stage == "fit":
             _check_trainer(self.trainer)
         super().setup(stage)
-        if stage == "fit":
-            self._training_data = self.take_over_training_data()
-            self._progress = None
 
-    def train_dataloader(self) -> RepeatedBatch:
-        """Read the training images, once, and serve as many batches as iterations are left, the first with them.
-
-        Only now, and not before Lightning has loaded a checkpoint to resume from, is it known which images.
+    def prepare_training(self, dataloader: DataLoader[ImageItem]) -> OneBatch:
+        """Read the training images, once: they are the only batch.
 
         Raises:
-            ValueError: If the images cannot be read, or are not those of the training that is resumed.
+            ValueError: If the images cannot be read.
         """
-        assert self._training_data is not None  # noqa: S101  # for the type checker: `setup` comes first
-        self._shots = read_shots(self._training_data, self.k_shot, self.seed, RECEPTIVE_FIELD)
-        self._known_defects = read_anomalies(self._training_data, RECEPTIVE_FIELD, self._shots)
-        self._augmentation = augmentation_of(self._training_data, self.seed)
+        self._shots = read_shots(dataloader, self.k_shot, self.seed, RECEPTIVE_FIELD)
+        self._known_defects = read_anomalies(dataloader, RECEPTIVE_FIELD, self._shots)
+        self._augmentation = augmentation_of(dataloader, self.seed)
+        self._digests = digest_images(self._shots)
         self.inspection.good = vars(self._shots)["appearances"]  # of the images before they are resized
-        digests = digest_images(self._shots)
-        if self._progress is not None:
-            check_same_images(self._digests, digests)
-            done = f"{self._progress.finished} of {len(self.model.votes.discriminators)}"
-            logger.info("Resuming a training: %s networks are finished", done)
-        self._digests = digests
-        logger.info("Training on %d normal images: %s", self._shots.batch_size, ", ".join(digests))
-        steps = self.training_schedule.count_steps(self.model, self._progress)
-        return RepeatedBatch(self._shots, steps, self.input_size)
+        logger.info("Training on %d normal images: %s", self._shots.batch_size, ", ".join(self._digests))
+        return OneBatch(self._shots)
 
     def configure_optimizers(self) -> list[Optimizer]:
         """Make one optimiser for each network."""
         return self.training_schedule.configure_optimizers(self.model)
 
-    def on_train_start(self) -> None:
-        """Forget any training that was broken off."""
-        self._steps = None
-
     def training_step(self, batch: ImageBatch, batch_idx: int) -> None:
-        """Do one iteration of the training; the first keeps the images of its batch."""
-        if self._steps is None:
-            optimizers = self.optimizers()
-            every = cast("list[Optimizer]", optimizers if isinstance(optimizers, list) else [optimizers])
-            images = cast("torch.Tensor", batch.image)
-            augment = None if self._augmentation is None else self._augment
-            self._steps = self.training_schedule.run(self.model, images, self.seed, every, self._progress, augment)
-        step = next(self._steps)
-        self._progress = step.progress
-        # To log takes as long as half an iteration.
-        loggers = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning sets it elsewhere
-        if any((batch_idx + 1) % every == 0 for every in (ITERATIONS_PER_LOG, loggers) if every):
-            place = {"scale": step.scale, "set": step.set_index, "member": step.member, "iteration": step.iteration}
-            # Without a batch size Lightning would search the batch for one.
-            self.log_dict({**place, **step.losses}, prog_bar=True, batch_size=1)
+        """Train on all images, which are one batch, and let them choose a threshold; a validation may choose another.
+
+        Whatever breaks it off leaves a model that is not trained.
+        """
+        del batch_idx
+        optimizers = self.optimizers()
+        every = cast("list[Optimizer]", optimizers if isinstance(optimizers, list) else [optimizers])
+        augment = None if self._augmentation is None else self._augment
+        images = cast("torch.Tensor", batch.image)
+        steps = self.training_schedule.run(self.model, images, self.seed, every, augment)
+        forget_thresholds(self.post_processor)
+        number, is_hidden = self.training_schedule.count_steps(self.model), self.trainer.progress_bar_callback is None
+        # Lightning's own bar, on the same line, stands still meanwhile.
+        with tqdm(steps, "Training", number, leave=False, file=sys.__stderr__, disable=is_hidden) as bar:
+            for iteration, step in enumerate(bar, start=1):
+                self._report(step, iteration, bar)
+        self.choose_by_shots()
+
+    def _report(self, step: TrainingStep, iteration: int, bar: "tqdm[TrainingStep]") -> None:
+        """Say where a training is, and end it if the process is told to end."""
+        if self.trainer.received_sigterm:
+            raise SIGTERMException(128 + signal.SIGTERM)  # as shells have it; Lightning would exit with 0
+        loggers_every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning sets it elsewhere
+        is_shown = iteration % ITERATIONS_PER_LOG == 0
+        is_logged = bool(loggers_every) and iteration % loggers_every == 0
+        if not is_shown and not is_logged:  # to log takes as long as half an iteration
+            return
+        place = {"scale": step.scale, "set": step.set_index, "member": step.member, "iteration": step.iteration}
+        values = place | {name: float(loss) for name, loss in step.losses.items()}
+        if is_shown:
+            bar.set_postfix(values, refresh=False)
+        for each in self.loggers if is_logged else ():
+            each.log_metrics(values, iteration)
 
     def _augment(self, number: int) -> torch.Tensor:
         """Augment the training images for an iteration, and pre-process them."""
@@ -350,43 +326,10 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
         transform = getattr(self.pre_processor, "transform", None)
         return transform(images) if transform else images
 
-    def on_validation_start(self) -> None:
-        """Finish the training before the first validation."""
-        self._finish_training()
-        super().on_validation_start()
-
-    def on_validation_epoch_end(self) -> None:
-        """Choose the threshold, and call the model complete, unless the training images are to choose it."""
-        if self.choose_by_validation():
-            self._progress = None
-
-    def on_train_epoch_end(self) -> None:
-        """Finish the training, and calibrate the scores, where no validation did: there is none, or it was cut off."""
-        self._finish_training()
-        if self._progress is not None and isinstance(self.post_processor, PostProcessor):
-            self._calibrate(self.post_processor)
-        self._progress = None
-
     def teardown(self, stage: str) -> None:
         """Let go of the training images, which an exported model must not carry."""
         super().teardown(stage)
-        self._steps = self._training_data = self._shots = self._known_defects = self._augmentation = None
-
-    def configure_callbacks(self) -> list[Callback]:
-        """Add advice on how to go on after a training that is broken off."""
-        return [*cast("list[Callback]", super().configure_callbacks()), Advice()]
-
-    def _finish_training(self) -> None:
-        """Do what is left to do: to end the finest scale and, if the trainer limits the batches, more."""
-        with torch.inference_mode(False), torch.enable_grad():  # noqa: FBT003  # validation has neither
-            missed = sum(1 for _ in self._steps or ())
-        self._steps = None  # a generator, even an exhausted one, cannot be pickled
-        if missed:
-            logger.warning(
-                "The trainer stopped %d iterations early; they were done all the same, since a pyramid that is not "
-                "complete cannot score. Shorten the training by the model's argument `iterations`.",
-                missed,
-            )
+        self._shots = self._known_defects = self._augmentation = None
 
     @contextmanager
     def exportable(self) -> Iterator[None]:

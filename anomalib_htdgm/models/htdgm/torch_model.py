@@ -33,7 +33,6 @@ from anomalib_htdgm.models.tracing import pieces
 from anomalib_htdgm.validation import check_choice, check_integer, check_number
 
 from .anomaly_map import AnomalyMapGenerator
-from .earlier import drop_untrained, name_noise
 from .energies import OrientedEnergies
 from .equalization import Equalization, equalize
 from .generation import GenerationMixin, check_adversarial
@@ -283,17 +282,8 @@ class HtdgmModel(GenerationMixin):
             images = equalize(images)
         return standardize_images(images) if self.standardize else images
 
-    def drop_untrained(self, state_dict: dict[str, Any], prefix: str) -> None:
-        """Leave out of weights, in place, what earlier versions saved of discriminators that voted at no scale."""
-        is_trained = state_dict.get(f"{prefix}is_trained")
-        if isinstance(is_trained, torch.Tensor) and is_trained.any():
-            untrained = self.votes.voting_scales[0] * len(self.votes.transformation_sets) * self.votes.members
-            drop_untrained(state_dict, prefix, len(self.votes.discriminators), untrained)
-
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
-        """Load what was saved by earlier versions, too; refuse too many shots."""
-        self.drop_untrained(state_dict, prefix)
-        name_noise(state_dict, prefix, [self.fixed_noise(scale) for scale in range(len(self.generators))])
+        """Refuse too many shots."""
         self._knows_shots = False
         super()._load_from_state_dict(state_dict, prefix, *args)
         if not 0 <= self.num_shots <= self.k_shot:

@@ -6,6 +6,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import count, product
 
 import torch
 from torch.optim import Adam, Optimizer
@@ -32,19 +33,6 @@ ITERATIONS_FOR_STATISTICS = 20
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far a training is: what it needs to go on, beside the model's weights.
-
-    Args:
-        finished (int): Number of discriminators that are finished, and their generators with them.
-        source (torch.Tensor): State of the source of randomness when the last of them was finished.
-    """
-
-    finished: int
-    source: torch.Tensor
-
-
-@dataclass(frozen=True)
 class TrainingStep:
     """What one iteration did.
 
@@ -54,8 +42,6 @@ class TrainingStep:
         member (int): Index of the discriminator of that scale and set.
         iteration (int): Index of the iteration within that scale.
         losses (dict[str, torch.Tensor]): Losses by name, each a detached scalar.
-        progress (Progress): Where the training can be taken up again if it is broken off after this step. The last
-            discriminator counts as unfinished until the model is trained.
     """
 
     scale: int
@@ -63,7 +49,6 @@ class TrainingStep:
     member: int
     iteration: int
     losses: dict[str, torch.Tensor]
-    progress: Progress
 
 
 @dataclass(frozen=True)
@@ -119,10 +104,9 @@ class Training:
         images: torch.Tensor,
         seed: int = 0,
         optimizers: Sequence[Optimizer] | None = None,
-        progress: Progress | None = None,
         augment: Callable[[int], torch.Tensor] | None = None,
     ) -> Iterator[TrainingStep]:
-        """Train a model on a few images, from scratch or from where a training was broken off.
+        """Train a model on a few images, from scratch.
 
         Nothing is changed until the iterator is advanced, and the model is trained when it is exhausted.
 
@@ -131,15 +115,12 @@ class Training:
             images (torch.Tensor): The k training images in [-1, 1], of shape ``(k, 3, H, W)``.
             seed (int): Seed of weights, noise and order.
             optimizers (Sequence[Optimizer] | None): As :meth:`configure_optimizers` makes them, the default.
-            progress (Progress | None): That of the last step of a training of the same images, whose weights the model
-                has; the training goes on to the same result as if it had not been broken off. ``None`` starts anew.
             augment (Callable[[int], torch.Tensor] | None): Gives, for the number of an iteration of the whole training,
                 what the discriminators see in it in place of the images, of their shape; ``None`` shows the images.
                 Statistics and memory are of the images in any case.
 
         Returns:
-            Iterator[TrainingStep]: ``iterations`` steps for each member of each set of each scale, coarse to fine;
-            those of networks that are finished are left out.
+            Iterator[TrainingStep]: ``iterations`` steps for each member of each set of each scale, coarse to fine.
 
         Raises:
             ValueError: If the images cannot be trained on, or the model lacks the generators or has no use for them.
@@ -155,11 +136,11 @@ class Training:
             raise ValueError(msg)
         optimizers = self.configure_optimizers(model) if optimizers is None else optimizers
         source = torch.Generator().manual_seed(seed)
-        return self._iterate(model, images, source, optimizers, progress or Progress(0, source.get_state()), augment)
+        return self._iterate(model, images, source, optimizers, augment)
 
-    def count_steps(self, model: HtdgmModel, progress: Progress | None = None) -> int:
+    def count_steps(self, model: HtdgmModel) -> int:
         """Count the steps that :meth:`run` takes."""
-        return self.iterations * (len(model.votes.discriminators) - (progress.finished if progress else 0))
+        return self.iterations * len(model.votes.discriminators)
 
     def _iterate(
         self,
@@ -167,37 +148,29 @@ class Training:
         images: torch.Tensor,
         source: torch.Generator,
         optimizers: Sequence[Optimizer],
-        progress: Progress,
         augment: Callable[[int], torch.Tensor] | None,
     ) -> Iterator[TrainingStep]:
-        source.set_state(progress.source.cpu())
         model.is_trained.fill_(False)  # noqa: FBT003
         model.num_shots.fill_(len(images))
-        stride, first = len(model.votes.transformation_sets) * model.votes.members, model.votes.voting_scales[0]
-        if not progress.finished:
-            for scale in range(len(model.generators)):
-                model.fixed_noise(scale).zero_()
-            model.noise_amplitudes.zero_()
+        for scale in range(len(model.generators)):
+            model.fixed_noise(scale).zero_()
+        model.noise_amplitudes.zero_()
         views = model.reduce(images, training=True)
-        for index in range(progress.finished, len(model.votes.discriminators)):
-            scale, offset = divmod(index, stride)
-            scale += first
-            set_index, member = divmod(offset, model.votes.members)
-            _start(model.votes.discriminators[offset::stride], scale - first, source)
+        sets, members, numbers = range(len(model.votes.transformation_sets)), range(model.votes.members), count()
+        for scale, set_index, member in product(model.votes.voting_scales, sets, members):
+            alike = model.votes.discriminators[set_index * model.votes.members + member :: len(sets) * model.votes.members]
+            _start(alike, scale - model.votes.voting_scales[0], source)
             _start(model.generators, scale, source)
             trainer = _ScaleTrainer(self, model, scale, set_index, member, views, source, optimizers)
             for iteration in range(self.iterations):
                 if augment is not None:
-                    trainer.see(augment(index * self.iterations + iteration))
+                    trainer.see(augment(next(numbers)))
                 with nullcontext() if trainer.windows is None else _one_thread():
                     losses = trainer.step(iteration)
-                if iteration == self.iterations - 1:
-                    if augment is not None:
-                        trainer.see(images)
-                    trainer.finish()
-                    if index < len(model.votes.discriminators) - 1:
-                        progress = Progress(index + 1, source.get_state())
-                yield TrainingStep(scale, set_index, member, iteration, losses, progress)
+                yield TrainingStep(scale, set_index, member, iteration, losses)
+            if augment is not None:
+                trainer.see(images)
+            trainer.finish()
         model.fit(views, source)
         model.is_trained.fill_(True)  # noqa: FBT003
         model.requires_grad_(False)  # noqa: FBT003

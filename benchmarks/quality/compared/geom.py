@@ -16,14 +16,15 @@ from itertools import count, islice, product
 from typing import Any, cast
 
 import torch
-from anomalib.data import ImageBatch, InferenceBatch
+from anomalib.data import ImageBatch, ImageItem, InferenceBatch
 from anomalib.models.components import AnomalibModule
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from torch.optim import Adam, Optimizer
+from torch.utils.data import DataLoader
 
 from anomalib_htdgm import Htdgm
-from anomalib_htdgm.data.shots import RepeatedBatch, read_shots
+from anomalib_htdgm.data.shots import OneBatch, read_shots
 from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
 from anomalib_htdgm.models.htdgm.transformations import reflect
 from anomalib_htdgm.models.pre_processor import configure_pre_processor
@@ -313,21 +314,10 @@ class Geom(SingleEpochMixin, AnomalibModule):  # type: ignore[misc]  # anomalib'
         self.generator = generator
         self.num_samples = num_samples
         self.model: GeomModel = GeomModel(image_size, widen)
-        self._shots: ImageBatch | None = None
 
-    def setup(self, stage: str) -> None:
-        """Read the training images, once.
-
-        Args:
-            stage (str): Stage of the trainer; only ``fit`` needs the training images.
-        """
-        if stage == "fit":
-            self._shots = read_shots(self.take_over_training_data(), self.k_shot, self.seed, smallest_side=1)
-
-    def train_dataloader(self) -> RepeatedBatch:
-        """Serve the training images once: one step of the trainer is the whole training."""
-        assert self._shots is not None  # noqa: S101  # for the type checker: `setup` comes first
-        return RepeatedBatch(self._shots, 1)
+    def prepare_training(self, dataloader: DataLoader[ImageItem]) -> OneBatch:
+        """Read the training images, once: they are the only batch."""
+        return OneBatch(read_shots(dataloader, self.k_shot, self.seed, smallest_side=1))
 
     def configure_optimizers(self) -> Optimizer:
         """Make the classifier's optimiser; a generator has its own."""
@@ -355,12 +345,3 @@ class Geom(SingleEpochMixin, AnomalibModule):  # type: ignore[misc]  # anomalib'
             pass
         samples = draw_samples(generator.model, self.num_samples, self.seed)
         return torch.cat([self.model.reduce(each) for each in samples])
-
-    def teardown(self, stage: str) -> None:
-        """Let go of the training images.
-
-        Args:
-            stage (str): Stage of the trainer.
-        """
-        del stage
-        self._shots = None

@@ -1,14 +1,8 @@
 # Copyright (C) 2026 The anomalib-htdgm authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""A small checkpoint of format 1, kept so that later versions are held to it, with the scores that it gave.
+"""Small images, a model that learns them in a second, and an engine that says nothing."""
 
-It was made once, by ``python -m tests.integration.stored``, and is not to be made again: when the format changes, a new
-one goes beside it.
-"""
-
-import json
-import tempfile
 from pathlib import Path
 
 import torch
@@ -18,8 +12,6 @@ from PIL import Image
 
 from anomalib_htdgm import Htdgm
 
-CHECKPOINT = Path(__file__).parent / "stored" / "htdgm_format1.ckpt"
-SCORES = CHECKPOINT.with_suffix(".json")
 SIDE = 64
 
 
@@ -79,20 +71,3 @@ def make_small_model(**arguments: object) -> Htdgm:
     """Make a model that is trained in a second."""
     small = {"k_shot": 2, "transformations": "rotations", "image_size": 25, "coarsest_size": 19, "width": 4}
     return Htdgm(**{**small, "memory_patches": 30, "iterations": 2, "precision": "float32", **arguments})
-
-
-def store() -> None:
-    """Train, and keep checkpoint and scores."""
-    with tempfile.TemporaryDirectory() as folder:
-        engine = make_engine(Path(folder))
-        engine.fit(make_small_model(iterations=40), datamodule=write_good_images(Path(folder)))
-        checkpoint = torch.load(engine.best_model_path, weights_only=True)
-        states = checkpoint["callbacks"].items()  # ModelCheckpoint's has paths of the machine
-        checkpoint["callbacks"] = {name: state for name, state in states if not name.startswith("ModelCheckpoint")}
-        CHECKPOINT.parent.mkdir(exist_ok=True)
-        torch.save(checkpoint, CHECKPOINT)
-    SCORES.write_text(json.dumps(score(Htdgm.load_from_checkpoint(CHECKPOINT)), indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    store()
