@@ -61,7 +61,7 @@ def test_one_seed_gives_one_model(good: Folder, wall: MVTecAD, tmp_path: Path) -
     good.train_augmentations = USUAL
     augmented = states_of(make_small_model, good, tmp_path)
     assert_equal(*augmented)
-    weight = "votes.discriminators.0.convolutions.0.weight"
+    weight = "votes.discriminators.0.0.0.convolutions.0.weight"
     (other,) = states_of(lambda: make_small_model(seed=1), good, tmp_path, 1)
     assert len({state[weight].sum().item() for state in (plain, augmented[0], other)}) == 3
     wall.train_augmentations = USUAL

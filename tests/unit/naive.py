@@ -40,7 +40,7 @@ class NaiveTraining:
     def __init__(self, training: Training, model: HtdgmModel, scale: int, image: torch.Tensor) -> None:
         self.training, self.model, self.scale = training, model, scale
         self.real = model.reduce(image)[model.pyramid.sizes[scale]]
-        self.discriminator = model.votes.discriminators[scale].train().requires_grad_(True)
+        self.discriminator = model.votes.networks[scale].train().requires_grad_(True)
         self.generator = model.generators[scale].train().requires_grad_(True)
         self.discriminator_optimizer, self.generator_optimizer = (
             Adam(each.parameters(), lr=training.learning_rate, betas=BETAS)
@@ -96,7 +96,7 @@ def naive_votes(model: HtdgmModel, image: torch.Tensor) -> list[torch.Tensor]:
     (transformations,) = model.votes.transformation_sets
     index = torch.arange(len(transformations))
     votes = []
-    for reduced, discriminator in zip(model.reduce(image).values(), model.votes.discriminators, strict=True):
+    for reduced, discriminator in zip(model.reduce(image).values(), model.votes.networks, strict=True):
         transformed = torch.cat([each.apply(reduced) for each in transformations])
         logits = convolve(discriminator.eval(), transformed)[:, : len(index)]
         votes.append(logits.log_softmax(dim=1)[index, index][None])

@@ -24,7 +24,7 @@ SMALL |= {"fake_weight": 1.0, "vote": "probability", "patch_fraction": 1.0}
 
 def untied(variant: RealOrFake, scale: int, images: torch.Tensor) -> list[torch.Tensor]:
     """Logits of "real" and "generated" on every transformed image, one image after the other: the slow way."""
-    model, (discriminator,) = variant.model, variant.model.votes.discriminators_of(scale)
+    model, (discriminator,) = variant.model, variant.model.votes.discriminators[scale][0]
     each = [transformation.apply(images) for transformation in model.votes.transformation_sets[0]]
     return [super(type(discriminator), discriminator).forward([transformed])[0][:, :2] for transformed in each]
 
@@ -48,7 +48,7 @@ def test_the_score_is_the_mean_probability_of_generated_patches(trained: RealOrF
 
 def test_the_losses_are_those_of_two_classes(trained: RealOrFake) -> None:
     model = trained.model
-    canvases, (discriminator,) = model.votes.canvases_of(0), model.votes.discriminators_of(0)
+    canvases, (discriminator,) = model.votes.canvases[0][0], model.votes.discriminators[0][0]
     reduced = model.reduce(shingles(angle=0.3, seed=1))[model.pyramid.sizes[0]]
     targets = [each[None] for each in canvases.targets()]
     logits = discriminator(canvases.draw(reduced))

@@ -48,7 +48,7 @@ def test_an_iteration_waits_for_nothing_but_its_noise(
     sizes = {"image_size": 25, "coarsest_size": 25, "width": 4}
     model = HtdgmModel((32, 32), transformations="symmetries", adversarial=True, **sizes, **VOTES_ALONE)
     model.to(device).requires_grad_()
-    optimizers = [SGD(each.parameters()) for each in (*model.votes.discriminators, *model.generators)]
+    optimizers = [SGD(each.parameters()) for each in (*model.votes.networks, *model.generators)]
     schedule = Training(iterations=3, discriminator_steps=2, generator_steps=2, fake_weight=1.0)
     run = schedule.run(model, shingles().to(device), optimizers=optimizers)
     next(run)

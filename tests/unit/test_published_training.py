@@ -57,7 +57,7 @@ def test_losses_and_networks_are_those_of_the_twin(
         iterations=10, discriminator_steps=3, generator_steps=3, fake_weight=1.0, reestimate_statistics=False
     )
     reals = [resize(images, size) for size in model.pyramid.sizes]
-    twin = PublishedTraining(reals, [each.width for each in model.votes.discriminators], resize, seed=3)
+    twin = PublishedTraining(reals, [each.width for each in model.votes.networks], resize, seed=3)
     losses = [{name: loss.item() for name, loss in step.losses.items()} for step in training.run(model, images, seed=3)]
     expected = list(twin.run(10))
     assert len(losses) == len(expected) == 20
@@ -65,7 +65,7 @@ def test_losses_and_networks_are_those_of_the_twin(
     for index, (each, other) in enumerate(zip(losses, expected, strict=True)):
         assert each == pytest.approx(other, rel=1e-4), index
     torch.testing.assert_close(model.noise_amplitudes, torch.stack(twin.amplitudes), atol=1e-6, rtol=0)
-    for networks, twins in ((model.votes.discriminators, twin.discriminators), (model.generators, twin.generators)):
+    for networks, twins in ((model.votes.networks, twin.discriminators), (model.generators, twin.generators)):
         for network, other in zip(networks, twins, strict=True):
             for module, its_twin in zip(modules_of(network), (m for m in other if list(m.parameters())), strict=True):
                 torch.testing.assert_close(module.state_dict(), its_twin.state_dict(), atol=1e-4, rtol=1e-4)

@@ -108,8 +108,8 @@ class TestForward:
         alone = []
         for member in range(3):
             single = small_model(vote=vote).eval().requires_grad_(False)
-            for scale, discriminator in enumerate(single.votes.discriminators):
-                discriminator.load_state_dict(model.votes.discriminators_of(scale)[member].state_dict())
+            for scale, discriminator in enumerate(single.votes.networks):
+                discriminator.load_state_dict(model.votes.discriminators[scale][0][member].state_dict())
             alone.append(single.votes.average(single.reduce(images))[0])
         for votes, members in zip(model.votes.average(model.reduce(images))[0], zip(*alone, strict=True), strict=True):
             anomalies = torch.stack([patch_anomaly(each, vote) for each in members])
@@ -151,8 +151,8 @@ class TestForward:
         for member in range(2):
             single = train(small_model(**arguments), shots, iterations=1)
             for scale in range(3):
-                weights = model.votes.discriminators_of(scale)[member].state_dict()
-                single.votes.discriminators_of(scale)[0].load_state_dict(weights)
+                weights = model.votes.discriminators[scale][0][member].state_dict()
+                single.votes.discriminators[scale][0][0].load_state_dict(weights)
             alone.append(single(images).pred_score)
         torch.testing.assert_close(model(images).pred_score, torch.stack(alone).mean(dim=0))
 
@@ -256,7 +256,7 @@ class TestEqualization:
             train(small_model(equalization=each, k_shot=2), images, iterations=3) for each in ("none", "train", "both")
         )
         assert_identical(dict(both.state_dict()), dict(train_only.state_dict()))
-        weights = [each.votes.discriminators[0].convolutions[0].weight for each in (none, train_only)]
+        weights = [each.votes.networks[0].convolutions[0].weight for each in (none, train_only)]
         assert not torch.equal(*weights)
         assert not torch.equal(both(images).pred_score, train_only(images).pred_score)
         assert_identical(both(images).pred_score, train_only(equalize(images)).pred_score)

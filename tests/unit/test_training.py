@@ -58,7 +58,7 @@ class TestWindows:
         shown = []
         for k_shot in (1, 9):
             model = HtdgmModel((80, 80), k_shot, image_size=72, coarsest_size=50, width=4, memory_patches=0)
-            for discriminator in model.votes.discriminators:
+            for discriminator in model.votes.networks:
                 discriminator.register_forward_pre_hook(lambda _, inputs: shown.append(sum(map(torch.numel, *inputs))))
             images = torch.cat([shingles(size=80, seed=seed) for seed in range(k_shot)])
             train(model, images, iterations=1, reestimate_statistics=False)
@@ -75,7 +75,7 @@ class TestMembers:
             for images in (two_images, torch.cat([two_images[:1], shingles(seed=7)]))
         ]
         for scale in range(2):
-            first, second = (model.votes.discriminators_of(scale) for model in models)
+            first, second = (model.votes.discriminators[scale][0] for model in models)
             assert_identical(first[0].state_dict(), second[0].state_dict())
             assert not torch.equal(first[1].convolutions[0].weight, second[1].convolutions[0].weight)
 
@@ -94,7 +94,7 @@ class TestMembers:
 
 
 def _first_weights(model: HtdgmModel, scale: int) -> list[torch.Tensor]:
-    return [each.convolutions[0].weight for each in model.votes.discriminators_of(scale)]
+    return [each.convolutions[0].weight for each in model.votes.discriminators[scale][0]]
 
 
 class TestRepeatability:
@@ -116,7 +116,7 @@ class TestRepeatability:
         assert_identical(second(images).anomaly_map, first(images).anomaly_map)
         assert not torch.equal(other(images).pred_score, first(images).pred_score)
         for networks in (
-            zip(first.votes.discriminators, other.votes.discriminators, strict=True),
+            zip(first.votes.networks, other.votes.networks, strict=True),
             zip(first.generators, other.generators, strict=True),
         ):
             for one, another in networks:
@@ -134,8 +134,8 @@ class TestRepeatability:
         expected = state_of(model)
         train(model, shingles(angle=1.0), iterations=3, seed=1)
         assert not torch.equal(
-            model.votes.discriminators[0].convolutions[0].weight,
-            expected["votes.discriminators.0.convolutions.0.weight"],
+            model.votes.networks[0].convolutions[0].weight,
+            expected["votes.discriminators.0.0.0.convolutions.0.weight"],
         )
         assert_identical(train(model, shingles(), iterations=3).state_dict(), expected)
 
@@ -146,17 +146,17 @@ class TestSteps:
     def test_a_step_changes_its_own_scale_only(self) -> None:
         model = tiny_model()
         steps = Training(iterations=1).run(model, shingles())
-        fine = state_of(model.votes.discriminators[1])
+        fine = state_of(model.votes.networks[1])
         next(steps)
-        coarse = state_of(model.votes.discriminators[0])
-        assert_identical(state_of(model.votes.discriminators[1]), fine)
+        coarse = state_of(model.votes.networks[0])
+        assert_identical(state_of(model.votes.networks[1]), fine)
         next(steps)
-        coarse_parameters = {name: coarse[name] for name, _ in model.votes.discriminators[0].named_parameters()}
+        coarse_parameters = {name: coarse[name] for name, _ in model.votes.networks[0].named_parameters()}
         assert_identical(
-            {name: value.detach() for name, value in model.votes.discriminators[0].named_parameters()},
+            {name: value.detach() for name, value in model.votes.networks[0].named_parameters()},
             coarse_parameters,
         )
-        assert not torch.equal(model.votes.discriminators[1].convolutions[0].weight, fine["convolutions.0.weight"])
+        assert not torch.equal(model.votes.networks[1].convolutions[0].weight, fine["convolutions.0.weight"])
 
     def test_model_is_trained_when_the_iterator_is_exhausted(self) -> None:
         model = tiny_model()
@@ -241,9 +241,9 @@ class TestLearning:
         ]
         assert_identical(*(list(model.parameters()) for model in models))
         real = models[0].reduce(shingles())[models[0].pyramid.sizes[0]]
-        canvases = models[0].votes.canvases_of(0).draw(real)
-        reestimated, running = (model.votes.discriminators[0](canvases)[0] for model in models)
-        batch = models[0].votes.discriminators[0](canvases, learning=True)[0]
+        canvases = models[0].votes.canvases[0][0].draw(real)
+        reestimated, running = (model.votes.networks[0](canvases)[0] for model in models)
+        batch = models[0].votes.networks[0](canvases, learning=True)[0]
         assert (reestimated - batch).abs().max() < 0.1 * (running - batch).abs().max()
 
 
@@ -251,9 +251,9 @@ class TestWidths:
     """Scales are as wide as one another, unless one asks for more."""
 
     def test_one_width_is_the_default(self) -> None:
-        assert {network.width for network in tiny_model(image_size=20).votes.discriminators} == {4}
+        assert {network.width for network in tiny_model(image_size=20).votes.networks} == {4}
         doubled = tiny_model(image_size=20, double_width_every=1)
-        assert [network.width for network in doubled.votes.discriminators] == [4, 8, 16]
+        assert [network.width for network in doubled.votes.networks] == [4, 8, 16]
         assert train(doubled, shingles(), iterations=1)(shingles()).pred_score.isfinite().all()
 
 
@@ -265,7 +265,7 @@ class TestGenerators:
         arguments = VOTES_ALONE | {"transformations": "rotations", "image_size": 16, "coarsest_size": 13, "width": 2}
         model = Htdgm(fake_weight=fake_weight, **arguments).model
         assert len(model.generators) == (2 if fake_weight else 0)
-        assert {each.convolutions[-1].out_channels for each in model.votes.discriminators} == {5 if fake_weight else 4}
+        assert {each.convolutions[-1].out_channels for each in model.votes.networks} == {5 if fake_weight else 4}
         (step, *_) = Training(iterations=1, fake_weight=fake_weight).run(model, shingles())
         others = {"fake_loss", "generator_loss", "reconstruction_loss"} if fake_weight else set()
         assert step.losses.keys() == {"discriminator_loss"} | others

@@ -117,11 +117,11 @@ class HtdgmModel(GenerationMixin):
         widths = [width * 2 ** (scale // (double_width_every or len(sizes))) for scale in range(len(sizes))]
         capacity = k_shot * tiles**2
         remembered = [size for size in sizes if memory_patches and size <= votes_from]
+        voting = [scale for scale, size in enumerate(sizes) if size >= min(votes_from, image_size)]
         self.votes = Votes(
-            sizes,
+            [sizes[scale] for scale in voting],
             get_transformation_sets(transformations),
-            widths,
-            votes_from,
+            [widths[scale] for scale in voting],
             members,
             vote,
             patch_fraction,

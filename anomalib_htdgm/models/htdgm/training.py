@@ -95,7 +95,7 @@ class Training:
     def configure_optimizers(self, model: HtdgmModel) -> list[Optimizer]:
         """Make one optimiser for each network: of the discriminators, coarse to fine, then of the generators."""
         model.requires_grad_(True)  # noqa: FBT003
-        networks = [*model.votes.discriminators, *model.generators]
+        networks = [*model.votes.networks, *model.generators]
         return [Adam(each.parameters(), lr=self.learning_rate, betas=BETAS, fused=True) for each in networks]
 
     def run(
@@ -140,7 +140,7 @@ class Training:
 
     def count_steps(self, model: HtdgmModel) -> int:
         """Count the steps that :meth:`run` takes."""
-        return self.iterations * len(model.votes.discriminators)
+        return self.iterations * len(model.votes.networks)
 
     def _iterate(
         self,
@@ -156,12 +156,13 @@ class Training:
             model.fixed_noise(scale).zero_()
         model.noise_amplitudes.zero_()
         views = model.reduce(images, training=True)
-        sets, members, numbers = range(len(model.votes.transformation_sets)), range(model.votes.members), count()
-        for scale, set_index, member in product(model.votes.voting_scales, sets, members):
-            alike = model.votes.discriminators[set_index * model.votes.members + member :: len(sets) * model.votes.members]
-            _start(alike, scale - model.votes.voting_scales[0], source)
+        votes, numbers = model.votes, count()
+        places = product(range(len(votes.scale_sizes)), range(len(votes.transformation_sets)), range(votes.members))
+        for (scale, set_index, member), optimizer in zip(places, optimizers, strict=False):
+            _start([of_scale[set_index][member] for of_scale in votes.discriminators], scale, source)
             _start(model.generators, scale, source)
-            trainer = _ScaleTrainer(self, model, scale, set_index, member, views, source, optimizers)
+            of_generators = optimizers[len(votes.networks) :]
+            trainer = _ScaleTrainer(self, model, scale, set_index, member, views, source, optimizer, of_generators)
             for iteration in range(self.iterations):
                 if augment is not None:
                     trainer.see(augment(next(numbers)))
@@ -229,16 +230,15 @@ class _ScaleTrainer:
         member: int,
         views: Views,
         source: torch.Generator,
-        optimizers: Sequence[Optimizer],
+        optimizer: Optimizer,
+        generator_optimizers: Sequence[Optimizer],
     ) -> None:
         self.training, self.model, self.scale, self.source = training, model, scale, source
         self.member = member
         self.real, enlarged = self._share_of(views)
-        self.canvases = model.votes.canvases_of(scale, set_index)
-        scale_index = scale - model.votes.voting_scales[0]
-        index = (scale_index * len(model.votes.transformation_sets) + set_index) * model.votes.members + member
-        self.discriminator = model.votes.discriminators[index]
-        self.discriminator_optimizer = optimizers[index]
+        self.canvases = model.votes.canvases[scale][set_index]
+        self.discriminator = model.votes.discriminators[scale][set_index][member]
+        self.discriminator_optimizer = optimizer
         pixels = None if model.adversarial else training.pixels_per_iteration
         self.windows = None if pixels is None else Windows(self.canvases, pixels)
         self.targets = [each[None] for each in self.canvases.targets()] if self.windows is None else []
@@ -246,7 +246,7 @@ class _ScaleTrainer:
         if model.adversarial:
             self.shots = torch.arange(len(self.real), device=self.real.device)
             self.generator = model.generators[scale]
-            self.generator_optimizer = optimizers[len(model.votes.discriminators) + scale]
+            self.generator_optimizer = generator_optimizers[scale]
             # As in the authors' code, one channel for all channels of all images: their index tells these apart.
             self.fixed_noise = model.draw_noise(scale, len(self.real), source)[:1, :1].expand_as(self.real)
             model.fixed_noise(scale)[: len(self.real)] = self.fixed_noise

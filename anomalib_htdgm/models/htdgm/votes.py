@@ -37,11 +37,10 @@ class Votes(Signal):
     """Discriminators of all scales that vote, sets of transformations and members.
 
     Args:
-        scale_sizes (Sequence[int]): Sides in pixels of all scales, coarse to fine.
+        scale_sizes (Sequence[int]): Sides in pixels of the scales that vote, coarse to fine.
         transformation_sets (Sequence[Sequence[Transformation]]): Sets of transformations, each of which has
             discriminators of its own.
         widths (Sequence[int]): Channels of each scale's hidden layers.
-        votes_from (int): Side in pixels of the coarsest scale that votes.
         members (int): Number of discriminators of one scale and set.
         has_fakes (bool): Whether there is a class for generated patches.
         is_alone (bool): Whether nothing else scores.
@@ -61,7 +60,6 @@ class Votes(Signal):
         scale_sizes: Sequence[int],
         transformation_sets: Sequence[Sequence[Transformation]],
         widths: Sequence[int],
-        votes_from: int,
         members: int,
         vote: Vote,
         patch_fraction: float,
@@ -81,23 +79,26 @@ class Votes(Signal):
         self.localization, self.precision, self.is_alone = localization, precision, is_alone
         self.enlarges = any(each.detail == "enlarge" for one_set in transformation_sets for each in one_set)
         self.sizes = sorted({*scale_sizes, *(enlarged_size(size) for size in scale_sizes if self.enlarges)})
-        least = min(votes_from, scale_sizes[-1])
-        self.voting_scales = [scale for scale, size in enumerate(scale_sizes) if size >= least]
-        canvases = (Canvases(each, size) for size in scale_sizes for each in transformation_sets)
-        self.canvases: Sequence[Canvases] = nn.ModuleList(canvases)  # type: ignore[assignment]
-        num_classes = [len(each) + has_fakes for each in transformation_sets]
+        canvases = (nn.ModuleList(Canvases(each, size) for each in transformation_sets) for size in scale_sizes)
+        self.canvases: Sequence[Sequence[Canvases]] = nn.ModuleList(canvases)  # type: ignore[assignment]
         discriminators = (
-            Discriminator(number, width)
-            for width in widths[self.voting_scales[0] :]
-            for number in num_classes
-            for _ in range(members)
+            nn.ModuleList(
+                nn.ModuleList(Discriminator(len(each) + has_fakes, width) for _ in range(members))
+                for each in transformation_sets
+            )
+            for width in widths
         )
-        self.discriminators: Sequence[Discriminator] = nn.ModuleList(discriminators)  # type: ignore[assignment]
+        self.discriminators: Sequence[Sequence[Sequence[Discriminator]]] = nn.ModuleList(discriminators)  # type: ignore[assignment]
+
+    @property
+    def networks(self) -> list[Discriminator]:
+        """All discriminators: scale by scale, set by set, member by member."""
+        return [each for of_scale in self.discriminators for of_set in of_scale for each in of_set]
 
     @property
     def dtype(self) -> torch.dtype:
         """Type that the discriminators compute in."""
-        return choose_dtype(self.precision, self.canvases[0].order.device)
+        return choose_dtype(self.precision, self.canvases[0][0].order.device)
 
     def fit(self, views: Views, rng: torch.Generator, num_shots: int) -> None:
         """Note how many images there are: the discriminators have been trained."""
@@ -121,17 +122,17 @@ class Votes(Signal):
         return Opinion(scores, [self.locate(of_set, index) for index, of_set in enumerate(anomalies)])
 
     def votes(self, views: Views, members: Sequence[int]) -> list[list[list[torch.Tensor]]]:
-        """Let members vote: set by set, voting scale by voting scale, member by member.
+        """Let members vote: set by set, scale by scale, member by member.
 
         Returns:
             list[list[list[torch.Tensor]]]: Log-probabilities of the right transformation, of shape
             ``(B, M, size - 10, size - 10)``, as :meth:`Canvases.log_probabilities` defines them.
         """
-        sets = range(len(self.transformation_sets))
-        return [[self._votes_at(scale, index, members, views) for scale in self.voting_scales] for index in sets]
+        sets, scales = range(len(self.transformation_sets)), range(len(self.scale_sizes))
+        return [[self._votes_at(scale, index, members, views) for scale in scales] for index in sets]
 
     def average(self, views: Views) -> list[list[torch.Tensor]]:
-        """Average the votes of all members: set by set, voting scale by voting scale, as :meth:`votes`."""
+        """Average the votes of all members: set by set, scale by scale, as :meth:`votes`."""
         every = self.votes(views, range(self.members))
         return [[average_votes(scale, self.vote) for scale in of_set] for of_set in every]
 
@@ -146,7 +147,7 @@ class Votes(Signal):
         Returns:
             list[torch.Tensor]: Scales of the map, of shape ``(B, 1, size, size)``.
         """
-        canvases = [self.canvases_of(scale, set_index) for scale in self.voting_scales]
+        canvases = [of_scale[set_index] for of_scale in self.canvases]
         of_members = [_mean(scale) for scale in anomalies]
         if self.localization == "finest_scale":
             finest = canvases[-1].invert(_keep_most_anomalous(of_members[-1]))
@@ -159,20 +160,10 @@ class Votes(Signal):
         reduced = views[self.scale_sizes[scale]]
         return reduced, views[enlarged_size(self.scale_sizes[scale])] if self.enlarges else reduced
 
-    def canvases_of(self, scale: int, set_index: int = 0) -> Canvases:
-        """Return the canvases of one scale for one set of transformations."""
-        return self.canvases[scale * len(self.transformation_sets) + set_index]
-
-    def discriminators_of(self, scale: int, set_index: int = 0) -> Sequence[Discriminator]:
-        """Return the discriminators of one voting scale for one set of transformations, one for each member."""
-        from_first = scale - self.voting_scales[0]
-        first = (from_first * len(self.transformation_sets) + set_index) * self.members
-        return self.discriminators[first : first + self.members]
-
     def _votes_at(self, scale: int, set_index: int, members: Sequence[int], views: Views) -> list[torch.Tensor]:
         """Let some members vote at one scale."""
         reduced, enlarged = self.pair(scale, views)
-        canvases, discriminators = self.canvases_of(scale, set_index), self.discriminators_of(scale, set_index)
+        canvases, discriminators = self.canvases[scale][set_index], self.discriminators[scale][set_index]
         drawn = canvases.draw(reduced, self.dtype, enlarged)
         return [canvases.log_probabilities(discriminators[member](drawn)) for member in members]
 

@@ -42,9 +42,11 @@ class RealOrFake(Htdgm):
     def __init__(self, transformations: str = "identity", **arguments: Any) -> None:  # noqa: ANN401
         super().__init__(transformations="rotations", **arguments)  # replaced below, since they would be told apart
         chosen = TRANSFORMATION_SETS.get(transformations) or [Transformation.from_name(transformations)]
-        widths = [each.width for each in self.model.votes.discriminators]
-        canvases = (AugmentedCanvases(chosen, size) for size in self.model.pyramid.sizes)
-        discriminators = (TwoClassDiscriminator(len(chosen), width) for width in widths)
+        widths = [each.width for each in self.model.votes.networks]
+        canvases = (nn.ModuleList([AugmentedCanvases(chosen, size)]) for size in self.model.pyramid.sizes)
+        discriminators = (
+            nn.ModuleList([nn.ModuleList([TwoClassDiscriminator(len(chosen), width)])]) for width in widths
+        )
         self.model.votes.transformation_sets = [chosen]
         self.model.votes.canvases = nn.ModuleList(canvases)  # type: ignore[assignment]
         self.model.votes.discriminators = nn.ModuleList(discriminators)  # type: ignore[assignment]
