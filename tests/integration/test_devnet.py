@@ -20,7 +20,7 @@ from anomalib.models import get_model
 from anomalib_htdgm import Devnet, FewLabelledAnomalies, Htdgm
 from anomalib_htdgm.models.backbone import create_backbone
 
-from .conftest import RunAnomalib, assert_equal_states
+from .conftest import RunAnomalib, assert_equal_states, export_in_each_way
 from .stored import make_engine
 
 TINY = {"backbone": "test_efficientnet", "pre_trained": False, "image_sizes": (64, 32), "batch_size": 4}
@@ -90,10 +90,7 @@ def test_exports_score_as_the_checkpoint_does(
 ) -> None:
     model = Devnet.load_from_checkpoint(checkpoint).eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    exported = {
-        kind: engine.export(model, kind, export_root=tmp_path, ckpt_path=checkpoint)
-        for kind in ("torch", "onnx", "openvino")
-    }
+    exported = export_in_each_way(engine, model, tmp_path, checkpoint)
     assert model.model.explanation == "gradient"
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
