@@ -77,9 +77,7 @@ def assert_equal_states(model: nn.Module, expected: nn.Module) -> None:
 
 def export_in_each_way(engine: Engine, model: AnomalibModule, root: Path, checkpoint: Path) -> dict[str, Path]:
     """Export a checkpoint in each way, and trace it once: OpenVINO's export starts from ONNX's, which takes longest."""
-    exported = {
-        kind: engine.export(model, kind, export_root=root, ckpt_path=checkpoint) for kind in ("torch", "onnx")
-    }
+    exported = {kind: engine.export(model, kind, export_root=root, ckpt_path=checkpoint) for kind in ("torch", "onnx")}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(model), "to_onnx", lambda *_: exported["onnx"])  # the checkpoint is loaded as another
         exported["openvino"] = engine.export(model, "openvino", export_root=root, ckpt_path=checkpoint)
