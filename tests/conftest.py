@@ -39,6 +39,11 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the file that takes longest, so that processes end together."""
+    items.sort(key=lambda item: item.path.name != "test_readmes.py")
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say what the tests ran with; a header would not be shown with ``-q``."""
     packages = ", ".join(f"{name} {_version(name)}" for name in REPORTED)

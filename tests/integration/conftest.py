@@ -15,6 +15,7 @@ import pytest
 import torch
 from anomalib.data import Folder, MVTecAD
 from anomalib.engine import Engine
+from anomalib.models import AnomalibModule
 from PIL import Image
 from skimage import data as photographs
 from torch import nn
@@ -81,6 +82,15 @@ def assert_equal_states(model: nn.Module, expected: nn.Module) -> None:
     for name, tensor in states[1].items():
         assert tensor.dtype == states[0][name].dtype, name
         assert torch.equal(tensor, states[0][name]) or tensor.isnan() == states[0][name].isnan(), name
+
+
+def export_in_each_way(engine: Engine, model: AnomalibModule, root: Path, checkpoint: Path) -> dict[str, Path]:
+    """Export a checkpoint in each way, and trace it once: OpenVINO's export starts from ONNX's, which takes longest."""
+    exported = {kind: engine.export(model, kind, export_root=root, ckpt_path=checkpoint) for kind in ("torch", "onnx")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(model), "to_onnx", lambda *_: exported["onnx"])  # the checkpoint is loaded as another
+        exported["openvino"] = engine.export(model, "openvino", export_root=root, ckpt_path=checkpoint)
+    return exported
 
 
 @pytest.fixture

@@ -16,6 +16,8 @@ if __name__ == "__main__":
     with pytest.MonkeyPatch.context() as patch:
         forbid_network(patch)
         patch.setattr(
-            session, "Htdgm", partial(Htdgm, iterations=5, image_size=48, memory_patches=500, energy_cells=500)
+            session,
+            "Htdgm",
+            partial(Htdgm, iterations=5, image_size=48, coarsest_size=34, memory_patches=500, energy_cells=500),
         )
         main()

@@ -7,7 +7,6 @@ import csv
 import json
 import os
 import socket
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from io import BytesIO, StringIO
@@ -26,6 +25,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
 from anomalib_htdgm import Htdgm
+from anomalib_htdgm.demo.__main__ import main
+from anomalib_htdgm.demo.__main__ import serve as serve_in_this_process
 from anomalib_htdgm.demo.page import CAMERA
 
 PROJECT = Path(__file__).parents[2]
@@ -53,18 +54,26 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     assert not list(temporary.glob("htdgm_*"))
 
 
+@pytest.fixture(scope="module")
+def opened(address: str) -> Iterator[Chrome]:
+    """Start the browser."""
+    with browse(address) as browser:
+        yield browser
+
+
 @pytest.fixture
-def browser(address: str) -> Iterator[Chrome]:
-    """Open the page, and see that it asks nobody else for anything."""
-    with browse(address) as opened:
-        wait_for(opened, "message", "Learnt in")
-        wait_for(opened, "new-message", "6 checked.")  # to show what was checked takes back what was clicked before
-        yield opened
-        entries = (json.loads(entry["message"])["message"] for entry in opened.get_log("performance"))
-        urls = [each["params"]["request"]["url"] for each in entries if each["method"] == "Network.requestWillBeSent"]
-        own = ("data:", "blob:", "chrome:", "chrome-untrusted:")
-        assert any(url.startswith(address) for url in urls)
-        assert [url for url in urls if not url.startswith((address, *own))] == []
+def browser(opened: Chrome, address: str) -> Iterator[Chrome]:
+    """Visit the page anew, and see that it asks nobody else for anything."""
+    opened.get(address)
+    wait_for(opened, "message", "Learnt in")
+    wait_for(opened, "new-message", "6 checked.")  # to show what was checked takes back what was clicked before
+    yield opened
+    entries = (json.loads(entry["message"])["message"] for entry in opened.get_log("performance"))
+    urls = [each["params"]["request"]["url"] for each in entries if each["method"] == "Network.requestWillBeSent"]
+    own = ("data:", "blob:", "chrome:", "chrome-untrusted:")
+    assert any(url.startswith(address) for url in urls)
+    assert [url for url in urls if not url.startswith((address, *own))] == []
+    opened.get("about:blank")
 
 
 @pytest.fixture
@@ -238,15 +247,13 @@ def test_a_threshold_that_was_moved_stays(browser: Chrome, photographs: dict[str
     assert find(browser, "#threshold input[type=number]").get_attribute("value") == "0.35"
 
 
-def test_nothing_of_a_visit_stays(address: str, photographs: dict[str, Path]) -> None:
+def test_nothing_of_a_visit_stays(browser: Chrome, photographs: dict[str, Path]) -> None:
     (folder,) = Path(os.environ["PAGE_FOLDER"]).glob("htdgm_*")
-    with browse(address) as visitor:
-        wait_for(visitor, "message", "Learnt in")
-        drop(visitor, "good-files", *(photographs[name] for name in ("first.png", "notes.txt")))
-        wait_for(visitor, "good-message", "1 good photograph. Press Learn.")
-        assert len(list((folder / "sessions").glob("*/photographs/*.png"))) > 0
-        visitor.get("about:blank")
-        wait_until(visitor, lambda: not list((folder / "sessions").iterdir()))
+    drop(browser, "good-files", *(photographs[name] for name in ("first.png", "notes.txt")))
+    wait_for(browser, "good-message", "1 good photograph. Press Learn.")
+    assert len(list((folder / "sessions").glob("*/photographs/*.png"))) > 0
+    browser.get("about:blank")
+    wait_until(browser, lambda: not list((folder / "sessions").iterdir()))
     assert [path for path in (folder / "uploads").rglob("*") if path.is_file()] == []
 
 
@@ -301,20 +308,21 @@ def test_only_this_machine_is_served(address: str) -> None:
         socket.create_connection((outer, port), timeout=1)
 
 
-def test_a_place_where_nothing_can_be_served_is_named(address: str, tmp_path: Path) -> None:
-    port = address.rstrip("/").rpartition(":")[2]
-    command = [sys.executable, "-m", "anomalib_htdgm.demo", "--no-browser", "--port", port]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert result.returncode == 1
-    assert result.stderr.splitlines()[-1] == (
+def test_a_place_where_nothing_can_be_served_is_named(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GRADIO_ANALYTICS_ENABLED", "GRADIO_TEMP_DIR"):
+        monkeypatch.setenv(name, "")  # what is set of them goes with the test
+    port = int(address.rstrip("/").rpartition(":")[2])
+    with pytest.raises(SystemExit) as end:
+        serve_in_this_process(tmp_path, "127.0.0.1", port, open_browser=False)
+    assert end.value.code == (
         f"--host, --port: got 127.0.0.1 and {port}; allowed are an address of this machine and a port that is free"
     )
 
 
-def test_without_gradio_it_says_what_to_install(tmp_path: Path) -> None:
-    code = (
-        "import runpy, sys; sys.modules['gradio'] = None; runpy.run_module('anomalib_htdgm.demo', run_name='__main__')"
-    )
-    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert result.returncode == 1
-    assert result.stderr.splitlines()[-1].startswith("The page needs Gradio: pip install")
+def test_without_gradio_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.setattr(sys, "argv", ["demo"])
+    with pytest.raises(SystemExit, match=r"^The page needs Gradio: pip install"):
+        main()

@@ -17,6 +17,7 @@ from .conftest import RunAnomalib, assert_equal_states
 from .small import make_engine
 
 ITERATIONS = 3
+ARGUMENTS = {"k_shot": 2, "iterations": ITERATIONS, "image_size": 48, "votes_from": 24, "memory_patches": 500}
 
 
 def fit_and_test(root: Path, directory: Path, batch_size: int) -> tuple[Htdgm, dict[str, float]]:
@@ -24,7 +25,7 @@ def fit_and_test(root: Path, directory: Path, batch_size: int) -> tuple[Htdgm, d
     sizes = {"train_batch_size": batch_size, "eval_batch_size": batch_size, "num_workers": 0}
     datamodule = MVTecAD(root=root, category="wall", **sizes)
     engine = make_engine(directory)
-    model = Htdgm(k_shot=2, seed=1, iterations=ITERATIONS)
+    model = Htdgm(**ARGUMENTS, seed=1)
     engine.fit(model, datamodule=datamodule)
     (metrics,) = engine.test(model, datamodule=datamodule)
     return model, metrics
@@ -48,7 +49,7 @@ def test_the_stock_command_and_worker_processes_give_the_same_model(
 ) -> None:
     wall = {"root": str(mvtec_root), "category": "wall"}
     config = {
-        "model": {"class_path": "Htdgm", "init_args": {"k_shot": 2, "seed": 1, "iterations": ITERATIONS}},
+        "model": {"class_path": "Htdgm", "init_args": ARGUMENTS | {"seed": 1}},
         "data": {"class_path": "MVTecAD", "init_args": wall | {"num_workers": 2}},
         "trainer": {
             "accelerator": "cpu",
@@ -80,7 +81,7 @@ def test_the_benchmark_pipeline_gives_the_same_scores(
             "seed": 42,
             "model": {
                 "class_path": "Htdgm",
-                "init_args": {"k_shot": 2, "iterations": ITERATIONS, "seed": {"grid": [1, 2]}},
+                "init_args": ARGUMENTS | {"seed": {"grid": [1, 2]}},
             },
             "data": {
                 "class_path": "MVTecAD",

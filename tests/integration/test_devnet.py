@@ -20,7 +20,7 @@ from anomalib.models import get_model
 from anomalib_htdgm import Devnet, FewLabelledAnomalies, Htdgm
 from anomalib_htdgm.models.backbone import create_backbone
 
-from .conftest import RunAnomalib, assert_equal_states
+from .conftest import RunAnomalib, assert_equal_states, export_in_each_way
 from .small import make_engine
 
 TINY = {"backbone": "test_efficientnet", "pre_trained": False, "image_sizes": (64, 32), "batch_size": 4}
@@ -90,10 +90,7 @@ def test_exports_score_as_the_checkpoint_does(
 ) -> None:
     model = Devnet.load_from_checkpoint(checkpoint).eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    exported = {
-        kind: engine.export(model, kind, export_root=tmp_path, ckpt_path=checkpoint)
-        for kind in ("torch", "onnx", "openvino")
-    }
+    exported = export_in_each_way(engine, model, tmp_path, checkpoint)
     assert model.model.explanation == "gradient"
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
@@ -223,7 +220,7 @@ class TestKnownDefectsOfHtdgm:
 
     def fit(self, wrapped: AnomalibDataModule, directory: Path, n_anomalies: int) -> Htdgm:
         datamodule = FewLabelledAnomalies(wrapped, n_anomalies) if n_anomalies else wrapped
-        model = Htdgm(k_shot=3, iterations=5, precision="float32")
+        model = Htdgm(k_shot=3, iterations=5, image_size=48, memory_patches=500, precision="float32")
         engine = make_engine(directory)
         engine.fit(model, datamodule=datamodule)
         return model

@@ -19,7 +19,7 @@ from PIL import Image
 from anomalib_htdgm import Differnet, FewShot
 from anomalib_htdgm.models.backbone import create_backbone
 
-from .conftest import RunAnomalib, assert_equal_states
+from .conftest import RunAnomalib, assert_equal_states, export_in_each_way
 from .small import make_engine
 
 SMALL: dict[str, Any] = {
@@ -86,10 +86,7 @@ def test_exports_score_as_the_checkpoint_does(
     model = Differnet(**SMALL, post_processor=PostProcessor(enable_normalization=False))
     engine.fit(model, datamodule=wall)
     checkpoint = engine.best_model_path
-    exported = {
-        kind: engine.export(model, kind, export_root=tmp_path, ckpt_path=checkpoint)
-        for kind in ("torch", "onnx", "openvino")
-    }
+    exported = export_in_each_way(engine, model, tmp_path, checkpoint)
     assert model.model.map_rotations == SMALL["map_rotations"]
     monkeypatch.chdir(tmp_path)  # OpenVINOInferencer writes its cache into the working directory
     monkeypatch.setenv("TRUST_REMOTE_CODE", "1")

@@ -19,7 +19,13 @@ from anomalib_htdgm import Htdgm
 pytestmark = pytest.mark.thorough
 
 MOST = float(np.finfo(np.float16).max)
-DEFECTS: dict[str, Any] = {"image_size": 32, "votes_from": 32, "memory_patches": 300, "energy_cells": 300}
+DEFECTS: dict[str, Any] = {
+    "image_size": 32,
+    "coarsest_size": 24,
+    "votes_from": 32,
+    "memory_patches": 300,
+    "energy_cells": 300,
+}
 WHOLE: dict[str, Any] = {
     "image_size": 25,
     "coarsest_size": 25,

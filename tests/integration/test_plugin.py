@@ -155,7 +155,10 @@ class AnotherPadim(AnomalibModule): ...
 """
 
 
-def make_environment(root: Path, mode: str | None) -> Path:
+PIP = ("-m", "pip", "--disable-pip-version-check", "--quiet")
+
+
+def make_environment(root: Path, *what: str | Path) -> Path:
     """Make an environment that sees the packages of this one, and install the project as a user would, if at all."""
     venv.create(root / "venv", with_pip=False)
     python = root / "venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
@@ -163,18 +166,9 @@ def make_environment(root: Path, mode: str | None) -> Path:
     # installation of the project out here.
     packages = [path for path in sys.path if Path(path).name in {"site-packages", "dist-packages"}]
     (site_packages(python) / "outer.pth").write_text("\n".join(packages), encoding="utf-8")
-    pip = (str(python), "-m", "pip", "--disable-pip-version-check", "--quiet")
-    if mode == "wheel":
-        # Of the source distribution, as for one who has nothing else.
-        build = "import sys; from hatchling.build import build_sdist; build_sdist(sys.argv[1])"
-        execute(python, "-c", build, root, cwd=PROJECT)
-        (sdist,) = root.glob("*.tar.gz")
-        execute(*pip, "wheel", str(sdist), "--no-deps", "--no-build-isolation", "--wheel-dir", str(root), cwd=root)
-        (wheel,) = root.glob("*.whl")
-        execute(*pip, "install", "--no-deps", "--no-index", "--force-reinstall", str(wheel), cwd=root)
-    elif mode == "editable":
-        options = ("--no-deps", "--no-index", "--no-build-isolation")
-        execute(*pip, "install", *options, "--editable", str(PROJECT), cwd=root)
+    if what:
+        options = ("--no-deps", "--no-index", "--no-build-isolation", "--force-reinstall")
+        execute(python, *PIP, "install", *options, *what, cwd=root)
     return python
 
 
@@ -193,16 +187,29 @@ def execute(*command: str | Path, cwd: Path, **variables: str) -> subprocess.Com
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_environment(tmp_path_factory.mktemp("wheel"), "wheel")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build a wheel of the source distribution, as for one who has nothing else."""
+    root = tmp_path_factory.mktemp("built")
+    build = "import sys; from hatchling.build import build_sdist; build_sdist(sys.argv[1])"
+    execute(sys.executable, "-c", build, root, cwd=PROJECT)
+    (sdist,) = root.glob("*.tar.gz")
+    options = ("--no-deps", "--no-build-isolation", "--wheel-dir", root)
+    execute(sys.executable, *PIP, "wheel", sdist, *options, cwd=root)
+    (path,) = root.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_environment(tmp_path_factory.mktemp("wheel"), built)
 
 
 @pytest.mark.parametrize("mode", ["wheel", "editable"])
-def test_every_door_opens_until_uninstalled(mode: str, tmp_path: Path) -> None:
+def test_every_door_opens_until_uninstalled(mode: str, built: Path, tmp_path: Path) -> None:
     """The stock command and functions of anomalib find the classes; after uninstalling nothing is left."""
-    python = make_environment(tmp_path, None)
+    python = make_environment(tmp_path)
     before = sorted(site_packages(python).iterdir())
-    python = make_environment(tmp_path, mode)
+    python = make_environment(tmp_path, *([built] if mode == "wheel" else ["--editable", PROJECT]))
     assert (site_packages(python) / HOOK).exists()
     assert not (site_packages(python) / "anomalib_htdgm" / HOOK).exists()
 
@@ -222,14 +229,14 @@ def test_every_door_opens_until_uninstalled(mode: str, tmp_path: Path) -> None:
 def test_start_costs_nothing(wheel: Path, tmp_path: Path) -> None:
     """A bare interpreter loads no module that it does not load without the package."""
     code = "import sys; print(*sys.modules)"
-    bare = make_environment(tmp_path, None)
+    bare = make_environment(tmp_path)
     with_hook, without_hook = (set(execute(p, "-c", code, cwd=tmp_path).stdout.split()) for p in (wheel, bare))
     assert with_hook == without_hook
 
 
 def test_half_removed_package_is_silent(tmp_path: Path) -> None:
     """Where the hook's line is left without its package, Python starts as if it were not there."""
-    python = make_environment(tmp_path, None)
+    python = make_environment(tmp_path)
     line = (PROJECT / "anomalib_htdgm" / HOOK).read_text(encoding="utf-8")
     (site_packages(python) / HOOK).write_text(line, encoding="utf-8")
     (site_packages(python) / "anomalib_htdgm").mkdir()

@@ -110,9 +110,10 @@ def read_commands_in_the_text(page: Path) -> list[str]:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give models and datamodules defaults that take no time and nothing from the network."""
+    one_scale = {"memory_patches": 50, "energy_cells": 50, "image_size": 25, "coarsest_size": 25, "votes_from": 25}
     defaults: dict[Any, dict[str, Any]] = {
-        Htdgm: {"iterations": 1, "memory_patches": 50, "energy_cells": 50, "image_size": 25, "votes_from": 25},
-        HtdgmModel: {"memory_patches": 50, "energy_cells": 50, "image_size": 25, "votes_from": 25},
+        Htdgm: {"iterations": 1, **one_scale},
+        HtdgmModel: one_scale,
         Devnet: {"image_sizes": (64,), "epochs": 1, "steps_per_epoch": 1, "batch_size": 2},
         Differnet: {
             "image_sizes": (64,),

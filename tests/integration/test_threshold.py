@@ -3,6 +3,8 @@
 
 """What a threshold is chosen by, in every way that a user comes by one, and that the checkpoint tells."""
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from anomalib_htdgm import FewLabelledAnomalies, FewShot, Htdgm
 from .small import make_engine
 
 NUM_UNLABELLED = 10
+Trained = Callable[[int], tuple[Htdgm, Path]]
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +45,19 @@ def walls(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_model(**arguments: object) -> Htdgm:
     small = {"iterations": 8, "image_size": 48, "memory_patches": 300, "energy_cells": 300, "precision": "float32"}
     return Htdgm(**small | arguments)
+
+
+@pytest.fixture(scope="module")
+def trained(walls: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Train on that many shots alone, once for all tests that only read the model or its checkpoint."""
+
+    @cache
+    def train(k_shot: int) -> tuple[Htdgm, Path]:
+        model, engine = make_model(k_shot=k_shot), make_engine(tmp_path_factory.mktemp("trained"))
+        engine.fit(model, datamodule=open_folder(walls, k_shot))
+        return model, Path(engine.best_model_path)
+
+    return train
 
 
 def open_folder(walls: Path, k_shot: int, **arguments: object) -> FewShot:
@@ -105,17 +121,16 @@ def test_shots_are_scored_as_if_they_had_not_been_seen(walls: Path, engine: Engi
     assert unseen.max() < model.post_processor.image_threshold < 2 * unseen.max()
 
 
-@pytest.mark.parametrize("shot", [-1, 4, 9])
-def test_only_training_images_can_be_unseen(walls: Path, engine: Engine, shot: int) -> None:
+def test_only_training_images_can_be_unseen(walls: Path, engine: Engine) -> None:
     model = make_model(k_shot=5)
     engine.fit(model, datamodule=open_folder(walls, 4))
-    with pytest.raises(ValueError, match=f"^shot: got {shot}; allowed are 0 to 3"):
-        model.model.score_unseen(torch.zeros(1, 3, 64, 64), shot)
+    for shot in (-1, 4, 9):
+        with pytest.raises(ValueError, match=f"^shot: got {shot}; allowed are 0 to 3"):
+            model.model.score_unseen(torch.zeros(1, 3, 64, 64), shot)
 
 
-def test_a_loaded_model_does_not_know_its_training_images(walls: Path, engine: Engine) -> None:
-    engine.fit(make_model(k_shot=3), datamodule=open_folder(walls, 3))
-    loaded = Htdgm.load_from_checkpoint(engine.best_model_path).model
+def test_a_loaded_model_does_not_know_its_training_images(trained: Trained) -> None:
+    loaded = Htdgm.load_from_checkpoint(trained(3)[1]).model
     with pytest.raises(RuntimeError, match=r"^score_unseen: the model was loaded"):
         loaded.score_unseen(torch.zeros(1, 3, 64, 64), 1)
 
@@ -150,7 +165,7 @@ def test_unlabelled_images_in_fit(walls: Path, engine: Engine, k_shot: int) -> N
     assert masks.sum() <= 4
 
 
-def test_few_validation_images_tell_less_than_the_shots(walls: Path, tmp_path: Path, engine: Engine) -> None:
+def test_few_validation_images_tell_less_than_the_shots(walls: Path, tmp_path: Path, trained: Trained) -> None:
     (tmp_path / "few").mkdir()
     for index in range(2):
         (tmp_path / "few" / f"{index}.png").write_bytes((walls / "unlabelled" / f"{index + 5}.png").read_bytes())
@@ -162,9 +177,7 @@ def test_few_validation_images_tell_less_than_the_shots(walls: Path, tmp_path: P
         Engine(logger=False, default_root_dir=tmp_path, accelerator="cpu").fit(model, datamodule=few)
         bases[k_shot] = model.threshold_chosen_by
     assert bases == {1: "guess", 3: "training images"}
-    alone = make_model(k_shot=3)
-    engine.fit(alone, datamodule=open_folder(walls, 3))
-    assert model.post_processor.image_threshold == alone.post_processor.image_threshold
+    assert model.post_processor.image_threshold == trained(3)[0].post_processor.image_threshold
 
 
 def test_training_images_are_no_validation_images(walls: Path, tmp_path: Path, engine: Engine) -> None:
@@ -177,7 +190,7 @@ def test_training_images_are_no_validation_images(walls: Path, tmp_path: Path, e
     assert model.post_processor.image_threshold == alone.post_processor.image_threshold
 
 
-def test_nor_are_copies_of_them(walls: Path, tmp_path: Path, engine: Engine) -> None:
+def test_nor_are_copies_of_them(walls: Path, tmp_path: Path, engine: Engine, trained: Trained) -> None:
     """Under other names, in another format, and turned: what counts is what one sees."""
     (tmp_path / "copies").mkdir()
     for path in (walls / "good").iterdir():
@@ -186,11 +199,10 @@ def test_nor_are_copies_of_them(walls: Path, tmp_path: Path, engine: Engine) -> 
                 tmp_path / "copies" / f"x{path.stem}.tiff", exif=clockwise()
             )
     modes = {"test_split_mode": "from_dir", "val_split_mode": "same_as_test"}
-    model, alone = make_model(k_shot=4), make_model(k_shot=4)
+    model = make_model(k_shot=4)
     engine.fit(model, datamodule=open_folder(walls, 4, normal_test_dir=tmp_path / "copies", **modes))
-    make_engine(tmp_path / "alone").fit(alone, datamodule=open_folder(walls, 4))
     assert model.threshold_chosen_by == "training images"
-    assert model.post_processor.image_threshold == alone.post_processor.image_threshold
+    assert model.post_processor.image_threshold == trained(4)[0].post_processor.image_threshold
 
 
 def clockwise() -> Image.Exif:
@@ -230,12 +242,10 @@ def test_a_validation_on_training_images_leaves_the_threshold(
 
 
 def test_unlabelled_images_in_the_validation_of_a_finished_checkpoint(
-    walls: Path, engine: Engine, tmp_path: Path
+    walls: Path, trained: Trained, tmp_path: Path
 ) -> None:
-    model = make_model(k_shot=1)
-    engine.fit(model, datamodule=open_folder(walls, 1))
-    guessed = model.post_processor.image_threshold.clone()
-    loaded = Htdgm.load_from_checkpoint(engine.best_model_path)
+    loaded = Htdgm.load_from_checkpoint(trained(1)[1])
+    guessed = loaded.post_processor.image_threshold.clone()
     second = make_engine(tmp_path / "second")
     second.validate(loaded, datamodule=unlabelled(walls, 1))
     assert loaded.threshold_chosen_by == "unlabelled images"

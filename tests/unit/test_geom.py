@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from anomalib.engine import Engine
+from compared import geom
 from compared.geom import TRANSFORMATIONS, Geom, GeomModel, WideResNet, draw_samples, train
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
@@ -140,15 +141,18 @@ def test_it_is_fitted_by_the_engine(fitted: Geom, mvtec: Path, tmp_path: Path) -
     assert "pixels" not in fitted.model.state_dict()
 
 
-def test_it_is_trained_on_the_samples_of_a_generator(fitted: Geom, mvtec: Path, tmp_path: Path) -> None:
-    arguments: dict[str, Any] = {"num_samples": 110, "epochs": 1, "batch_size": 4000}
+def test_it_is_trained_on_the_samples_of_a_generator(
+    fitted: Geom, mvtec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(geom, "SAMPLES_AT_ONCE", 10)
+    arguments: dict[str, Any] = {"num_samples": 11, "epochs": 1, "batch_size": 400}
     models = [fit(mvtec, tmp_path, generator=Htdgm(k_shot=2, **GENERATOR), **arguments) for _ in range(2)]
     generator = models[0].generator
     assert generator is not None
     assert generator.model.is_trained
-    samples = torch.cat(list(draw_samples(generator.model, 110, 0)))
-    assert samples.shape == (110, 3, 25, 25)
-    assert len(samples.unique(dim=0)) == 110
+    samples = torch.cat(list(draw_samples(generator.model, 11, 0)))
+    assert samples.shape == (11, 3, 25, 25)
+    assert len(samples.unique(dim=0)) == 11
     image = shingles(seed=5) / 2 + 0.5
     first, again = (model(image).pred_score for model in models)
     assert torch.equal(first, again)

@@ -37,7 +37,7 @@ def test_export_equals_engine(size: tuple[int, int], new_size: tuple[int, int] |
 
 
 @pytest.mark.parametrize("size", [(3024, 40), (40, 6000), (20000, 30), (30, 200)], ids=str)
-@pytest.mark.parametrize("new_size", [(64, 80), (256, 256), (1000, 832)], ids=str)
+@pytest.mark.parametrize("new_size", [(64, 80), (256, 256), (500, 416)], ids=str)
 def test_half_precision_is_enough(size: tuple[int, int], new_size: tuple[int, int]) -> None:
     pre_processor, images = configure_pre_processor(new_size), make_images(size, 1)
     expected = pre_processor.export_transform(images)
