@@ -21,8 +21,8 @@ from PIL import Image
 
 from anomalib_htdgm import FewLabelledAnomalies, FewShot, Htdgm
 
-from .conftest import assert_equal_states, export_in_each_way
-from .small import make_engine, make_small_model
+from .conftest import export_in_each_way
+from .small import make_engine
 from .test_devnet import SHORT as SHORT_DEVNET
 from .test_differnet import SMALL as SMALL_DIFFERNET
 
