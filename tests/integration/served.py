@@ -15,7 +15,5 @@ from tests.integration.conftest import forbid_network
 if __name__ == "__main__":
     with pytest.MonkeyPatch.context() as patch:
         forbid_network(patch)
-        patch.setattr(
-            session, "Htdgm", partial(Htdgm, iterations=5, image_size=48, coarsest_size=34, memory_patches=500)
-        )
+        patch.setattr(session, "Htdgm", partial(Htdgm, iterations=5, image_size=48, memory_patches=500))
         main()

@@ -52,7 +52,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         k_shot=2,
         iterations=10,
         image_size=32,
-        coarsest_size=24,
         memory_patches=500,
         precision="float32",
         pre_processor=Htdgm.configure_pre_processor((40, 48)),
