@@ -52,7 +52,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         k_shot=2,
         iterations=10,
         image_size=32,
-        coarsest_size=24,
         memory_patches=500,
         energy_cells=500,
         precision="float32",
