@@ -3,6 +3,8 @@
 
 """Which type the networks compute in."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -31,3 +33,16 @@ def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     if torch.compiler.is_compiling() or precision == "float32":
         return torch.float32
     return torch.bfloat16 if precision == "bfloat16" or has_fast_bfloat16(device) else torch.float32
+
+
+@contextmanager
+def without_tf32(device: torch.device) -> Iterator[None]:
+    """Compute float32 convolutions in float32: on NVIDIA's GPUs PyTorch takes ten bits of it, unless told otherwise."""
+    if torch.compiler.is_compiling() or device.type != "cuda":
+        yield
+        return
+    allowed, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = allowed

@@ -13,9 +13,6 @@ import math
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from anomalib_htdgm.models.tracing import pieces
-
-from .networks import convolve_alike
 from .pyramid import standardize_images
 from .signals import Opinion, Signal, Views
 from .transformations import to_grayscale
@@ -69,9 +66,7 @@ class Gist(Signal):
 
     def forward(self, views: Views, unseen: int | None = None) -> Opinion:
         """Score by the distance of the gist, at least 0: about 1.5 between any two photographs."""
-        # Image by image, as a sum over a row of many moves its last bit.
-        gists = (self.describe(image) for image in pieces(views[SIZE], 1))
-        return Opinion([torch.cat([self._measure(each, are_unseen=unseen is not None) for each in gists])])
+        return Opinion([self._measure(self.describe(views[SIZE]), are_unseen=unseen is not None)])
 
     def _measure(self, gists: torch.Tensor, *, are_unseen: bool) -> torch.Tensor:
         count, mean, squares = self.count, self.mean, self.squares
@@ -102,7 +97,7 @@ class Gist(Signal):
     def _edges(self, grey: torch.Tensor) -> torch.Tensor:
         """Measure the slope of ``(B, 1, H, H)`` along each direction; one between two directions is parted."""
         around = F.pad(grey, [1] * 4, mode="replicate")
-        slopes = convolve_alike(around, self.slopes, self.slopes.new_zeros(NUM_DIRECTIONS))
+        slopes = F.conv2d(around, self.slopes)
         steepness = slopes[:, :: NUM_DIRECTIONS // 2].square().sum(dim=1, keepdim=True).sqrt()  # of two at right angles
         beside = math.cos(math.pi / NUM_DIRECTIONS)
         return (slopes.abs() - beside * steepness).clamp(min=0) / (1 - beside)

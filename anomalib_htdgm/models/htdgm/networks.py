@@ -13,6 +13,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 NUM_BLOCKS = 5
 NEGATIVE_SLOPE = 0.2
@@ -96,44 +97,16 @@ def _normalize_activate(tensors: Sequence[torch.Tensor], norm: nn.BatchNorm2d) -
     return [part.view_as(each).permute(0, 3, 1, 2) for part, each in zip(parts, pixels, strict=True)]
 
 
-def convolve_alike(images: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """Convolve so that the result for an image does not depend on the number of images beside it, to the last bit.
-
-    In one thread PyTorch gives small inputs in float32, as a single image is, to another library than larger ones. On
-    some processors (AMD's) the last bits of these two differ. And on an NVIDIA GPU it takes float32 for TF32, of ten
-    bits, unless told otherwise for the whole process.
-
-    Returns:
-        torch.Tensor: Of images ``(N, C, H, W)`` and a weight ``(D, C, h, w)``, shape ``(N, D, H - h + 1, W - w + 1)``.
-    """
-    if torch.compiler.is_compiling() or images.dtype != torch.float32:
-        return F.conv2d(images, weight, bias)
-    padding, stride, dilation = [0, 0], [1, 1], [1, 1]
-    if images.device.type == "cpu" and torch.backends.mkldnn.is_available():
-        return torch.mkldnn_convolution(images, weight, bias, padding, stride, dilation, groups=1)
-    if images.device.type == "cuda" and torch.version.cuda:
-        convolved = torch.cudnn_convolution(
-            *(images, weight, padding, stride, dilation),
-            groups=1,
-            benchmark=False,
-            deterministic=True,
-            allow_tf32=False,
-        )
-        return convolved + bias[:, None, None]
-    return F.conv2d(images, weight, bias)
-
-
 def _vote(tensor: torch.Tensor, layers: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
     for weight, bias in layers[:-1]:
-        tensor = F.leaky_relu_(convolve_alike(tensor, weight, bias), NEGATIVE_SLOPE)
-    return convolve_alike(tensor, *layers[-1])
+        tensor = F.leaky_relu_(F.conv2d(tensor, weight, bias), NEGATIVE_SLOPE)
+    return F.conv2d(tensor, *layers[-1])
 
 
 def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
     """Make one convolution of a convolution and the batch norm after it, whose statistics are fixed."""
-    assert norm.running_var is not None and norm.running_mean is not None  # noqa: S101, PT018  # for the type checker
-    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    return convolution.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
+    statistics = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+    return fuse_conv_bn_weights(convolution.weight, convolution.bias, *statistics)  # type: ignore[arg-type]
 
 
 class Discriminator(nn.Module):

@@ -21,7 +21,6 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 from anomalib_htdgm.models.tracing import pieces
 
-from .networks import convolve_alike
 from .score import anomaly_score, combine
 from .signals import Opinion, Signal, Views
 
@@ -185,12 +184,12 @@ class PatchMemory(nn.Module):
     def _distances(self, images: torch.Tensor, half_squares: torch.Tensor) -> torch.Tensor:
         described = self._describe(images)
         # Half the squared distance, less half the patch's own square: |a - b|^2 / 2 = |a|^2 / 2 + (|b|^2 / 2 - a b).
-        nearest = convolve_alike(described, -self.patches, half_squares).amin(dim=1, keepdim=True)
+        nearest = F.conv2d(described, -self.patches, half_squares).amin(dim=1, keepdim=True)
         return (described.square().sum(dim=1, keepdim=True) + 2 * nearest).clamp(min=0).sqrt()
 
     def _describe(self, images: torch.Tensor) -> torch.Tensor:
         """Whiten every patch."""
-        return convolve_alike(images, self.whitening, self.offset).clamp(-FARTHEST, FARTHEST)
+        return F.conv2d(images, self.whitening, self.offset).clamp(-FARTHEST, FARTHEST)
 
     def _whiten(self, pixels: torch.Tensor) -> None:
         """Learn from the pixels of patches, of shape ``(n, 75)``, to whiten them; all components' squares add to 1."""

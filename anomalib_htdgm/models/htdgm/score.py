@@ -9,8 +9,6 @@ from typing import Literal
 
 import torch
 
-from anomalib_htdgm.models.tracing import pieces
-
 Vote = Literal["probability", "log_probability"]
 
 
@@ -20,13 +18,8 @@ def average_votes(log_probabilities: Iterable[torch.Tensor], vote: Vote) -> torc
     Returns:
         torch.Tensor: Logarithm of the mean probability, or mean log-probability, of the same shape.
     """
-    votes = iter(log_probabilities)
-    total, count = next(votes), 1
-    # Elementwise: the result for an image must not depend on the images beside it.
-    for each in votes:
-        total = torch.logaddexp(total, each) if vote == "probability" else total + each
-        count += 1
-    return total - math.log(count) if vote == "probability" else total / count
+    votes = torch.stack([*log_probabilities])
+    return votes.logsumexp(dim=0) - math.log(len(votes)) if vote == "probability" else votes.mean(dim=0)
 
 
 def patch_anomaly(log_probabilities: torch.Tensor, vote: Vote) -> torch.Tensor:
@@ -59,8 +52,7 @@ def anomaly_score(anomalies: Sequence[torch.Tensor], patch_fraction: float) -> t
         patches = scale.flatten(2)
         num_patches = max(1, math.ceil(patch_fraction * patches.shape[-1] - 1e-9))  # 0.07 * 100 is above 7
         scores.append(patches.topk(num_patches, dim=-1).values.mean(dim=(1, 2)))
-    # Elementwise, since the order in which `mean` adds rows depends on the size of the batch, and with it the last bit.
-    return sum(scores[1:], scores[0]) / len(scores)
+    return torch.stack(scores).mean(dim=0)
 
 
 def combine(parts: Sequence[torch.Tensor], weights: Sequence[int] | None = None) -> torch.Tensor:
@@ -74,15 +66,11 @@ def combine(parts: Sequence[torch.Tensor], weights: Sequence[int] | None = None)
         weights (Sequence[int] | None): How many times each of them counts; ``None`` counts each once.
 
     Returns:
-        torch.Tensor: Their geometric mean, of the same shape; a single part as it is. It does not depend on the images
-        beside an image, and is finite where the parts are.
+        torch.Tensor: Their geometric mean, of the same shape; a single part as it is. It is finite where the parts are.
     """
     if len(parts) == 1:
         return parts[0]
     weights = weights or [1] * len(parts)
-    powers = [weight / sum(weights) for weight in weights]
-    # Roots first: a product of all parts is soon above half precision's largest number. Image by image: powers are
-    # computed in vectors, and those that fill none otherwise, which may move the last bit.
-    pairs = zip(parts, powers, strict=True)
-    roots = [torch.cat([each.pow(power) for each in pieces(part, 1)]) for part, power in pairs]
+    # Roots first: a product of all parts is soon above half precision's largest number.
+    roots = [part.pow(weight / sum(weights)) for part, weight in zip(parts, weights, strict=True)]
     return math.prod(roots[1:], start=roots[0]).clamp(max=torch.finfo(roots[0].dtype).max)

@@ -28,7 +28,7 @@ from anomalib.data import InferenceBatch
 from anomalib.data.utils.tiler import Tiler
 from torch import nn
 
-from anomalib_htdgm.models.precision import Precision
+from anomalib_htdgm.models.precision import Precision, without_tf32
 from anomalib_htdgm.models.tracing import pieces
 from anomalib_htdgm.validation import check_choice, check_integer, check_number
 
@@ -219,7 +219,8 @@ class HtdgmModel(GenerationMixin):
     def _look(self, images: torch.Tensor, unseen: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Score and localise images, or one image by what was learnt of all training images but one."""
         prepared, score = self.prepare(images), partial(self._score, unseen=unseen)
-        return score(prepared) if self.tiler is None else by_tiles(prepared, self.tiler, self.input_size, score)
+        with without_tf32(images.device):
+            return score(prepared) if self.tiler is None else by_tiles(prepared, self.tiler, self.input_size, score)
 
     def _score(self, images: torch.Tensor, unseen: int | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Score prepared images, or tiles, and make their maps, of the same size."""
@@ -238,8 +239,9 @@ class HtdgmModel(GenerationMixin):
             views (Views): What :meth:`reduce` makes of them.
             rng (torch.Generator): Source of randomness, on the CPU.
         """
-        for signal in self.signals:
-            signal.fit(views, rng, int(self.num_shots))
+        with without_tf32(self.num_shots.device):
+            for signal in self.signals:
+                signal.fit(views, rng, int(self.num_shots))
         self._knows_shots = True
 
     def reduce(self, images: torch.Tensor, *, training: bool = False) -> Views:
@@ -276,8 +278,7 @@ class HtdgmModel(GenerationMixin):
             images (torch.Tensor): The images.
             training (bool): Whether they are the training images.
         """
-        # Sums go through memory in its order, so another layout would move a score's last bit.
-        images = images.contiguous().clamp(-LARGEST_PIXEL, LARGEST_PIXEL)
+        images = images.clamp(-LARGEST_PIXEL, LARGEST_PIXEL)
         if self.equalization == "both" or (training and self.equalization == "train"):
             images = equalize(images)
         return standardize_images(images) if self.standardize else images

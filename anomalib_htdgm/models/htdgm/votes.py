@@ -181,8 +181,7 @@ class Votes(Signal):
 
 
 def _mean(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-    # Elementwise: the result for an image must not depend on the images beside it.
-    return sum(tensors[1:], tensors[0]) / len(tensors)
+    return torch.stack([*tensors]).mean(dim=0)
 
 
 def _keep_most_anomalous(anomalies: torch.Tensor) -> torch.Tensor:
