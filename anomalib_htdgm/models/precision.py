@@ -27,7 +27,7 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """Choose the type that networks compute in: with ``auto`` bfloat16 where that is faster, else float32.
 
-    Explicit types in place of ``torch.autocast``, which would cast all weights anew for every piece of a batch.
+    Explicit types in place of ``torch.autocast``, which would cast all weights anew for every chunk of a batch.
     Exported graphs are float32: their runtimes have a precision of their own.
     """
     if torch.compiler.is_compiling() or precision == "float32":

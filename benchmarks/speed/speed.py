@@ -67,7 +67,7 @@ MODELS: dict[str, Callable[[int], AnomalibModule]] = {
 
 
 def measure(work: Callable[[], object]) -> tuple[float, float]:
-    """Measure a piece of work.
+    """Measure a chunk of work.
 
     Args:
         work (Callable[[], object]): The work.

@@ -102,9 +102,9 @@ def test_images_in_pieces_are_as_good_as_all_at_once(
     transformations: str, make_discriminator: MakeDiscriminator, make_images: MakeImages
 ) -> None:
     chosen, images, results = get_transformations(transformations), make_images(5, 25), []
-    for images_per_piece in (2, 5):
+    for images_per_chunk in (2, 5):
         canvases = Canvases(chosen, 25)
-        canvases.images_per_piece = images_per_piece
+        canvases.images_per_chunk = images_per_chunk
         discriminator = make_discriminator(len(chosen) + 1)
         drawn = canvases.draw(images)
         targets = [each[None] for each in canvases.targets()] * (len(drawn) // len(canvases.groups))

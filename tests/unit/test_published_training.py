@@ -44,12 +44,12 @@ def modules_of(network: Discriminator | Generator) -> list[nn.Module]:
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("double_width_every", [None, 1], ids=["weights handed on", "widths doubled"])
 @pytest.mark.parametrize(
-    ("num_images", "pixels_per_piece"), [(1, 2**17), (2, 2**17), (2, 1)], ids=["one", "two at once", "two in pieces"]
+    ("num_images", "pixels_per_chunk"), [(1, 2**17), (2, 2**17), (2, 1)], ids=["one", "two at once", "two in chunks"]
 )
 def test_losses_and_networks_are_those_of_the_twin(
-    double_width_every: int | None, num_images: int, pixels_per_piece: int, monkeypatch: pytest.MonkeyPatch
+    double_width_every: int | None, num_images: int, pixels_per_chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(canvases, "PIXELS_PER_PIECE", pixels_per_piece)
+    monkeypatch.setattr(canvases, "PIXELS_PER_CHUNK", pixels_per_chunk)
     images = torch.cat([shingles(size=32), shingles(size=32, angle=1.0, seed=1)])[:num_images]
     arguments = VOTES_ALONE | {"image_size": 16, "coarsest_size": 13, "width": 8, "transformations": "rotations"}
     model = HtdgmModel((32, 32), num_images, adversarial=True, double_width_every=double_width_every, **arguments)

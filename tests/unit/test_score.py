@@ -73,8 +73,8 @@ def test_combination_is_the_geometric_mean() -> None:
 def test_a_combination_does_not_depend_on_the_batch(shape: tuple[int, ...]) -> None:
     parts = [torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 100 for seed in range(3)]
     for batch_size in (1, 7, 32):
-        pieces = [combine(each) for each in zip(*(part.split(batch_size) for part in parts), strict=True)]
-        assert torch.equal(torch.cat(pieces), combine(parts))
+        chunks = [combine(each) for each in zip(*(part.split(batch_size) for part in parts), strict=True)]
+        assert torch.equal(torch.cat(chunks), combine(parts))
 
 
 def test_a_combination_of_finite_parts_is_finite() -> None:

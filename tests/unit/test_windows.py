@@ -41,7 +41,7 @@ def find(window: torch.Tensor, canvases: torch.Tensor) -> tuple[int, int, int]:
 def test_windows_are_crops_of_canvases_and_so_are_their_targets(transformations: str, make_images: MakeImages) -> None:
     images = make_images(3, 50)
     canvases, enlarged, windows = make_windows(transformations, images, pixels=3 * WINDOW_SIZE**2)
-    canvases.images_per_piece = len(images)
+    canvases.images_per_chunk = len(images)
     drawn, targets = draw(windows)
     groups = canvases.draw(images, enlarged=enlarged)
     whole = [

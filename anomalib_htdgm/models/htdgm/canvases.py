@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from anomalib_htdgm.models.tracing import pieces
+from anomalib_htdgm.models.exporting import chunks
 
 from .networks import MARGIN, NEGLIGIBLE_LOGIT
 from .transformations import Detail, Transformation, locate_enlarged_votes, reflect, shift_length, to_grayscale
 
-PIXELS_PER_PIECE = 2**17
+PIXELS_PER_CHUNK = 2**17
 """Pixels of canvases that a network sees at a time, unless those of one image are more: with 32 channels a layer of
 them takes 8 MB in bfloat16, which the caches hold and the allocator reuses."""
 
@@ -229,7 +229,7 @@ class Canvases(nn.Module):
         groups = _group(transformations, size, sources)
         self.groups: Sequence[CanvasGroup] = nn.ModuleList(groups)  # type: ignore[assignment]
         pixels = sum(len(group.canvases) * math.prod(group.canvases[0].size) for group in self.groups)
-        self.images_per_piece = max(1, PIXELS_PER_PIECE // pixels)
+        self.images_per_chunk = max(1, PIXELS_PER_CHUNK // pixels)
         order = torch.cat([group.transformation_indices.flatten() for group in self.groups])
         self.register_buffer("order", order.argsort(), persistent=False)
         cells = torch.arange(len(transformations) * self.num_votes**2).view(-1, self.num_votes, self.num_votes)
@@ -257,7 +257,7 @@ class Canvases(nn.Module):
             canvas of the first ``b`` images, then those of the next ones.
         """
         pixels = self.lay_out(images, dtype, enlarged)
-        return [group.draw(piece) for piece in pieces(pixels, self.images_per_piece) for group in self.groups]
+        return [group.draw(chunk) for chunk in chunks(pixels, self.images_per_chunk) for group in self.groups]
 
     def lay_out(
         self, images: torch.Tensor, dtype: torch.dtype = torch.float32, enlarged: torch.Tensor | None = None

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from anomalib_htdgm.models.tracing import pieces
+from anomalib_htdgm.models.exporting import chunks
 
 from .patches import FARTHEST
 from .pyramid import DEVIATION
@@ -55,7 +55,7 @@ RIDGE_OF_CELLS, RIDGE_OF_LEFT = 0.01, 0.1
 """Shares of the mean variance that are added to each direction's, of cells and of what is left over of them."""
 LEAST_OF_CELLS, LEAST_OF_LEFT = 1e-4, 1e-2
 """Variance that no direction is taken to be below, where shots are the same or blank."""
-IMAGES_PER_PIECE = 4
+IMAGES_PER_CHUNK = 4
 """Images that are compared at a time: with 4000 cells the distances of one fill 16 MB."""
 SCALE = 0.125
 """Factor of all features, so that :data:`FARTHEST` cuts off no good cell's."""
@@ -136,7 +136,7 @@ class OrientedEnergies(Signal):
         half_squares = self.half_squares
         if unseen is not None:
             half_squares = half_squares.masked_fill(self.shots == unseen, math.inf)
-        octaves = zip(*(pieces(views[size], IMAGES_PER_PIECE) for size in SIZES), strict=True)
+        octaves = zip(*(chunks(views[size], IMAGES_PER_CHUNK) for size in SIZES), strict=True)
         return torch.cat([self._distances(each, half_squares) for each in octaves])
 
     def _distances(self, octaves: Sequence[torch.Tensor], half_squares: torch.Tensor) -> torch.Tensor:

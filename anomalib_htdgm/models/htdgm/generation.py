@@ -13,8 +13,8 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from torchvision.utils import make_grid
 
+from anomalib_htdgm.models.exporting import require_training
 from anomalib_htdgm.models.precision import Precision, choose_dtype
-from anomalib_htdgm.models.tracing import require_training
 
 from .networks import Generator
 from .pyramid import Pyramid
@@ -53,8 +53,8 @@ class GenerationMixin(nn.Module):
         """
         self._require_generators()
         shots = torch.arange(num_images, device=self.num_shots.device) % self.num_shots
-        source = torch.Generator().manual_seed(seed)
-        return [images.clamp(-1, 1) for images in self.generate(shots, len(self.generators), source)]
+        rng = torch.Generator().manual_seed(seed)
+        return [images.clamp(-1, 1) for images in self.generate(shots, len(self.generators), rng)]
 
     @torch.no_grad()
     def reconstruct(self) -> list[torch.Tensor]:
@@ -84,15 +84,13 @@ class GenerationMixin(nn.Module):
         enlarged = [F.interpolate(row, (size, size), mode="nearest") for row in rows]
         return make_grid(torch.cat(enlarged) / 2 + 0.5, nrow=len(rows[0]))
 
-    def generate(
-        self, shots: torch.Tensor, num_scales: int, source: torch.Generator | None = None
-    ) -> list[torch.Tensor]:
+    def generate(self, shots: torch.Tensor, num_scales: int, rng: torch.Generator | None = None) -> list[torch.Tensor]:
         """Generate images scale by scale.
 
         Args:
             shots (torch.Tensor): Index of the training image that each is modelled on, shape ``(B,)``.
             num_scales (int): Number of scales, from the coarsest.
-            source (torch.Generator | None): Source of the noise, on the CPU; ``None`` takes the fixed noise, which
+            rng (torch.Generator | None): Source of the noise, on the CPU; ``None`` takes the fixed noise, which
                 reconstructs the training images.
 
         Returns:
@@ -100,7 +98,7 @@ class GenerationMixin(nn.Module):
         """
         images: list[torch.Tensor] = []
         for scale in range(num_scales):
-            noise = self.fixed_noise(scale)[shots] if source is None else self.draw_noise(scale, len(shots), source)
+            noise = self.fixed_noise(scale)[shots] if rng is None else self.draw_noise(scale, len(shots), rng)
             images.append(self.generate_scale(scale, noise, self.enlarge(images[-1:], scale, noise), shots))
         return images
 
@@ -121,13 +119,13 @@ class GenerationMixin(nn.Module):
         noise: torch.Tensor = getattr(self, f"fixed_noise_{scale}")
         return noise
 
-    def draw_noise(self, scale: int, num_images: int, source: torch.Generator) -> torch.Tensor:
-        """Draw noise from N(0, 1) of shape ``(num_images, 3, size, size)`` for one scale, by a source on the CPU.
+    def draw_noise(self, scale: int, num_images: int, rng: torch.Generator) -> torch.Tensor:
+        """Draw noise from N(0, 1) of shape ``(num_images, 3, size, size)`` for one scale, by a generator on the CPU.
 
         At the coarsest it is the same in all channels (authors' code).
         """
         size, channels = self.pyramid.sizes[scale], 3 if scale else 1
-        noise = torch.randn(num_images, channels, size, size, generator=source).expand(-1, 3, -1, -1)
+        noise = torch.randn(num_images, channels, size, size, generator=rng).expand(-1, 3, -1, -1)
         return noise.to(self.num_shots.device, non_blocking=True)
 
     def generate_scale(

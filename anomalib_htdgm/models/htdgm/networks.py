@@ -46,7 +46,7 @@ def _set_mode(norms: Sequence[nn.BatchNorm2d], *, learning: bool) -> None:
 def initialize(network: nn.Module, generator: torch.Generator) -> None:
     """Draw the weights of a network anew: convolutions from N(0, 0.02), batch-norm scales from N(1, 0.02).
 
-    The source is on the CPU, whatever the device of the weights, so that a seed gives the same weights everywhere.
+    It draws on the CPU, whatever the device of the weights, so that a seed gives the same weights everywhere.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.BatchNorm2d):

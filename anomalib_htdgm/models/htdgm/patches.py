@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from anomalib_htdgm.models.tracing import pieces
+from anomalib_htdgm.models.exporting import chunks
 
 from .score import anomaly_score, combine
 from .signals import Opinion, Signal, Views
@@ -46,7 +46,7 @@ LEAST_USUAL = 0.5
 """What the usual distance at a place is at least taken for, as a share of the mean over all places."""
 UNFOLDED_PATCHES = 2**17
 """Most patches that are chosen from, 40 MB: all that ten images have, some of more images or of their tiles."""
-IMAGES_PER_PIECE = 4
+IMAGES_PER_CHUNK = 4
 """Images that are compared at a time: with 2000 patches the distances of one fill 13 MB."""
 
 
@@ -164,7 +164,7 @@ class PatchMemory(nn.Module):
         """
         if unseen is not None:
             return self._distances(images, self._half_squares_without(unseen))
-        return torch.cat([self._distances(piece, self.half_squares) for piece in pieces(images, IMAGES_PER_PIECE)])
+        return torch.cat([self._distances(chunk, self.half_squares) for chunk in chunks(images, IMAGES_PER_CHUNK)])
 
     def over_usual(self, distances: torch.Tensor, *, are_of_unseen: bool = False) -> torch.Tensor:
         """Divide distances by those that are usual at their places.

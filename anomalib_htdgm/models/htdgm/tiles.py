@@ -27,15 +27,15 @@ import torch
 from anomalib.data.utils.tiler import ImageUpscaleMode, Tiler
 from torch.nn import functional as F  # noqa: N812
 
-from anomalib_htdgm.models.tracing import pieces
+from anomalib_htdgm.models.exporting import chunks
 from anomalib_htdgm.validation import check_integer
 
 from .networks import RECEPTIVE_FIELD
 
 TILE_SIZE = 256
 """Side in pixels of a tile of an image that the default pre-processor resizes: that of a whole image without tiles."""
-TILES_PER_PIECE = 16
-"""Tiles that are scored at a time: so many make the most of the networks' own pieces, and take some 100 MB."""
+TILES_PER_CHUNK = 16
+"""Tiles that are scored at a time: so many make the most of the networks' own chunks, and take some 100 MB."""
 
 
 def whole_size(tiles: int) -> tuple[int, int]:
@@ -136,7 +136,7 @@ def by_tiles(
         tuple[torch.Tensor, torch.Tensor]: Scores of shape ``(B,)``, and maps of shape ``(B, 1, H, W)``.
     """
     tiler = copy.copy(tiler)  # it takes notes while it cuts, which are not for other threads' images
-    tiles = pieces(cut(images, tiler, size), TILES_PER_PIECE)
+    tiles = chunks(cut(images, tiler, size), TILES_PER_CHUNK)
     scores, maps = zip(*(score(each) for each in tiles), strict=True)
     joined = tiler.untile(torch.cat(maps))
     if joined.shape[-2:] != images.shape[-2:]:

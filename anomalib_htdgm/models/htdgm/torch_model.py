@@ -28,8 +28,8 @@ from anomalib.data import InferenceBatch
 from anomalib.data.utils.tiler import Tiler
 from torch import nn
 
+from anomalib_htdgm.models.exporting import chunks
 from anomalib_htdgm.models.precision import Precision, without_tf32
-from anomalib_htdgm.models.tracing import pieces
 from anomalib_htdgm.validation import check_choice, check_integer, check_number
 
 from .anomaly_map import AnomalyMapGenerator
@@ -187,7 +187,7 @@ class HtdgmModel(GenerationMixin):
         """
         self._require_training()
         # With tiles image by image: all tiles of many would not fit into memory.
-        return _join([self._look(each) for each in ([images] if self.tiler is None else pieces(images, 1))])
+        return _join([self._score_images(each) for each in ([images] if self.tiler is None else chunks(images, 1))])
 
     def score_unseen(self, image: torch.Tensor, shot: int) -> InferenceBatch:
         """Score and localise a training image as if it had not been seen: by what was learnt of the others.
@@ -214,15 +214,15 @@ class HtdgmModel(GenerationMixin):
         if not 0 <= shot < self.num_shots or self.num_shots == 1:
             msg = f"shot: got {shot}; allowed are 0 to {int(self.num_shots) - 1}, if there are two training images"
             raise ValueError(msg)
-        return _join([self._look(image, unseen=shot)])
+        return _join([self._score_images(image, unseen=shot)])
 
-    def _look(self, images: torch.Tensor, unseen: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    def _score_images(self, images: torch.Tensor, unseen: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Score and localise images, or one image by what was learnt of all training images but one."""
-        prepared, score = self.prepare(images), partial(self._score, unseen=unseen)
+        prepared, score = self.prepare(images), partial(self._combine_signals, unseen=unseen)
         with without_tf32(images.device):
             return score(prepared) if self.tiler is None else by_tiles(prepared, self.tiler, self.input_size, score)
 
-    def _score(self, images: torch.Tensor, unseen: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+    def _combine_signals(self, images: torch.Tensor, unseen: int | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Score prepared images, or tiles, and make their maps, of the same size."""
         views = self._reduce(images)
         opinions = [signal(views, unseen) for signal in self.signals]

@@ -135,8 +135,8 @@ class Training:
             msg = f"augment (train_augmentations): got some for {with_generators}; only None goes with them"
             raise ValueError(msg)
         optimizers = self.configure_optimizers(model) if optimizers is None else optimizers
-        source = torch.Generator().manual_seed(seed)
-        return self._iterate(model, images, source, optimizers, augment)
+        rng = torch.Generator().manual_seed(seed)
+        return self._iterate(model, images, rng, optimizers, augment)
 
     def count_steps(self, model: HtdgmModel) -> int:
         """Count the steps that :meth:`run` takes."""
@@ -146,7 +146,7 @@ class Training:
         self,
         model: HtdgmModel,
         images: torch.Tensor,
-        source: torch.Generator,
+        rng: torch.Generator,
         optimizers: Sequence[Optimizer],
         augment: Callable[[int], torch.Tensor] | None,
     ) -> Iterator[TrainingStep]:
@@ -159,10 +159,10 @@ class Training:
         votes, numbers = model.votes, count()
         places = product(range(len(votes.scale_sizes)), range(len(votes.transformation_sets)), range(votes.members))
         for (scale, set_index, member), optimizer in zip(places, optimizers, strict=False):
-            _start([of_scale[set_index][member] for of_scale in votes.discriminators], scale, source)
-            _start(model.generators, scale, source)
+            _start([of_scale[set_index][member] for of_scale in votes.discriminators], scale, rng)
+            _start(model.generators, scale, rng)
             of_generators = optimizers[len(votes.networks) :]
-            trainer = _ScaleTrainer(self, model, scale, set_index, member, views, source, optimizer, of_generators)
+            trainer = _ScaleTrainer(self, model, scale, set_index, member, views, rng, optimizer, of_generators)
             for iteration in range(self.iterations):
                 if augment is not None:
                     trainer.see(augment(next(numbers)))
@@ -172,7 +172,7 @@ class Training:
             if augment is not None:
                 trainer.see(images)
             trainer.finish()
-        model.fit(views, source)
+        model.fit(views, rng)
         model.is_trained.fill_(True)  # noqa: FBT003
         model.requires_grad_(False)  # noqa: FBT003
 
@@ -208,14 +208,14 @@ def _share_of_images(member: int, model: HtdgmModel, images: torch.Tensor) -> to
     return share_of(member, model.votes.members, by_image).flatten(0, 1)
 
 
-def _start(networks: Sequence[Discriminator] | Sequence[Generator], scale: int, source: torch.Generator) -> None:
+def _start(networks: Sequence[Discriminator] | Sequence[Generator], scale: int, rng: torch.Generator) -> None:
     """Let a scale start from the weights of the scale before where the widths agree, else from random ones."""
     if not networks:
         return
     if scale and networks[scale].width == networks[scale - 1].width:
         networks[scale].load_state_dict(networks[scale - 1].state_dict())
     else:
-        initialize(networks[scale], source)
+        initialize(networks[scale], rng)
 
 
 class _ScaleTrainer:
@@ -229,11 +229,11 @@ class _ScaleTrainer:
         set_index: int,
         member: int,
         views: Views,
-        source: torch.Generator,
+        rng: torch.Generator,
         optimizer: Optimizer,
         generator_optimizers: Sequence[Optimizer],
     ) -> None:
-        self.training, self.model, self.scale, self.source = training, model, scale, source
+        self.training, self.model, self.scale, self.rng = training, model, scale, rng
         self.member = member
         self.real, enlarged = self._share_of(views)
         self.canvases = model.votes.canvases[scale][set_index]
@@ -242,27 +242,27 @@ class _ScaleTrainer:
         pixels = None if model.adversarial else training.pixels_per_iteration
         self.windows = None if pixels is None else Windows(self.canvases, pixels)
         self.targets = [each[None] for each in self.canvases.targets()] if self.windows is None else []
-        self._show(self.real, enlarged)
+        self._draw_canvases(self.real, enlarged)
         if model.adversarial:
             self.shots = torch.arange(len(self.real), device=self.real.device)
             self.generator = model.generators[scale]
             self.generator_optimizer = generator_optimizers[scale]
             # As in the authors' code, one channel for all channels of all images: their index tells these apart.
-            self.fixed_noise = model.draw_noise(scale, len(self.real), source)[:1, :1].expand_as(self.real)
+            self.fixed_noise = model.draw_noise(scale, len(self.real), rng)[:1, :1].expand_as(self.real)
             model.fixed_noise(scale)[: len(self.real)] = self.fixed_noise
             self.enlarged_reconstructions = self._enlarge_previous(self.fixed_noise, None)
             model.noise_amplitudes[scale, : len(self.real)] = self._noise_amplitudes()
 
     def see(self, images: torch.Tensor) -> None:
         """Let the discriminator see other images from now on."""
-        self._show(*self._share_of(self.model.reduce(images, training=True)))
+        self._draw_canvases(*self._share_of(self.model.reduce(images, training=True)))
 
     def _share_of(self, views: Views) -> tuple[torch.Tensor, torch.Tensor]:
         """Look up the member's share of images at this scale, and the same enlarged."""
         reduced, enlarged = self.model.votes.pair(self.scale, views)
         return _share_of_images(self.member, self.model, reduced), _share_of_images(self.member, self.model, enlarged)
 
-    def _show(self, real: torch.Tensor, enlarged: torch.Tensor) -> None:
+    def _draw_canvases(self, real: torch.Tensor, enlarged: torch.Tensor) -> None:
         if self.windows is None:
             self.real_canvases = self.canvases.draw(real, self.model.dtype, enlarged)
         else:
@@ -278,9 +278,9 @@ class _ScaleTrainer:
             return losses
         # As in the authors' code, all steps of an iteration share this scale's noise, and the generator's steps the
         # images that the discriminator's last step started from.
-        noise = self.model.draw_noise(self.scale, len(self.shots), self.source)
+        noise = self.model.draw_noise(self.scale, len(self.shots), self.rng)
         for _ in range(self.training.discriminator_steps):
-            previous = self._enlarge_previous(noise, self.source)
+            previous = self._enlarge_previous(noise, self.rng)
             losses |= self._step_discriminator(noise, previous)
         for _ in range(self.training.generator_steps):
             losses |= self._step_generator(noise, previous)
@@ -301,7 +301,7 @@ class _ScaleTrainer:
         if inputs:
             with torch.no_grad():
                 fake = self._generate(*inputs)
-            fake_loss = transformation_loss(*self._look(fake), fake=True)
+            fake_loss = transformation_loss(*self._classify(fake), fake=True)
             (self.training.fake_weight * fake_loss).backward()
             losses["fake_loss"] = fake_loss.detach()
         self.discriminator_optimizer.step()
@@ -310,7 +310,7 @@ class _ScaleTrainer:
     def _step_generator(self, noise: torch.Tensor, previous: torch.Tensor) -> dict[str, torch.Tensor]:
         """Learn to generate patches whose transformation is told, and to reconstruct (Eqs. 7-11)."""
         self.discriminator.requires_grad_(False)  # noqa: FBT003  # only its input's gradient is needed
-        loss = transformation_loss(*self._look(self._generate(noise, previous)))
+        loss = transformation_loss(*self._classify(self._generate(noise, previous)))
         reconstruction = reconstruction_loss(self._generate(self.fixed_noise, self.enlarged_reconstructions), self.real)
         self.generator_optimizer.zero_grad()
         (loss + self.training.reconstruction_weight * reconstruction).backward()
@@ -329,10 +329,10 @@ class _ScaleTrainer:
         """Draw canvases of the real images, or ``times`` an iteration's windows of them, and their targets."""
         if self.windows is None:
             return self.real_canvases, self._repeat_targets(self.real_canvases)
-        windows, targets = self.windows.draw(self.source, times)
+        windows, targets = self.windows.draw(self.rng, times)
         return [windows], [targets]
 
-    def _look(self, images: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    def _classify(self, images: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """Let the discriminator look at generated images: its output, and the targets."""
         canvases = self.canvases.draw(images, self.model.dtype)
         return self.discriminator(canvases, learning=True), self._repeat_targets(canvases)
@@ -344,9 +344,9 @@ class _ScaleTrainer:
         return self.model.generate_scale(self.scale, noise, previous, self.shots, learning=True)
 
     @torch.no_grad()
-    def _enlarge_previous(self, noise: torch.Tensor, source: torch.Generator | None) -> torch.Tensor:
+    def _enlarge_previous(self, noise: torch.Tensor, rng: torch.Generator | None) -> torch.Tensor:
         """Generate the images of the scale before, whose networks are finished, and enlarge them."""
-        coarser = self.model.generate(self.shots, self.scale, source)
+        coarser = self.model.generate(self.shots, self.scale, rng)
         return self.model.enlarge(coarser[-1:], self.scale, noise)
 
     def _noise_amplitudes(self) -> torch.Tensor:

@@ -42,11 +42,11 @@ class Windows:
         """
         self.pixels = self.canvases.lay_out(images, dtype, enlarged)
 
-    def draw(self, source: torch.Generator, times: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    def draw(self, rng: torch.Generator, times: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
         """Draw windows. All images take their turn before one has another; each canvas has a place of its own.
 
         Args:
-            source (torch.Generator): Source of randomness, on the CPU.
+            rng (torch.Generator): Source of randomness, on the CPU.
             times (int): Factor of their number.
 
         Returns:
@@ -57,20 +57,20 @@ class Windows:
         # A window that is the whole canvas is drawn of each image but once.
         number = min(times * self.number, len(self.pixels)) if self.is_whole else times * self.number
         while len(self.turns) < number:
-            self.turns = torch.cat([self.turns, torch.randperm(len(self.pixels), generator=source)])
+            self.turns = torch.cat([self.turns, torch.randperm(len(self.pixels), generator=rng)])
         turns, self.turns = self.turns[:number], self.turns[number:]
-        parts = [self._draw(*pair, turns, source) for pair in zip(self.canvases.groups, self.targets, strict=True)]
+        parts = [self._draw(*pair, turns, rng) for pair in zip(self.canvases.groups, self.targets, strict=True)]
         windows, targets = zip(*parts, strict=True)
         joined = torch.cat(windows, dim=1).flatten(0, 1)
         return joined.permute(0, 3, 1, 2), torch.cat(targets, dim=1)
 
     def _draw(
-        self, group: CanvasGroup, targets: torch.Tensor, turns: torch.Tensor, source: torch.Generator
+        self, group: CanvasGroup, targets: torch.Tensor, turns: torch.Tensor, rng: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Draw windows of the canvases of one size: ``(N, n, size, size, 3)``, and their targets."""
         number, (height, width) = len(group.canvases), group.canvases[0].size
         shape = len(turns), number
-        rows, columns = (self._choose_places(side - self.size, shape, source) for side in (height, width))
+        rows, columns = (self._choose_places(side - self.size, shape, rng) for side in (height, width))
         chosen = torch.stack([turns[:, None].expand_as(rows), rows, columns])
         # One transfer for all; what follows is computed on the device, in shapes that broadcast to (N, n, side, side).
         image, row, column = chosen.to(self.pixels.device, non_blocking=True)[..., None, None]
@@ -82,10 +82,10 @@ class Windows:
         windows = self.pixels.flatten(0, 1)[positions.flatten()].unflatten(0, places.shape)
         return windows, targets[canvas, row + patch[:, None], column + patch]
 
-    def _choose_places(self, last: int, shape: tuple[int, int], source: torch.Generator) -> torch.Tensor:
+    def _choose_places(self, last: int, shape: tuple[int, int], rng: torch.Generator) -> torch.Tensor:
         """Choose places from 0 to ``last``, of which the ends come so often that borders are seen as often as the rest.
 
         If all places came alike, the outermost patch would be seen from one place, where others are from dozens.
         """
         beyond = self.size - 2 * MARGIN - 1
-        return torch.randint(-beyond, last + beyond + 1, shape, generator=source).clamp(0, last)
+        return torch.randint(-beyond, last + beyond + 1, shape, generator=rng).clamp(0, last)

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import torch
 
 
-def pieces(images: torch.Tensor, size: int) -> Sequence[torch.Tensor]:
-    """Cut a batch of shape ``(B, ...)`` into pieces of at most ``size``, to save memory or not to depend on the rest.
+def chunks(images: torch.Tensor, size: int) -> Sequence[torch.Tensor]:
+    """Cut a batch of shape ``(B, ...)`` into chunks of at most ``size``, to save memory.
 
-    A graph does not know how many pieces a batch will have, so it has one.
+    A graph does not know how many chunks a batch will have, so it has one.
     """
     return [images] if torch.compiler.is_compiling() else images.split(size)
 
