@@ -135,7 +135,8 @@ def test_an_image_scores_alike_alone_and_among_others_and_once_loaded(
     bricks: OrientedEnergies, shots: torch.Tensor
 ) -> None:
     together = bricks.distances(view(shots))
-    assert torch.equal(together[1:2], bricks.distances(view(shots[1:2])))
+    alone = bricks.distances(view(shots[1:2]))
+    torch.testing.assert_close(together[1:2], alone, atol=2e-3, rtol=0)  # of what is remembered it is the root of 0
     loaded = OrientedEnergies(len(shots), 2000)
     loaded.load_state_dict(bricks.state_dict())
     assert torch.equal(loaded.distances(view(shots)), together)

@@ -278,7 +278,8 @@ class HtdgmModel(GenerationMixin):
             images (torch.Tensor): The images.
             training (bool): Whether they are the training images.
         """
-        images = images.clamp(-LARGEST_PIXEL, LARGEST_PIXEL)
+        # Sums go through memory in its order: one layout gives one score.
+        images = images.contiguous().clamp(-LARGEST_PIXEL, LARGEST_PIXEL)
         if self.equalization == "both" or (training and self.equalization == "train"):
             images = equalize(images)
         return standardize_images(images) if self.standardize else images
