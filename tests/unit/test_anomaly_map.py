@@ -24,7 +24,7 @@ def make_votes(
     localization: Localization, transformations: str | list[str] = "rotations", sizes: Sequence[int] = SIZES
 ) -> Votes:
     sets, widths = [get_transformations(transformations)], [4] * len(sizes)
-    return Votes(sizes, sets, widths, 0, 1, "probability", 1.0, localization, "float32", has_fakes=False, is_alone=True)
+    return Votes(sizes, sets, widths, 1, "probability", 1.0, localization, "float32", has_fakes=False, is_alone=True)
 
 
 def no_anomalies(votes: Votes, num_images: int = 1) -> list[torch.Tensor]:

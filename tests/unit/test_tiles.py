@@ -242,7 +242,7 @@ class TestTraining:
     def test_members_share_images_not_tiles(self) -> None:
         first, second, other = (shingles(seed=seed, size=side_of(2)) for seed in range(3))
         models = [train(tiny_model(k_shot=2, members=2), torch.cat(pair)) for pair in ((first, second), (first, other))]
-        of_first, of_second = zip(*(model.votes.discriminators[1][0] for model in models), strict=True)
+        of_first, of_second = zip(*(model.votes.discriminators[0][0] for model in models), strict=True)
         assert_identical(*(list(each.parameters()) for each in of_first))
         weights = [each.convolutions[0].weight for each in of_second]
         assert not torch.equal(*weights)

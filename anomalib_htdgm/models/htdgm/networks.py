@@ -13,7 +13,6 @@ from itertools import pairwise
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 NUM_BLOCKS = 5
 NEGATIVE_SLOPE = 0.2
@@ -105,8 +104,10 @@ def _vote(tensor: torch.Tensor, layers: Sequence[tuple[torch.Tensor, torch.Tenso
 
 def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
     """Make one convolution of a convolution and the batch norm after it, whose statistics are fixed."""
-    statistics = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-    return fuse_conv_bn_weights(convolution.weight, convolution.bias, *statistics)  # type: ignore[arg-type]
+    # PyTorch's `fuse_conv_bn_weights` makes parameters, which let no gradient through.
+    assert norm.running_var is not None and norm.running_mean is not None  # noqa: S101, PT018  # for the type checker
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    return convolution.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
 
 
 class Discriminator(nn.Module):
