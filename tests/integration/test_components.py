@@ -195,9 +195,9 @@ def test_an_evaluator_of_ones_own_does_not_bind_those_who_load(
 
 def test_arguments_that_are_given_are_taken_or_named(trained: Path, caplog: pytest.LogCaptureFixture) -> None:
     model = load_directly(trained, patch_fraction=0.5)
-    assert model.model.patch_fraction == 0.5
+    assert model.model.votes.patch_fraction == 0.5
     model = load_in_engine(trained, seed=3, patch_fraction=0.5)
-    assert model.model.patch_fraction == 0.01
+    assert model.model.votes.patch_fraction == 0.01
     assert "not what was given for seed 3 (0 there), patch_fraction 0.5 (0.01 there)" in caplog.text
     caplog.clear()
     load_in_engine(trained)
