@@ -49,13 +49,21 @@ def slow_distances(images: torch.Tensor, tests: torch.Tensor) -> np.ndarray:
     def describe(image: np.ndarray) -> np.ndarray:
         return (np.stack(list_patches(image)) - mean) @ directions / np.sqrt(COMPONENTS)
 
+    def energy_around(described: np.ndarray) -> np.ndarray:
+        grid, energies = (described**2).sum(axis=1).reshape(SIZE - 4, SIZE - 4), []
+        for row, column in [divmod(place, SIZE - 4) for place in range((SIZE - 4) ** 2)]:
+            rows, columns = (np.clip(np.arange(middle - 1, middle + 2), 0, SIZE - 5) for middle in (row, column))
+            energies.append(grid[rows][:, columns].mean())
+        return np.array(energies)
+
     remembered = np.concatenate([describe(image) for image in turned])
-    nearest = [
-        np.sqrt(((remembered - patch) ** 2).sum(axis=1)).min()
-        for image in tests.double().numpy()
-        for patch in describe(image)
-    ]
-    return np.reshape(nearest, (len(tests), 1, SIZE - 4, SIZE - 4))
+    least = min(energy_around(describe(image.double().numpy())).min() for image in images)
+    distances = []
+    for image in tests.double().numpy():
+        described = describe(image)
+        nearest = [np.sqrt(((remembered - patch) ** 2).sum(axis=1)).min() for patch in described]
+        distances.append(np.array(nearest) + np.maximum(np.log2(least / energy_around(described)), 0))
+    return np.reshape(distances, (len(tests), 1, SIZE - 4, SIZE - 4))
 
 
 @pytest.mark.parametrize("num_images", [1, 3])
@@ -105,6 +113,13 @@ def test_all_tiles_of_an_unseen_image_are_left_out(make_images: MakeImages) -> N
     seen, unseen = memory(tiles, unseen=1).flatten(1).mean(dim=1).split(3)
     assert seen.max() < 0.01
     assert unseen.min() > 0.3
+
+
+def test_what_is_blank_is_far_where_no_good_patch_is(make_images: MakeImages) -> None:
+    """By pixels a blank patch, the mean of all, is nearer than a good one."""
+    images, tests, blank = make_images(1, SIZE), make_images(1, SIZE, seed=1), torch.zeros(1, 3, SIZE, SIZE)
+    assert remember(images)(blank).min() > remember(images)(tests).max()
+    assert remember(torch.cat([images, blank]))(blank).max() < 0.1
 
 
 def test_a_strange_spot_is_far_and_in_its_place() -> None:

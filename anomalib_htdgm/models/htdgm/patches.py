@@ -7,6 +7,9 @@ At coarse scales a patch of 5x5 pixels is a part of the object, and its distance
 image tells a missing or a strange part. Patches are compared as PatchCore's are (Roth et al., *Towards Total Recall in
 Industrial Anomaly Detection*, CVPR 2022), but by their whitened pixels, for want of pretrained features.
 
+By their pixels, blank patches are near to many, as they are the mean of all. Where no good patch is blank, they are as far
+as they are smoother than the smoothest of these.
+
 Three images or more tell where good ones are never quite alike, as at an edge. A distance counts there for less in a
 score; a map shows distances as they are.
 """
@@ -35,6 +38,10 @@ RIDGE = 0.01
 """Share of the mean variance that is added to that of each component, so that whitening does not blow up noise."""
 LEAST_VARIANCE = 1e-6
 """Variance that no component is taken to be below: a fifth of that of rounding to 255 grey levels."""
+NEIGHBOURHOOD = 3
+"""Patches along each side that the energy around one is the mean over."""
+LEAST_ENERGY = 1e-4
+"""Energy that no smaller one is told from; patches of the training images have 1 on average."""
 FARTHEST = 30.0
 """What no component is told from larger values beyond, so that sums of their squares are below 65,504, half precision's
 largest number. The standard deviation of a component of good patches is 0.2."""
@@ -100,6 +107,7 @@ class PatchMemory(nn.Module):
     half_squares: torch.Tensor
     shots: torch.Tensor
     usual: torch.Tensor
+    least_energy: torch.Tensor
     total: torch.Tensor
 
     def __init__(self, size: int, k_shot: int, num_patches: int) -> None:
@@ -107,6 +115,7 @@ class PatchMemory(nn.Module):
         capacity = min(num_patches, NUM_TURNS * k_shot * (size - PATCH_SIZE + 1) ** 2)
         self.register_buffer("whitening", torch.zeros(COMPONENTS, 3, PATCH_SIZE, PATCH_SIZE))
         self.register_buffer("offset", torch.zeros(COMPONENTS))
+        self.register_buffer("least_energy", torch.tensor(0.0))
         self.register_buffer("usual", torch.ones(1, 1, *[size - PATCH_SIZE + 1] * 2))
         self.register_buffer("patches", torch.zeros(capacity, COMPONENTS, 1, 1))
         self.register_buffer("half_squares", torch.full((capacity,), math.inf))  # an empty place is infinitely far
@@ -129,6 +138,9 @@ class PatchMemory(nn.Module):
         pairs = list(zip(turned.split(1), places, strict=True))
         self._whiten(torch.cat([F.unfold(image, PATCH_SIZE)[0, :, some].T for image, some in pairs]))
         described = torch.cat([self._describe(image)[0].flatten(1)[:, some] for image, some in pairs], dim=1).T
+        self.least_energy.copy_(
+            torch.stack([_energy_around(self._describe(each)).min() for each in images.split(1)]).min()
+        )
         chosen = torch.randperm(len(described), generator=rng)[: len(self.patches)].to(described.device)
         patches = described[chosen]
         self.patches.zero_()[: len(patches)] = patches[:, :, None, None]
@@ -185,7 +197,10 @@ class PatchMemory(nn.Module):
         described = self._describe(images)
         # Half the squared distance, less half the patch's own square: |a - b|^2 / 2 = |a|^2 / 2 + (|b|^2 / 2 - a b).
         nearest = F.conv2d(described, -self.patches, half_squares).amin(dim=1, keepdim=True)
-        return (described.square().sum(dim=1, keepdim=True) + 2 * nearest).clamp(min=0).sqrt()
+        distances = (described.square().sum(dim=1, keepdim=True) + 2 * nearest).clamp(min=0).sqrt()
+        # What is blank is the mean of all patches, and near to many. Where no good patch is, it is as far as it is smooth.
+        blankness = (self.least_energy.clamp(min=LEAST_ENERGY) / _energy_around(described)).log2().clamp(min=0)
+        return distances + blankness
 
     def _describe(self, images: torch.Tensor) -> torch.Tensor:
         """Whiten every patch."""
@@ -199,6 +214,12 @@ class PatchMemory(nn.Module):
         whitening = (components * scales)[:, -COMPONENTS:].T / math.sqrt(COMPONENTS)
         self.whitening.copy_(whitening.view_as(self.whitening))
         self.offset.copy_(-(whitening @ mean))
+
+
+def _energy_around(described: torch.Tensor) -> torch.Tensor:
+    """Take the mean of whitened patches' squared lengths around each: of ``(B, 32, h, h)``, shape ``(B, 1, h, h)``."""
+    around = F.pad(described.square().sum(dim=1, keepdim=True), [NEIGHBOURHOOD // 2] * 4, mode="replicate")
+    return F.avg_pool2d(around, NEIGHBOURHOOD, stride=1).clamp(min=LEAST_ENERGY)
 
 
 def _smooth(distances: torch.Tensor) -> torch.Tensor:
