@@ -7,8 +7,8 @@ At coarse scales a patch of 5x5 pixels is a part of the object, and its distance
 image tells a missing or a strange part. Patches are compared as PatchCore's are (Roth et al., *Towards Total Recall in
 Industrial Anomaly Detection*, CVPR 2022), but by their whitened pixels, for want of pretrained features.
 
-By their pixels, blank patches are near to many, as they are the mean of all. Where no good patch is blank, they are as far
-as they are smoother than the smoothest of these.
+By their pixels, blank patches are near to many, as they are the mean of all. Where no good patch is blank, they are as
+far as they are smoother than the smoothest of these.
 
 Three images or more tell where good ones are never quite alike, as at an edge. A distance counts there for less in a
 score; a map shows distances as they are.
@@ -198,7 +198,7 @@ class PatchMemory(nn.Module):
         # Half the squared distance, less half the patch's own square: |a - b|^2 / 2 = |a|^2 / 2 + (|b|^2 / 2 - a b).
         nearest = F.conv2d(described, -self.patches, half_squares).amin(dim=1, keepdim=True)
         distances = (described.square().sum(dim=1, keepdim=True) + 2 * nearest).clamp(min=0).sqrt()
-        # What is blank is the mean of all patches, and near to many. Where no good patch is, it is as far as it is smooth.
+        # What is blank is the mean of all patches, and near to many: where no good one is, far as it is smooth.
         blankness = (self.least_energy.clamp(min=LEAST_ENERGY) / _energy_around(described)).log2().clamp(min=0)
         return distances + blankness
 
