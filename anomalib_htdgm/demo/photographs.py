@@ -14,7 +14,7 @@ from torchvision.transforms.v2.functional import to_dtype, to_pil_image
 
 from anomalib_htdgm.data.appearance import SQUASHED
 from anomalib_htdgm.data.reading import UnreadableImageError, read_image
-from anomalib_htdgm.models.htdgm.networks import RECEPTIVE_FIELD
+from anomalib_htdgm.models.htdgm.discriminator import RECEPTIVE_FIELD
 
 LONGEST_SIDE = 2048
 """Pixels that longer photographs are reduced to: more than what 8x8 tiles see, and read in a moment."""

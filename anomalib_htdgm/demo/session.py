@@ -35,6 +35,7 @@ from anomalib_htdgm.models.htdgm.threshold import (
     doubt_about_unlabelled,
     threshold_above_most,
 )
+from anomalib_htdgm.models.htdgm.training import count_steps
 
 from .photographs import FAST, Photograph, take_in
 
@@ -539,7 +540,7 @@ class _Watch(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look whether to stop before every image that is scored, too: for the threshold, after the last iteration."""
         model = cast("Htdgm", pl_module)
-        self.number = model.training_schedule.count_steps(model.model)
+        self.number = count_steps(model.model)
         maps = model.model.anomaly_map_generator
         self.scoring = maps.register_forward_pre_hook(lambda *_: self._look(trainer.global_step))
 

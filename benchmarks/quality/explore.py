@@ -7,7 +7,7 @@
     python benchmarks/quality/explore.py mvtec --root MVTEC_AD --classes bottle --seeds 0 1 2 3 4 --set iterations=15
     python benchmarks/quality/explore.py folders --root DIRECTORY --classes mvtec/bottle more/pillqc --contains model
 
-``folders`` are in MVTec AD's layout, with or without masks. ``--set`` gives arguments of HtdgmModel and Training. No
+``folders`` are in MVTec AD's layout, with or without masks. ``--set`` gives settings in place of the preset's. No
 Engine: images come in their own size, and the model's score and each signal alone are an AUROC in percent: mean,
 standard deviation and minimum over classes and seeds, and the mean of each class. A seed draws the training images and
 the weights; with ``--each`` images are trained on one after the other, in place of a draw.
@@ -16,7 +16,6 @@ the weights; with ``--each`` images are trained on one after the other, in place
 import argparse
 import itertools
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,23 +27,11 @@ from shared.layout import open_folder
 from sklearn.metrics import roc_auc_score
 
 from anomalib_htdgm import FewShot, OneClass, QuickstartTextures
+from anomalib_htdgm.models.htdgm.settings import PRESETS, choose_settings
 from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
-from anomalib_htdgm.models.htdgm.training import Training
+from anomalib_htdgm.models.htdgm.training import train
 
 BATCH_SIZE = 16
-BEFORE_MEMORY: dict[str, Any] = {
-    "transformations": "rotations",
-    "image_size": 64,
-    "coarsest_size": 12,
-    "scale_factor": 0.75,
-    "width": 32,
-    "pixels_per_iteration": None,
-    "votes_from": 0,
-    "members": 1,
-    "memory_patches": 0,
-    "energy_cells": 0,
-    "standardize": False,
-}
 
 
 def load(options: argparse.Namespace, category: str) -> AnomalibDataModule:
@@ -101,25 +88,22 @@ def score_all(model: HtdgmModel, images: torch.Tensor) -> dict[str, torch.Tensor
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def run(options: argparse.Namespace, arguments: dict[str, Any]) -> Iterator[dict[str, object]]:
+def run(options: argparse.Namespace, given: dict[str, Any]) -> Iterator[dict[str, object]]:
     """Train and evaluate a model for every class and seed.
 
     Args:
         options (argparse.Namespace): Options of the command line.
-        arguments (dict[str, Any]): Arguments of model and training.
+        given (dict[str, Any]): Settings in place of the preset's.
 
     Yields:
         dict[str, object]: One row for each way of scoring.
     """
-    of_training = {name: arguments[name] for name in arguments if name in {field.name for field in fields(Training)}}
-    of_model = {name: arguments[name] for name in arguments if name not in of_training}
-    training = Training(**of_training)
     for category, seed in itertools.product(options.classes, options.each or options.seeds):
         datamodule = draw(options, category, seed)
         shots, images = read(datamodule.train_data), read(datamodule.test_data)
-        size = (images.shape[-2], images.shape[-1])
-        model = HtdgmModel(size, len(shots), adversarial=training.fake_weight > 0, **of_model)
-        for _ in training.run(model, shots, seed):
+        settings = choose_settings(options.preset, given | {"k_shot": len(shots)})
+        model = HtdgmModel(settings, (images.shape[-2], images.shape[-1]))
+        for _ in train(model, shots, seed):
             pass
         labels = torch.tensor(datamodule.test_data.samples["label_index"].to_list())
         scores = score_all(model, images)
@@ -141,12 +125,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--images-per-class", type=int, default=25, help="of the test set")
     parser.add_argument("--contains", default="", help="print only the ways of scoring with this in their name")
-    parser.add_argument("--votes-alone", action="store_true", help="the defaults of before there was a memory")
-    parser.add_argument("--set", nargs="+", default=[], metavar="name=value", help="arguments of model and training")
+    parser.add_argument("--preset", choices=list(PRESETS), default="defects")
+    parser.add_argument("--set", nargs="+", default=[], metavar="name=value", help="settings in place of the preset's")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    arguments = {name: yaml.safe_load(value) for name, value in (each.split("=", 1) for each in options.set)}
-    rows = pd.DataFrame(run(options, (BEFORE_MEMORY if options.votes_alone else {}) | arguments))
+    given = {name: yaml.safe_load(value) for name, value in (each.split("=", 1) for each in options.set)}
+    rows = pd.DataFrame(run(options, given))
     rows = rows[rows["score"].str.contains(options.contains, regex=False)]
     if options.each:
         print(rows.pivot_table(values="AUROC", index=["class", "seed"], columns="score").round(1).to_string())

@@ -36,8 +36,10 @@ from speed import BACKBONE, LAYERS, make_images
 from torch.utils.benchmark import Timer
 
 from anomalib_htdgm import FewShot, Htdgm
+from anomalib_htdgm.models.htdgm.settings import Settings
 from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
-from anomalib_htdgm.models.htdgm.training import Training
+from anomalib_htdgm.models.htdgm.training import train
+from anomalib_htdgm.models.precision import Precision
 
 Look: TypeAlias = Callable[..., AbstractContextManager[dict[str, object]]]
 
@@ -64,14 +66,15 @@ def check_contract(look: Look, root: Path) -> None:
     data = FewShot(MVTecAD(root, num_workers=0), k_shot=1)
     data.setup()
     data.test_data.subsample(list(range(0, len(data.test_data), 16 if SMALL else 3)), inplace=True)
-    for precision in ("float32", "auto"):
+    precisions: list[Precision] = ["float32", "auto"]
+    for precision in precisions:
         with TemporaryDirectory() as folder:
             _check_model(partial(look, precision=precision), partial(_make, precision), data, folder)
 
 
-def _make(precision: str) -> Htdgm:
+def _make(precision: Precision) -> Htdgm:
     raw = PostProcessor(enable_normalization=False)
-    return Htdgm(k_shot=1, iterations=6, precision=precision, post_processor=raw)  # type: ignore[arg-type]
+    return Htdgm(k_shot=1, precision=precision, settings={"iterations": 6}, post_processor=raw)
 
 
 def _engine(device: str, folder: str) -> Engine:
@@ -124,12 +127,13 @@ def check_seeds(look: Look, _root: Path) -> None:
     """Train twice with one seed, as PyTorch likes and with its deterministic algorithms, and compare."""
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # what PyTorch asks for, before the first product
     images, unseen = make_images(2, 256).to(DEVICE), make_images(8, 256).to(DEVICE)
-    training = Training(iterations=2 if SMALL else 30)
+    iterations = 2 if SMALL else 30
     for deterministic in (False, True):
         torch.use_deterministic_algorithms(deterministic)
-        for precision in ("auto", "float32"):
+        precisions: list[Precision] = ["auto", "float32"]
+        for precision in precisions:
             with look(precision=precision, deterministic_algorithms=deterministic) as finding:
-                models = [_fit(images, training, precision=precision) for _ in range(2)]
+                models = [_fit(images, iterations, precision=precision) for _ in range(2)]
                 with torch.inference_mode():
                     first, second = (model(unseen).pred_score.cpu() for model in models)
                 pairs = list(zip(*(model.parameters() for model in models), strict=True))
@@ -139,21 +143,22 @@ def check_seeds(look: Look, _root: Path) -> None:
     torch.use_deterministic_algorithms(mode=False)
 
 
-def _fit(images: torch.Tensor, training: Training, **arguments: Any) -> HtdgmModel:  # noqa: ANN401
-    model = HtdgmModel((images.shape[-2], images.shape[-1]), len(images), **arguments).to(DEVICE)
-    for _ in training.run(model, images):
+def _fit(images: torch.Tensor, iterations: int, precision: Precision = "auto") -> HtdgmModel:
+    settings = Settings(k_shot=len(images), iterations=iterations, precision=precision)
+    model = HtdgmModel(settings, (images.shape[-2], images.shape[-1])).to(DEVICE)
+    for _ in train(model, images):
         pass
     return model
 
 
 def measure_speed(look: Look, _root: Path) -> None:
     """Time fit and scoring beside PatchCore."""
-    training = Training(iterations=1) if SMALL else Training()
+    iterations = 1 if SMALL else 30
     for shots in (1,) if SMALL else (1, 10, 80):
         images = make_images(shots, 256).to(DEVICE)
         fits: dict[str, Callable[[], torch.nn.Module]] = {
-            "Htdgm": partial(_fit, images, training),
-            "Htdgm, float32": partial(_fit, images, training, precision="float32"),
+            "Htdgm": partial(_fit, images, iterations),
+            "Htdgm, float32": partial(_fit, images, iterations, precision="float32"),
             "PatchCore": partial(_fit_patchcore, images),
         }
         for name, fit in fits.items():

@@ -67,7 +67,17 @@ def write_good_images(root: Path, count: int = 2) -> Folder:
     )
 
 
-def make_small_model(**arguments: object) -> Htdgm:
+SMALL = {
+    "transformations": "rotations",
+    "image_size": 25,
+    "coarsest_size": 19,
+    "width": 4,
+    "memory_patches": 30,
+    "iterations": 2,
+}
+"""Settings of a model that is trained in a second."""
+
+
+def make_small_model(settings: dict[str, object] | None = None, **arguments: object) -> Htdgm:
     """Make a model that is trained in a second."""
-    small = {"k_shot": 2, "transformations": "rotations", "image_size": 25, "coarsest_size": 19, "width": 4}
-    return Htdgm(**{**small, "memory_patches": 30, "iterations": 2, "precision": "float32", **arguments})
+    return Htdgm(**{"k_shot": 2, "precision": "float32", "settings": SMALL | (settings or {}), **arguments})

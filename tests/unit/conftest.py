@@ -16,7 +16,7 @@ from anomalib.data import AnomalibDataModule, MVTecAD
 from skimage.io import imsave
 from torch.utils.data import DataLoader
 
-from anomalib_htdgm.models.htdgm.networks import Discriminator
+from anomalib_htdgm.models.htdgm.discriminator import Discriminator
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "quality"))  # where benchmarks find one another
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 from anomalib_htdgm.models.htdgm import energies as module
 from anomalib_htdgm.models.htdgm.energies import GRID, NUM_FEATURES, SCALE, SIZES, OrientedEnergies
 from anomalib_htdgm.models.htdgm.pyramid import Pyramid, standardize_images
+from anomalib_htdgm.models.htdgm.settings import Settings
 from anomalib_htdgm.models.htdgm.signals import Views
 
 from .textures import assert_identical
@@ -31,7 +32,7 @@ def crops(name: str, number: int) -> torch.Tensor:
 
 def view(images: torch.Tensor) -> Views:
     pyramid = Pyramid(SIZES, (SIZE, SIZE))
-    return dict(zip(SIZES, pyramid(images), strict=True))
+    return pyramid(images)
 
 
 def describe(energies: OrientedEnergies, images: torch.Tensor) -> torch.Tensor:
@@ -39,7 +40,7 @@ def describe(energies: OrientedEnergies, images: torch.Tensor) -> torch.Tensor:
 
 
 def remember(images: torch.Tensor, num_cells: int = 2000) -> OrientedEnergies:
-    energies = OrientedEnergies(len(images), num_cells)
+    energies = OrientedEnergies(Settings(k_shot=len(images), energy_cells=num_cells))
     energies.fit(view(images), torch.Generator().manual_seed(0), len(images))
     return energies
 
@@ -55,7 +56,7 @@ def bricks(shots: torch.Tensor) -> OrientedEnergies:
 
 
 def test_a_wave_has_its_energy_where_it_runs() -> None:
-    energies, across = OrientedEnergies(1, 1), torch.arange(SIZE)
+    energies, across = OrientedEnergies(Settings()), torch.arange(SIZE)
     for orientation in range(8):
         angle = orientation * math.pi / 8
         wave = torch.cos(2 * math.pi * 0.3 * (across * math.cos(angle) + across[:, None] * math.sin(angle)))
@@ -65,10 +66,10 @@ def test_a_wave_has_its_energy_where_it_runs() -> None:
 
 
 def test_energies_are_those_of_a_sum_over_pixels(shots: torch.Tensor) -> None:
-    energies = OrientedEnergies(1, 1)
+    energies = OrientedEnergies(Settings())
     grey = shots[:1, :1]
     cell, values = (slice(80, 88), slice(160, 168)), []
-    for cosine, sine in zip(*energies.bank.chunk(2), strict=True):
+    for cosine, sine in zip(*energies.filters.chunk(2), strict=True):
         total = 0.0
         for row in range(cell[0].start, cell[0].stop):
             for column in range(cell[1].start, cell[1].stop):
@@ -80,7 +81,7 @@ def test_energies_are_those_of_a_sum_over_pixels(shots: torch.Tensor) -> None:
 
 
 def test_a_turned_image_has_the_same_texture_elsewhere(shots: torch.Tensor) -> None:
-    energies = OrientedEnergies(1, 1)
+    energies = OrientedEnergies(Settings())
     described = describe(energies, shots[:1])
     assert described.shape == (1, NUM_FEATURES, GRID, GRID)
     turned = describe(energies, torch.rot90(shots[:1], 1, (2, 3)))
@@ -90,13 +91,13 @@ def test_a_turned_image_has_the_same_texture_elsewhere(shots: torch.Tensor) -> N
 def test_distances_are_those_to_the_nearest_cell(bricks: OrientedEnergies, shots: torch.Tensor) -> None:
     images = crops("gravel", 2)
     compared = F.conv2d(describe(bricks, images), bricks.metric, bricks.offset).permute(0, 2, 3, 1).flatten(0, 2)
-    cells = bricks.cells[:, :, 0, 0]
+    cells = bricks.bank.features[:, :, 0, 0]
     expected = torch.stack([(row - cells).norm(dim=1).min() for row in compared])
-    torch.testing.assert_close(bricks.distances(view(images)).flatten(), expected, atol=2e-3, rtol=1e-3)
-    others = cells[bricks.shots != 1]
+    torch.testing.assert_close(bricks(view(images)).maps[0][0].flatten(), expected, atol=2e-3, rtol=1e-3)
+    others = cells[bricks.bank.shots != 1]
     compared = F.conv2d(describe(bricks, shots[1:2]), bricks.metric, bricks.offset).permute(0, 2, 3, 1).flatten(0, 2)
     expected = torch.stack([(row - others).norm(dim=1).min() for row in compared])
-    torch.testing.assert_close(bricks.distances(view(shots[1:2]), unseen=1).flatten(), expected, atol=2e-3, rtol=1e-3)
+    torch.testing.assert_close(bricks(view(shots[1:2]), unseen=1).maps[0][0].flatten(), expected, atol=2e-3, rtol=1e-3)
 
 
 def test_what_shots_do_not_agree_on_is_white(shots: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,12 +135,12 @@ def test_another_texture_is_found_in_its_place(number: int) -> None:
 def test_an_image_scores_alike_alone_and_among_others_and_once_loaded(
     bricks: OrientedEnergies, shots: torch.Tensor
 ) -> None:
-    together = bricks.distances(view(shots))
-    alone = bricks.distances(view(shots[1:2]))
+    together = bricks(view(shots)).maps[0][0]
+    alone = bricks(view(shots[1:2])).maps[0][0]
     torch.testing.assert_close(together[1:2], alone, atol=2e-3, rtol=0)  # of what is remembered it is the root of 0
-    loaded = OrientedEnergies(len(shots), 2000)
+    loaded = OrientedEnergies(Settings(k_shot=len(shots), energy_cells=2000))
     loaded.load_state_dict(bricks.state_dict())
-    assert torch.equal(loaded.distances(view(shots)), together)
+    assert torch.equal(loaded(view(shots)).maps[0][0], together)
     assert_identical(remember(shots).state_dict(), bricks.state_dict())
 
 
@@ -147,6 +148,6 @@ def test_an_image_scores_alike_alone_and_among_others_and_once_loaded(
 def test_blank_images_are_finite(number: int, shots: torch.Tensor) -> None:
     blank = torch.zeros(number, 3, SIZE, SIZE)
     energies = remember(blank)
-    assert energies.distances(view(blank)).max() < 0.1
-    assert energies.distances(view(shots)).isfinite().all()
-    assert remember(shots[:number]).distances(view(blank)).isfinite().all()
+    assert energies(view(blank)).maps[0][0].max() < 0.1
+    assert energies(view(shots)).maps[0][0].isfinite().all()
+    assert remember(shots[:number])(view(blank)).maps[0][0].isfinite().all()

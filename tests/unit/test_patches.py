@@ -99,8 +99,8 @@ def test_an_unseen_image_is_compared_with_the_others_alone(unseen: int, make_ima
     images, tests = make_images(3, SIZE), make_images(2, SIZE, seed=1)
     memory = remember(images)
     others = remember(images)
-    kept = others.shots != unseen
-    others.patches, others.half_squares = others.patches[kept], others.half_squares[kept]
+    bank, kept = others.bank, others.bank.shots != unseen
+    bank.features, bank.half_squares = bank.features[kept], bank.half_squares[kept]
     assert torch.equal(memory(tests, unseen), others(tests))
     assert memory(images[unseen : unseen + 1]).max() < 0.01
     assert memory(images[unseen : unseen + 1], unseen).mean() > 0.3  # noise is like no other noise
@@ -138,8 +138,8 @@ def test_of_too_many_patches_a_random_choice_is_kept(make_images: MakeImages) ->
     full, some, again, other = (
         remember(images, number, seed=seed) for number, seed in ((10**6, 0), (50, 0), (50, 0), (50, 1))
     )
-    assert len(full.patches) == 3 * 4 * (SIZE - 4) ** 2
-    assert len(some.patches) == 50
+    assert len(full.bank.features) == 3 * 4 * (SIZE - 4) ** 2
+    assert len(some.bank.features) == 50
     assert (some(tests) > full(tests) - 1e-4).all()
     assert torch.equal(some(tests), again(tests))
     assert not torch.equal(some(tests), other(tests))
@@ -151,7 +151,7 @@ def test_of_many_images_some_patches_of_each_are_chosen_from(
     monkeypatch.setattr(patches_module, "UNFOLDED_PATCHES", 4 * 6 * 10)  # ten of each of six images at each turn
     images = make_images(6, SIZE)
     memory = remember(images, k_shot=6)
-    assert memory.half_squares.isfinite().sum() == 4 * 6 * 10
+    assert memory.bank.half_squares.isfinite().sum() == 4 * 6 * 10
     distances = memory(images)
     upright = (distances < 0.01).sum(dim=(1, 2, 3))  # of the ten at no turn; patches of noise are like no others
     assert upright.tolist() == [10] * 6

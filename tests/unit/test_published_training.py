@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from anomalib_htdgm.models.htdgm import canvases
-from anomalib_htdgm.models.htdgm.networks import Discriminator, Generator
+from anomalib_htdgm.models.htdgm.discriminator import Discriminator, Generator
 from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
 from anomalib_htdgm.models.htdgm.training import Training
 

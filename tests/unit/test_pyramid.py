@@ -40,5 +40,4 @@ def test_images_of_another_size_are_legal() -> None:
     pyramid = Pyramid([25, 32], (64, 64))
     images = torch.rand(1, 3, 90, 70, generator=torch.Generator().manual_seed(0))
     resized = F.interpolate(images, (64, 64), mode="bicubic", antialias=True)
-    for scale, expected in zip(pyramid(images), pyramid(resized), strict=True):
-        torch.testing.assert_close(scale, expected)
+    torch.testing.assert_close(pyramid(images), pyramid(resized))

@@ -4,21 +4,25 @@
 """Textures that have something to learn, and models that learn them."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
+from torch.optim import Adam
 
+from anomalib_htdgm.models.htdgm import training
+from anomalib_htdgm.models.htdgm.settings import Settings
 from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
-from anomalib_htdgm.models.htdgm.training import Training
 
 VOTES_ALONE: dict[str, Any] = {
+    "transformations": "rotations",
     "votes_from": 0,
-    "members": 1,
+    "num_members": 1,
     "memory_patches": 0,
     "energy_cells": 0,
     "standardize": False,
 }
-"""Arguments of the published model: one discriminator at each scale, which sees images as they are."""
+"""Settings of one discriminator at each scale, which sees images as they are and alone scores."""
 
 
 def shingles(angle: float = 0.3, seed: int = 0, size: int = 64) -> torch.Tensor:
@@ -30,9 +34,19 @@ def shingles(angle: float = 0.3, seed: int = 0, size: int = 64) -> torch.Tensor:
     return ((phase % 1 * 1.4 - 0.7) * colours + 0.1 * torch.randn(3, size, size, generator=source)).clamp(-1, 1)[None]
 
 
-def train(model: HtdgmModel, images: torch.Tensor, iterations: int = 2, seed: int = 0, **arguments: Any) -> HtdgmModel:  # noqa: ANN401
-    for step in Training(iterations=iterations, **arguments).run(model, images, seed):
-        assert all(loss.isfinite() for loss in step.losses.values())
+def make_model(side: int = 64, **settings: Any) -> HtdgmModel:  # noqa: ANN401
+    """Make a small model of up to two images that votes on rotations alone, unless told otherwise."""
+    small = VOTES_ALONE | {"k_shot": 2, "image_size": 16, "coarsest_size": 13, "width": 4, "precision": "float32"}
+    return HtdgmModel(Settings(**small | settings), (side, side))
+
+
+def train(
+    model: HtdgmModel, images: torch.Tensor, iterations: int = 2, seed: int = 0, rate: float = training.LEARNING_RATE
+) -> HtdgmModel:
+    model.settings = replace(model.settings, iterations=iterations)
+    optimizer = Adam(model.votes.parameters(), lr=rate, betas=training.BETAS)
+    for step in training.train(model, images, seed, optimizer):
+        assert step.loss.isfinite()
     return model
 
 

@@ -21,10 +21,12 @@ from torch.nn import functional as F  # noqa: N812
 
 from anomalib_htdgm.models.exporting import chunks
 
-from .patches import FARTHEST
+from .memory import FARTHEST, IMAGES_PER_CHUNK, MemoryBank
+from .pretext import to_grayscale
 from .pyramid import DEVIATION
+from .scoring import top_mean
+from .settings import Settings
 from .signals import Opinion, Signal, Views
-from .transformations import to_grayscale
 
 GRID = 32
 """Cells along each side."""
@@ -55,8 +57,6 @@ RIDGE_OF_CELLS, RIDGE_OF_LEFT = 0.01, 0.1
 """Shares of the mean variance that are added to each direction's, of cells and of what is left over of them."""
 LEAST_OF_CELLS, LEAST_OF_LEFT = 1e-4, 1e-2
 """Variance that no direction is taken to be below, where shots are the same or blank."""
-IMAGES_PER_CHUNK = 4
-"""Images that are compared at a time: with 4000 cells the distances of one fill 16 MB."""
 SCALE = 0.125
 """Factor of all features, so that :data:`FARTHEST` cuts off no good cell's."""
 
@@ -65,8 +65,8 @@ class OrientedEnergies(Signal):
     """Remembers the cells of training images, and measures how far others are from the most similar of them.
 
     Args:
-        k_shot (int): Most training images, or tiles of them.
-        num_cells (int): Most cells that are remembered; where there are more, a random choice of them is.
+        settings (Settings): The model's. Where there are more than ``energy_cells`` cells, a random choice of them is
+            remembered.
     """
 
     sizes = SIZES
@@ -74,22 +74,15 @@ class OrientedEnergies(Signal):
 
     metric: torch.Tensor
     offset: torch.Tensor
-    cells: torch.Tensor
-    half_squares: torch.Tensor
-    shots: torch.Tensor
-    bank: torch.Tensor
+    filters: torch.Tensor
     waves: torch.Tensor
 
-    def __init__(self, k_shot: int, num_cells: int) -> None:
+    def __init__(self, settings: Settings) -> None:
         super().__init__()
-        capacity = min(num_cells, k_shot * GRID**2)
+        self.bank = MemoryBank(min(settings.energy_cells, settings.num_images * GRID**2), NUM_FEATURES)
         self.register_buffer("metric", torch.zeros(NUM_FEATURES, NUM_FEATURES, 1, 1))
         self.register_buffer("offset", torch.zeros(NUM_FEATURES))
-        self.register_buffer("cells", torch.zeros(capacity, NUM_FEATURES, 1, 1))
-        self.register_buffer("half_squares", torch.full((capacity,), math.inf))  # an empty place is infinitely far
-        # Which shot a cell is of is asked for at the end of a training only.
-        self.register_buffer("shots", torch.zeros(capacity, dtype=torch.long), persistent=False)
-        self.register_buffer("bank", _bank(), persistent=False)
+        self.register_buffer("filters", _filters(), persistent=False)
         self.register_buffer("waves", _waves(), persistent=False)
 
     @torch.no_grad()
@@ -98,7 +91,7 @@ class OrientedEnergies(Signal):
         octaves = [views[size].split(1) for size in SIZES]
         described = torch.cat([self.describe(each) for each in zip(*octaves, strict=True)])
         features = described.permute(0, 2, 3, 1).flatten(0, 2)
-        kept = torch.randperm(len(features), generator=rng)[: len(self.cells)].to(features.device)
+        kept = torch.randperm(len(features), generator=rng)[: len(self.bank.features)].to(features.device)
         some = torch.randperm(len(features), generator=rng)[:NUM_MATCHED].to(features.device)
         shots = torch.arange(len(features), device=features.device) // (len(features) // num_shots)
         is_own = _are_near(some, kept) if num_shots == 1 else shots[some][:, None] == shots[kept]
@@ -113,37 +106,14 @@ class OrientedEnergies(Signal):
         self.metric.copy_(metric.T[:, :, None, None])
         self.offset.copy_(-(mean @ metric))
         cells = ((features - mean) @ metric)[kept].clamp(-FARTHEST, FARTHEST)
-        self.cells.zero_()[: len(kept)] = cells[:, :, None, None]
-        self.half_squares.fill_(math.inf)[: len(kept)] = cells.square().sum(dim=1) / 2
-        self.shots.zero_()[: len(kept)] = shots[kept]
+        self.bank.remember(cells, shots[kept])
 
     def forward(self, views: Views, unseen: int | None = None) -> Opinion:
-        """Score by the mean of the farthest cells, and show all."""
-        distances = self.distances(views, unseen)
-        farthest = distances.flatten(1).topk(math.ceil(CELL_FRACTION * GRID**2), dim=1).values
-        return Opinion([farthest.mean(dim=1)], [[distances]])
-
-    def distances(self, views: Views, unseen: int | None = None) -> torch.Tensor:
-        """Measure how far every cell is from the most similar one that is remembered.
-
-        Args:
-            views (Views): Images of one brightness and contrast.
-            unseen (int | None): As :meth:`forward`'s.
-
-        Returns:
-            torch.Tensor: Distances, at least 0, of shape ``(B, 1, 32, 32)``.
-        """
-        half_squares = self.half_squares
-        if unseen is not None:
-            half_squares = half_squares.masked_fill(self.shots == unseen, math.inf)
+        """Score by the mean of the farthest cells, and show how far all are: ``(B, 1, 32, 32)``."""
         octaves = zip(*(chunks(views[size], IMAGES_PER_CHUNK) for size in SIZES), strict=True)
-        return torch.cat([self._distances(each, half_squares) for each in octaves])
-
-    def _distances(self, octaves: Sequence[torch.Tensor], half_squares: torch.Tensor) -> torch.Tensor:
-        compared = F.conv2d(self.describe(octaves), self.metric, self.offset).clamp(-FARTHEST, FARTHEST)
-        # As the memory of patches: |a - b|^2 / 2 = |a|^2 / 2 + (|b|^2 / 2 - a b).
-        nearest = F.conv2d(compared, -self.cells, half_squares).amin(dim=1, keepdim=True)
-        return (compared.square().sum(dim=1, keepdim=True) + 2 * nearest).clamp(min=0).sqrt()
+        described = torch.cat([self.describe(each) for each in octaves])
+        distances = self.bank(F.conv2d(described, self.metric, self.offset).clamp(-FARTHEST, FARTHEST), unseen)
+        return Opinion([top_mean(distances[:, 0], CELL_FRACTION)], [[distances]])
 
     def describe(self, octaves: Sequence[torch.Tensor]) -> torch.Tensor:
         """Describe cells.
@@ -161,7 +131,7 @@ class OrientedEnergies(Signal):
     def _energies(self, grey: torch.Tensor) -> torch.Tensor:
         """Measure energies of ``(B, 1, h, h)`` in each orientation: ``(B, 8, 32, 32)``."""
         around = F.pad(grey, [FILTER_SIZE // 2] * 4, mode="reflect")
-        answers = F.conv2d(around, self.bank)
+        answers = F.conv2d(around, self.filters)
         energies = (answers.square().unflatten(1, (2, NUM_ORIENTATIONS)).sum(dim=1) + 1e-6).sqrt()
         return F.avg_pool2d(energies, grey.shape[-1] // GRID)
 
@@ -171,7 +141,7 @@ class OrientedEnergies(Signal):
         return torch.cat([total, (cosines.square() + sines.square() + 1e-6).sqrt()], dim=1)
 
 
-def _bank() -> torch.Tensor:
+def _filters() -> torch.Tensor:
     """Make the filters, cosines of all orientations and then sines: ``(16, 1, 9, 9)``, of length 1, without a mean."""
     y, x = torch.meshgrid(*[torch.arange(FILTER_SIZE) - FILTER_SIZE // 2] * 2, indexing="ij")
     angles = (torch.arange(NUM_ORIENTATIONS) * math.pi / NUM_ORIENTATIONS)[:, None, None]

@@ -13,9 +13,9 @@ import math
 import torch
 from torch.nn import functional as F  # noqa: N812
 
+from .pretext import to_grayscale
 from .pyramid import standardize_images
 from .signals import Opinion, Signal, Views
-from .transformations import to_grayscale
 
 SIZE = 32
 """Side in pixels of the images that are described."""

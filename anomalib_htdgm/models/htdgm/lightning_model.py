@@ -23,14 +23,12 @@ Paper:
 
 See Also:
     :class:`anomalib_htdgm.models.htdgm.torch_model.HtdgmModel`: the PyTorch model.
-    :class:`anomalib_htdgm.models.htdgm.training.Training`: its training.
+    :mod:`anomalib_htdgm.models.htdgm.training`: its training.
 """
 
 import logging
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -56,13 +54,11 @@ from anomalib_htdgm.models.precision import Precision
 from anomalib_htdgm.models.single_epoch import forget_thresholds
 
 from .calibration import CalibrationMixin
-from .equalization import Equalization
-from .networks import RECEPTIVE_FIELD
-from .score import Vote
+from .discriminator import RECEPTIVE_FIELD
+from .settings import Preset, choose_settings
 from .tiles import OverlappingTiler, whole_size
 from .torch_model import HtdgmModel
-from .training import Training, TrainingStep
-from .votes import Localization
+from .training import TrainingStep, configure_optimizer, count_steps, train
 
 logger = logging.getLogger(__name__)
 
@@ -86,51 +82,17 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
 
     Args:
         k_shot (int): Number of training images, drawn by ``seed`` from the training set; all, if there are fewer.
-        seed (int): Seed of the draw, of the weights and of the noise. On one CPU, with one number of threads, a seed
+        seed (int): Seed of the draw, of the weights and of the order. On one CPU, with one number of threads, a seed
             gives one model, bit for bit; on a GPU not in float32.
-        transformations (str | list[str]): What the discriminators tell apart: ``sharpness`` (3: as it is, enlarged,
-            blurred) for defects, ``rotations`` (the paper's 4), ``symmetries`` (16) for whole images in colour,
-            ``grayscale`` (42) for whole images without colour, ``full`` (the paper's 54), a list of such sets, each of
-            which gets discriminators of its own, or a list of names such as ``["identity", "rotate90", "flip+right"]``.
-        image_size (int): Side of the finest scale in pixels.
-        coarsest_size (int): Side of the coarsest scale in pixels; not below the receptive field of 11. Published: 25.
-        scale_factor (float): Ratio between a scale and the next finer one.
-        fit_scale_factor (bool): Whether the ratio is adapted so that the coarsest scale has exactly ``coarsest_size``.
-        votes_from (int): Side in pixels of the coarsest scale that has discriminators; 0 gives all scales some.
-        memory_patches (int): Most patches of 5x5 pixels that are remembered at each scale of up to ``votes_from``
-            pixels; the distance to them scores beside the votes. 0 remembers none.
-        energy_cells (int): Most cells whose oriented energies are remembered: texture, however it is turned. The
-            distance to them scores beside votes and patches. 0 remembers none.
-        gist (bool): Whether what is where in a whole image, how its edges run, and its colour score beside the votes:
-            for images of one subject among others, not for defects. It changes no map, and goes without ``tiles``.
-        standardize (bool): Whether all images are brought to one brightness and contrast, so that a training image that
-            is darker than others does as well.
-        width (int): Channels of the hidden layers.
-        double_width_every (int | None): Double the width after so many scales, as published (4). The default keeps one
-            width, so that each scale starts from the weights of the scale before.
-        iterations (int): Iterations of training per scale.
-        pixels_per_iteration (int | None): Pixels of each canvas that an iteration sees, in random windows of 48x48 or
-            fewer of a few training images, or tiles; so training takes about as long for many shots as for one.
-            ``None`` shows all of all images in every iteration, as with generators in any case.
-        discriminator_steps (int): Steps of the discriminator in an iteration.
-        generator_steps (int): Steps of the generator in an iteration.
-        learning_rate (float): Adam's rate.
-        reconstruction_weight (float): Weight alpha of the generator's reconstruction loss.
-        fake_weight (float): Weight of the discriminator's fake class; 0 trains no generators.
-        members (int): Number of discriminators at each scale, each trained on its share of the images; what they say is
-            averaged. With 2 or more, training images are scored by members that have not seen them. Time of training
-            and of prediction grows with it.
-        reestimate_statistics (bool): Whether a finished scale's batch-norm statistics become those of the real images.
-        vote (str): ``log_probability`` or ``probability`` (the paper's) of the right transformation.
-        patch_fraction (float): Fraction of patches, the most anomalous, that make the score: small for defects, 1 for
-            whole images.
-        localization (str): ``multi_scale``, or ``finest_scale`` for the paper's map.
-        equalization (str): Images whose histograms are equalised: ``none``, ``train`` (the paper's way) or ``both``.
-        precision (str): What the networks compute in: ``auto`` (bfloat16 where the device is faster at it),
-            ``float32`` or ``bfloat16``, whatever the trainer's precision.
+        preset (Preset): ``defects`` for spots on a part or a surface; ``semantic`` where whole images are anomalous, of
+            another subject than the training images'.
         tiles (int): Number of overlapping tiles along each side of an image, for defects that are lost when a large
-            photograph is reduced to ``image_size``. Each tile is an image of its own to all that follows; the most
+            photograph is reduced to 96 pixels. Each tile is an image of its own to all that follows; the most
             anomalous one scores. Time of prediction grows with their number. 1 takes images as a whole.
+        precision (Precision): What the networks compute in: ``auto`` (bfloat16 where the device is faster at it),
+            ``float32`` or ``bfloat16``, whatever the trainer's precision.
+        settings (dict[str, Any] | None): Settings by name that take the place of the preset's, such as
+            ``{"standardize": False}``, see :class:`~anomalib_htdgm.models.htdgm.settings.Settings`.
         skip_unreadable (bool): Whether files that cannot be read are left out of a prediction, and of the validation
             after the training, with a warning for each; else the first is an error, as it always is in training, tests
             and validations of their own. Checkpoints do not hold it.
@@ -148,40 +110,17 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
         self,
         k_shot: int = 10,
         seed: int = 0,
-        transformations: str | list[str] = "sharpness",
-        image_size: int = 96,
-        coarsest_size: int = 24,
-        scale_factor: float = 0.7,
-        fit_scale_factor: bool = True,
-        votes_from: int = 48,
-        memory_patches: int = 2000,
-        energy_cells: int = 4000,
-        gist: bool = False,
-        standardize: bool = True,
-        width: int = 16,
-        double_width_every: int | None = None,
-        iterations: int = 30,
-        pixels_per_iteration: int | None = 4608,
-        discriminator_steps: int = 1,
-        generator_steps: int = 1,
-        learning_rate: float = 5e-4,
-        reconstruction_weight: float = 100.0,
-        fake_weight: float = 0.0,
-        reestimate_statistics: bool = True,
-        members: int = 2,
-        vote: Vote = "log_probability",
-        patch_fraction: float = 0.01,
-        localization: Localization = "multi_scale",
-        equalization: Equalization = "none",
-        precision: Precision = "auto",
+        preset: Preset = "defects",
         tiles: int = 1,
+        precision: Precision = "auto",
+        settings: dict[str, Any] | None = None,
         skip_unreadable: bool = True,
         pre_processor: PreProcessor | bool = True,
         post_processor: PostProcessor | bool = True,
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
-        default_size = whole_size(tiles)
+        chosen = choose_settings(preset, {**(settings or {}), "k_shot": k_shot, "tiles": tiles, "precision": precision})
         super().__init__(
             skip_unreadable=skip_unreadable,
             pre_processor=pre_processor,
@@ -190,44 +129,10 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
             visualizer=visualizer,
         )
         if pre_processor is True and tiles > 1:
-            self.pre_processor = self.configure_pre_processor(default_size)
+            self.pre_processor = self.configure_pre_processor(whole_size(tiles))
         self.automatic_optimization = False
-        self.k_shot = k_shot
         self.seed = seed
-        self.training_schedule = Training(
-            iterations=iterations,
-            pixels_per_iteration=pixels_per_iteration,
-            discriminator_steps=discriminator_steps,
-            generator_steps=generator_steps,
-            learning_rate=learning_rate,
-            reconstruction_weight=reconstruction_weight,
-            fake_weight=fake_weight,
-            reestimate_statistics=reestimate_statistics,
-        )
-        self.model: HtdgmModel = HtdgmModel(
-            input_size=self.input_size or default_size,
-            k_shot=k_shot,
-            transformations=transformations,
-            image_size=image_size,
-            coarsest_size=coarsest_size,
-            scale_factor=scale_factor,
-            fit_scale_factor=fit_scale_factor,
-            votes_from=votes_from,
-            memory_patches=memory_patches,
-            energy_cells=energy_cells,
-            gist=gist,
-            standardize=standardize,
-            width=width,
-            double_width_every=double_width_every,
-            adversarial=self.training_schedule.fake_weight > 0,
-            members=members,
-            vote=vote,
-            patch_fraction=patch_fraction,
-            localization=localization,
-            equalization=equalization,
-            precision=precision,
-            tiles=tiles,
-        )
+        self.model: HtdgmModel = HtdgmModel(chosen, self.input_size)
         self._digests: dict[str, str] = {}
         self._augmentation: Augmentation | None = None
         self._validated, self._thresholds = [], {}
@@ -246,8 +151,8 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
         if arguments != dict(self.hparams) or self.input_size not in {None, self.model.input_size}:
             components: dict[str, Any] = {"pre_processor": self.pre_processor or False, "post_processor": False}
             model = self.rebuild(arguments, **components)
-            self.k_shot, self.seed, self.training_schedule = model.k_shot, model.seed, model.training_schedule
-            tiler, self.model = self.model.tiler, model.model.to(self.device)
+            self.seed, tiler = model.seed, self.model.tiler
+            self.model = model.model.to(self.device)
             if tiler is not None and not isinstance(tiler, OverlappingTiler):
                 self.model.tiler = tiler  # a callback has set it, before the checkpoint was read
             self.hparams.update(arguments)
@@ -272,7 +177,7 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
         Raises:
             ValueError: If the images cannot be read.
         """
-        self._shots = read_shots(dataloader, self.k_shot, self.seed, RECEPTIVE_FIELD)
+        self._shots = read_shots(dataloader, self.model.settings.k_shot, self.seed, RECEPTIVE_FIELD)
         self._known_defects = read_anomalies(dataloader, RECEPTIVE_FIELD, self._shots)
         self._augmentation = augmentation_of(dataloader, self.seed)
         self._digests = digest_images(self._shots)
@@ -280,9 +185,9 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
         logger.info("Training on %d normal images: %s", self._shots.batch_size, ", ".join(self._digests))
         return OneBatch(self._shots)
 
-    def configure_optimizers(self) -> list[Optimizer]:
-        """Make one optimiser for each network."""
-        return self.training_schedule.configure_optimizers(self.model)
+    def configure_optimizers(self) -> Optimizer:
+        """Make the optimiser of all discriminators."""
+        return configure_optimizer(self.model)
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """Train on all images, which are one batch, and let them choose a threshold; a validation may choose another.
@@ -290,15 +195,15 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
         Whatever breaks it off leaves a model that is not trained.
         """
         del batch_idx
-        optimizers = self.optimizers()
-        every = cast("list[Optimizer]", optimizers if isinstance(optimizers, list) else [optimizers])
         augment = None if self._augmentation is None else self._augment
-        images = cast("torch.Tensor", batch.image)
-        steps = self.training_schedule.run(self.model, images, self.seed, every, augment)
+        images, optimizer = cast("torch.Tensor", batch.image), cast("Optimizer", self.optimizers())
+        steps = train(self.model, images, self.seed, optimizer, augment)
         forget_thresholds(self.post_processor)
-        number, is_hidden = self.training_schedule.count_steps(self.model), self.trainer.progress_bar_callback is None
+        is_hidden = self.trainer.progress_bar_callback is None
         # Lightning's own bar, on the same line, stands still meanwhile.
-        with tqdm(steps, "Training", number, leave=False, file=sys.__stderr__, disable=is_hidden) as bar:
+        with tqdm(
+            steps, "Training", count_steps(self.model), leave=False, file=sys.__stderr__, disable=is_hidden
+        ) as bar:
             for iteration, step in enumerate(bar, start=1):
                 self._report(step, iteration, bar)
         self.choose_by_shots()
@@ -312,8 +217,7 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
         is_logged = bool(loggers_every) and iteration % loggers_every == 0
         if not is_shown and not is_logged:  # to log takes as long as half an iteration
             return
-        place = {"scale": step.scale, "set": step.set_index, "member": step.member, "iteration": step.iteration}
-        values = place | {name: float(loss) for name, loss in step.losses.items()}
+        values = {"scale": step.scale, "member": step.member, "iteration": step.iteration, "loss": float(step.loss)}
         if is_shown:
             bar.set_postfix(values, refresh=False)
         for each in self.loggers if is_logged else ():
@@ -330,14 +234,6 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
         """Let go of the training images, which an exported model must not carry."""
         super().teardown(stage)
         self._shots = self._known_defects = self._augmentation = None
-
-    @contextmanager
-    def exportable(self) -> Iterator[None]:
-        """Refuse equalised test images, which kornia can only make in batches of one fixed size in a graph."""
-        if self.model.equalization == "both":
-            msg = "equalization: got 'both', which cannot be exported to ONNX or OpenVINO; allowed are 'none', 'train'"
-            raise ValueError(msg)
-        yield
 
     @staticmethod
     def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:

@@ -22,9 +22,9 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from anomalib_htdgm.models.exporting import chunks
-
-from .score import anomaly_score, combine
+from .memory import FARTHEST, MemoryBank
+from .scoring import combine, top_mean
+from .settings import Settings
 from .signals import Opinion, Signal, Views
 
 PATCH_SIZE = 5
@@ -42,9 +42,6 @@ NEIGHBOURHOOD = 3
 """Patches along each side that the energy around one is the mean over."""
 LEAST_ENERGY = 1e-4
 """Energy that no smaller one is told from; patches of the training images have 1 on average."""
-FARTHEST = 30.0
-"""What no component is told from larger values beyond, so that sums of their squares are below 65,504, half precision's
-largest number. The standard deviation of a component of good patches is 0.2."""
 LEAST_SHOTS = 3
 """Training images from which on places are compared: each by how far the others are from one another there."""
 USUAL_SIGMA = 0.05
@@ -53,24 +50,19 @@ LEAST_USUAL = 0.5
 """What the usual distance at a place is at least taken for, as a share of the mean over all places."""
 UNFOLDED_PATCHES = 2**17
 """Most patches that are chosen from, 40 MB: all that ten images have, some of more images or of their tiles."""
-IMAGES_PER_CHUNK = 4
-"""Images that are compared at a time: with 2000 patches the distances of one fill 13 MB."""
 
 
 class Patches(Signal):
     """Memories of patches of several scales.
 
     Args:
-        sizes (Sequence[int]): Sides in pixels of these scales, each at least 5.
-        k_shot (int): Most training images, or tiles of them.
-        num_patches (int): Most patches that are remembered of a scale.
-        patch_fraction (float): Fraction of patches, the most distant, that make the score.
+        settings (Settings): The model's.
     """
 
-    def __init__(self, sizes: Sequence[int], k_shot: int, num_patches: int, patch_fraction: float) -> None:
+    def __init__(self, settings: Settings) -> None:
         super().__init__()
-        self.sizes, self.patch_fraction = list(sizes), patch_fraction
-        memories = (PatchMemory(size, k_shot, num_patches) for size in sizes)
+        self.sizes, self.patch_fraction = settings.remembered_sizes, settings.patch_fraction
+        memories = (PatchMemory(size, settings.num_images, settings.memory_patches) for size in self.sizes)
         self.memories: Sequence[PatchMemory] = nn.ModuleList(memories)  # type: ignore[assignment]
 
     def fit(self, views: Views, rng: torch.Generator, num_shots: int) -> None:
@@ -83,7 +75,7 @@ class Patches(Signal):
         distances = self.distances(views, unseen)
         pairs = zip(self.memories, distances, strict=True)
         over_usual = [memory.over_usual(scale, are_of_unseen=unseen is not None) for memory, scale in pairs]
-        score = combine([anomaly_score([scale], self.patch_fraction) for scale in over_usual])
+        score = combine([top_mean(scale[:, 0], self.patch_fraction) for scale in over_usual])
         # No patch has its centre in the margin: what is nearest to it tells of it.
         return Opinion([score], [[F.pad(scale, [PATCH_MARGIN] * 4, mode="replicate") for scale in distances]])
 
@@ -103,9 +95,6 @@ class PatchMemory(nn.Module):
 
     whitening: torch.Tensor
     offset: torch.Tensor
-    patches: torch.Tensor
-    half_squares: torch.Tensor
-    shots: torch.Tensor
     usual: torch.Tensor
     least_energy: torch.Tensor
     total: torch.Tensor
@@ -113,14 +102,12 @@ class PatchMemory(nn.Module):
     def __init__(self, size: int, k_shot: int, num_patches: int) -> None:
         super().__init__()
         capacity = min(num_patches, NUM_TURNS * k_shot * (size - PATCH_SIZE + 1) ** 2)
+        self.bank = MemoryBank(capacity, COMPONENTS)
         self.register_buffer("whitening", torch.zeros(COMPONENTS, 3, PATCH_SIZE, PATCH_SIZE))
         self.register_buffer("offset", torch.zeros(COMPONENTS))
         self.register_buffer("least_energy", torch.tensor(0.0))
         self.register_buffer("usual", torch.ones(1, 1, *[size - PATCH_SIZE + 1] * 2))
-        self.register_buffer("patches", torch.zeros(capacity, COMPONENTS, 1, 1))
-        self.register_buffer("half_squares", torch.full((capacity,), math.inf))  # an empty place is infinitely far
-        # Which shot a patch is of, and the sum of the shots' distances, are asked for at the end of a training only.
-        self.register_buffer("shots", torch.zeros(capacity, dtype=torch.long), persistent=False)
+        # The sum of the shots' distances is asked for at the end of a training only.
         self.register_buffer("total", torch.zeros(1, 1, *[size - PATCH_SIZE + 1] * 2), persistent=False)
 
     @torch.no_grad()
@@ -141,13 +128,10 @@ class PatchMemory(nn.Module):
         self.least_energy.copy_(
             torch.stack([_energy_around(self._describe(each)).min() for each in images.split(1)]).min()
         )
-        chosen = torch.randperm(len(described), generator=rng)[: len(self.patches)].to(described.device)
-        patches = described[chosen]
-        self.patches.zero_()[: len(patches)] = patches[:, :, None, None]
-        self.half_squares.fill_(math.inf)[: len(patches)] = patches.square().sum(dim=1) / 2
+        chosen = torch.randperm(len(described), generator=rng)[: len(self.bank.features)].to(described.device)
         tiles = len(images) // (num_shots or len(images))
         image_of = torch.arange(len(turned), device=images.device).repeat_interleave(len(places[0])) % len(images)
-        self.shots.zero_()[: len(patches)] = image_of[chosen] // tiles
+        self.bank.remember(described[chosen], image_of[chosen] // tiles)
         self._compare_places(images if tiles == 1 else images[:0])
 
     def _compare_places(self, images: torch.Tensor) -> None:
@@ -157,11 +141,8 @@ class PatchMemory(nn.Module):
         if len(images) < LEAST_SHOTS:
             return
         for shot, image in enumerate(images.split(1)):
-            self.total += self._distances(image, self._half_squares_without(shot))
+            self.total += self(image, shot)
         self.usual.copy_(_smooth(self.total))
-
-    def _half_squares_without(self, shot: int) -> torch.Tensor:
-        return self.half_squares.masked_fill(self.shots == shot, math.inf)
 
     def forward(self, images: torch.Tensor, unseen: int | None = None) -> torch.Tensor:
         """Measure how far every patch is from the most similar one that is remembered.
@@ -174,9 +155,10 @@ class PatchMemory(nn.Module):
         Returns:
             torch.Tensor: Distances of patches, at least 0, of shape ``(B, 1, size - 4, size - 4)``.
         """
-        if unseen is not None:
-            return self._distances(images, self._half_squares_without(unseen))
-        return torch.cat([self._distances(chunk, self.half_squares) for chunk in chunks(images, IMAGES_PER_CHUNK)])
+        described = self._describe(images)
+        # What is blank is the mean of all patches, and near to many: where no good one is, far as it is smooth.
+        blankness = (self.least_energy.clamp(min=LEAST_ENERGY) / _energy_around(described)).log2().clamp(min=0)
+        return self.bank(described, unseen) + blankness
 
     def over_usual(self, distances: torch.Tensor, *, are_of_unseen: bool = False) -> torch.Tensor:
         """Divide distances by those that are usual at their places.
@@ -192,15 +174,6 @@ class PatchMemory(nn.Module):
         if are_of_unseen:
             return distances / _smooth(self.total - distances) if self.total.any() else distances
         return distances / self.usual
-
-    def _distances(self, images: torch.Tensor, half_squares: torch.Tensor) -> torch.Tensor:
-        described = self._describe(images)
-        # Half the squared distance, less half the patch's own square: |a - b|^2 / 2 = |a|^2 / 2 + (|b|^2 / 2 - a b).
-        nearest = F.conv2d(described, -self.patches, half_squares).amin(dim=1, keepdim=True)
-        distances = (described.square().sum(dim=1, keepdim=True) + 2 * nearest).clamp(min=0).sqrt()
-        # What is blank is the mean of all patches, and near to many: where no good one is, far as it is smooth.
-        blankness = (self.least_energy.clamp(min=LEAST_ENERGY) / _energy_around(described)).log2().clamp(min=0)
-        return distances + blankness
 
     def _describe(self, images: torch.Tensor) -> torch.Tensor:
         """Whiten every patch."""

@@ -9,13 +9,10 @@ antialiased resizing of PyTorch is not exportable to all runtimes.
 Example:
     >>> pyramid_sizes(64)
     [25, 32, 40, 51, 64]
-    >>> pyramid_sizes(64, fit=False)
-    [27, 36, 48, 64]
 """
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -24,7 +21,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from anomalib_htdgm.validation import check_integer, check_number
 
-from .networks import RECEPTIVE_FIELD
+from .discriminator import RECEPTIVE_FIELD
 
 
 def pyramid_sizes(finest: int, coarsest: int = 25, factor: float = 0.75, *, fit: bool = True) -> list[int]:
@@ -139,9 +136,8 @@ class Pyramid(nn.Module):
         self.reduce = nn.ModuleList(
             nn.Identity() if self.input_size == (size, size) else Resize(input_size, size) for size in sizes
         )
-        self.enlarge = nn.ModuleList(Resize((size, size), finer) for size, finer in pairwise(sizes))
 
-    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+    def forward(self, images: torch.Tensor) -> dict[int, torch.Tensor]:
         """Reduce images to every scale.
 
         Args:
@@ -149,13 +145,8 @@ class Pyramid(nn.Module):
                 legal too, but cannot be traced for an export.
 
         Returns:
-            list[torch.Tensor]: One tensor of shape ``(B, C, size, size)`` for each scale, coarse to fine.
+            dict[int, torch.Tensor]: For each side in pixels a tensor of shape ``(B, C, side, side)``.
         """
         if images.shape[-2:] != self.input_size:
             images = F.interpolate(images, self.input_size, mode="bicubic", antialias=True)
-        return [reduce(images) for reduce in self.reduce]
-
-    def upsample(self, images: torch.Tensor, scale: int) -> torch.Tensor:
-        """Enlarge images of the scale with this index to the size of the next finer scale."""
-        enlarged: torch.Tensor = self.enlarge[scale](images)
-        return enlarged
+        return {size: reduce(images) for size, reduce in zip(self.sizes, self.reduce, strict=True)}

@@ -30,7 +30,7 @@ from torch.nn import functional as F  # noqa: N812
 from anomalib_htdgm.models.exporting import chunks
 from anomalib_htdgm.validation import check_integer
 
-from .networks import RECEPTIVE_FIELD
+from .discriminator import RECEPTIVE_FIELD
 
 TILE_SIZE = 256
 """Side in pixels of a tile of an image that the default pre-processor resizes: that of a whole image without tiles."""

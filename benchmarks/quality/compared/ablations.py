@@ -21,7 +21,7 @@ from torchvision.transforms.v2.functional import resize
 
 from anomalib_htdgm import Htdgm
 from anomalib_htdgm.models.htdgm.canvases import Canvases
-from anomalib_htdgm.models.htdgm.networks import NEGLIGIBLE_LOGIT, Discriminator, count_outputs
+from anomalib_htdgm.models.htdgm.discriminator import NEGLIGIBLE_LOGIT, Discriminator, count_outputs
 from anomalib_htdgm.models.htdgm.transformations import TRANSFORMATION_SETS, Transformation
 from anomalib_htdgm.models.pre_processor import configure_pre_processor
 

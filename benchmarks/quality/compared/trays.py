@@ -26,6 +26,7 @@ from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F  # noqa: N812
 
 from anomalib_htdgm import Htdgm
+from anomalib_htdgm.models.htdgm import training as htdgm
 
 if TYPE_CHECKING:
     from anomalib.pre_processing import PreProcessor
@@ -62,7 +63,7 @@ def train(tiles: int, shot: NDArray[np.uint8], seed: int) -> tuple[Htdgm, float]
     """Train a model with default arguments, and measure the seconds that it takes."""
     model = Htdgm(k_shot=1, seed=seed, tiles=tiles, post_processor=False, evaluator=False, visualizer=False)
     start = time.perf_counter()
-    for _ in model.training_schedule.run(model.model, prepare(model, shot), seed):
+    for _ in htdgm.train(model.model, prepare(model, shot), seed):
         pass
     return model, time.perf_counter() - start
 
