@@ -72,7 +72,7 @@ def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Train the small model on two images of stripes, and keep its checkpoint."""
     root = tmp_path_factory.mktemp("small")
     engine = make_engine(root)
-    engine.fit(make_small_model(iterations=40), datamodule=write_good_images(root))
+    engine.fit(make_small_model({"iterations": 40}), datamodule=write_good_images(root))
     return Path(engine.best_model_path)
 
 

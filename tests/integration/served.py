@@ -18,6 +18,6 @@ if __name__ == "__main__":
         patch.setattr(
             session,
             "Htdgm",
-            partial(Htdgm, iterations=5, image_size=48, memory_patches=500, energy_cells=500),
+            partial(Htdgm, settings={"iterations": 5, "image_size": 48, "memory_patches": 500, "energy_cells": 500}),
         )
         main()

@@ -61,7 +61,7 @@ def test_one_seed_gives_one_model(good: Folder, wall: MVTecAD, tmp_path: Path) -
     good.train_augmentations = USUAL
     augmented = states_of(make_small_model, good, tmp_path)
     assert_equal(*augmented)
-    weight = "votes.discriminators.0.0.0.convolutions.0.weight"
+    weight = "votes.discriminators.0.0.hidden.0.weight"
     (other,) = states_of(lambda: make_small_model(seed=1), good, tmp_path, 1)
     assert len({state[weight].sum().item() for state in (plain, augmented[0], other)}) == 3
     wall.train_augmentations = USUAL
@@ -124,10 +124,3 @@ def test_what_is_augmented_has_to_be_of_one_shape() -> None:
     sizes = iter([SIDE, SIDE - 1])
     with pytest.raises(ValueError, match=r"train_augmentations: got images of different shapes"):
         Augmentation(lambda image: image[:, : next(sizes)], seed=0)(images, 0)
-
-
-def test_generators_are_trained_on_images_as_they_are(good: Folder, tmp_path: Path) -> None:
-    good.train_augmentations = USUAL
-    model = make_small_model(fake_weight=1.0, standardize=False, votes_from=0, members=1)
-    with pytest.raises(ValueError, match=r"train_augmentations\): got some for a model with generators"):
-        make_engine(tmp_path).fit(model, datamodule=good)

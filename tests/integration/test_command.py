@@ -59,7 +59,7 @@ def test_bad_input_is_one_clear_error_and_leaves_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r"patch_fraction: got 1\.5; allowed are numbers above 0 and at most 1"):
-        AnomalibCLI(["fit", "--model", "Htdgm", "--model.patch_fraction", "1.5", *photographs])
+        AnomalibCLI(["fit", "--model", "Htdgm", "--model.settings.patch_fraction", "1.5", *photographs])
     assert not list(tmp_path.iterdir())
 
 
@@ -84,7 +84,7 @@ def test_a_corrupt_training_image_is_named(
 def test_a_signal_ends_it_cleanly(
     number: signal.Signals, exit_code: int, photographs: list[str], tmp_path: Path
 ) -> None:
-    arguments = ["fit", "--model", "Htdgm", "--model.iterations", "100000", *photographs]
+    arguments = ["fit", "--model", "Htdgm", "--model.settings.iterations", "100000", *photographs]
     # Processes of a shell's background ignore the signal, and so do their children.
     program = "from signal import *; signal(SIGINT, default_int_handler); from anomalib.cli.cli import main; main()"
     command = [sys.executable, "-W", "ignore", "-c", program, *arguments]

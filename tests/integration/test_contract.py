@@ -22,7 +22,7 @@ from PIL import Image
 from anomalib_htdgm import FewLabelledAnomalies, FewShot, Htdgm
 
 from .conftest import export_in_each_way
-from .small import make_engine
+from .small import make_engine, make_small_model
 from .test_devnet import SHORT as SHORT_DEVNET
 from .test_differnet import SMALL as SMALL_DIFFERNET
 
@@ -53,7 +53,7 @@ def test_test_finds_planted_defects(checkpoint: Path, wall: MVTecAD, engine: Eng
 @pytest.mark.parametrize(
     ("name", "arguments", "size", "largest"),
     [
-        ("htdgm", {"iterations": 2}, 256, 5_000_000),
+        ("htdgm", {"settings": {"iterations": 2}}, 256, 5_000_000),
         ("differnet", SMALL_DIFFERNET, 64, 20_000_000),
         ("devnet", SHORT_DEVNET, 64, 1_000_000),
     ],
@@ -80,28 +80,20 @@ def test_train_validate_predict(
 
 
 def test_checkpoint_scores_bit_identically(wall: MVTecAD, engine: Engine) -> None:
-    transformations = ["identity", "flip", "rotate90"]
-    of_generators = {"fake_weight": 0.5, "standardize": False, "votes_from": 0, "members": 1}
-    model = Htdgm(2, iterations=2, transformations=transformations, **of_generators)
+    model = make_small_model()
     engine.fit(model, datamodule=wall)
     loaded = Htdgm.load_from_checkpoint(engine.best_model_path).eval()
     images = torch.rand(2, 3, 200, 300, generator=torch.Generator().manual_seed(0))
     expected, scored = model.eval()(images), loaded(images)
     assert torch.equal(scored.pred_score, expected.pred_score)
     assert torch.equal(scored.anomaly_map, expected.anomaly_map)
-    for sample, expected_sample in zip(loaded.model.sample(2), model.model.sample(2), strict=True):
-        assert torch.equal(sample, expected_sample)
 
 
 def test_a_checkpoint_brings_its_own_arguments(wall: MVTecAD, engine: Engine, mvtec_root: Path) -> None:
     model = Htdgm(
         k_shot=1,
-        iterations=1,
-        image_size=32,
-        transformations=["identity", "flip"],
-        members=2,
-        vote="probability",
-        patch_fraction=1.0,
+        preset="semantic",
+        settings={"iterations": 1, "num_members": 2},
         pre_processor=Htdgm.configure_pre_processor((128, 160)),
     )
     engine.fit(model, datamodule=wall)
@@ -129,7 +121,7 @@ def test_exports_score_as_the_checkpoint_does(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    engine.fit(Htdgm(**arguments, precision="float32"), datamodule=wall)
+    engine.fit(Htdgm(settings=arguments, precision="float32"), datamodule=wall)
     checkpoint = Path(engine.best_model_path)
     model = Htdgm.load_from_checkpoint(checkpoint).eval()
     photograph = Image.open(mvtec_root / "wall" / "test" / "gravel" / "000.png")
@@ -159,7 +151,7 @@ def test_exports_score_as_the_checkpoint_does(
             for field in ("pred_score", "anomaly_map"):
                 actual = np.asarray(prediction[field]).ravel()
                 np.testing.assert_allclose(actual, getattr(expected, field).numpy().ravel(), atol=1e-4, rtol=0)
-    model.model.precision = "bfloat16"
+    model.model.votes.precision = "bfloat16"
     (rounded,) = engine.predict(model, data_path="image.png", ckpt_path=checkpoint)
     np.testing.assert_allclose(rounded.pred_score.numpy(), expected.pred_score.numpy(), atol=0.02, rtol=0)
     two = np.concatenate([batch, batch[:, :, ::-1]])
@@ -171,18 +163,10 @@ def unscaled() -> PostProcessor:
     return PostProcessor(enable_normalization=False, enable_thresholding=False)
 
 
-def test_canvases_of_several_sizes_export(wall: MVTecAD, engine: Engine, tmp_path: Path) -> None:
-    model = Htdgm(
-        precision="float32",
-        transformations=["identity", "flip+right", "flip", "rotate90+gray"],
-        image_size=25,
-        coarsest_size=18,
-        iterations=1,
-        vote="probability",
-        gist=True,
-        localization="finest_scale",
-        post_processor=unscaled(),
-    )
+@pytest.mark.parametrize("preset", ["semantic", "semantic_grayscale"])
+def test_models_of_whole_images_export(preset: str, wall: MVTecAD, engine: Engine, tmp_path: Path) -> None:
+    small = {"iterations": 1, "num_members": 1, "coarsest_size": 14}
+    model = Htdgm(preset=preset, precision="float32", settings=small, post_processor=unscaled())
     engine.fit(model, datamodule=wall)
     session = onnxruntime.InferenceSession(model.to_onnx(tmp_path))
     images = torch.rand(3, 3, 120, 90, generator=torch.Generator().manual_seed(0))
@@ -193,9 +177,9 @@ def test_canvases_of_several_sizes_export(wall: MVTecAD, engine: Engine, tmp_pat
 
 
 TINY: dict[str, Any] = {
-    "k_shot": 1,
     "iterations": 1,
     "image_size": 25,
+    "coarsest_size": 18,
     "votes_from": 24,
     "memory_patches": 50,
     "energy_cells": 50,
@@ -204,7 +188,7 @@ TINY: dict[str, Any] = {
 
 @pytest.mark.thorough
 def test_tiles_are_trained_stored_and_exported(wall: MVTecAD, engine: Engine, tmp_path: Path) -> None:
-    model = Htdgm(**TINY, coarsest_size=18, tiles=2, precision="float32", post_processor=unscaled())
+    model = Htdgm(1, settings=TINY, tiles=2, precision="float32", post_processor=unscaled())
     engine.fit(model, datamodule=wall)
     loaded = Htdgm.load_from_checkpoint(engine.best_model_path).eval()
     assert loaded.input_size == loaded.model.input_size == (448, 448)
@@ -234,7 +218,7 @@ def test_anomalibs_tiler_callback_cuts_tiles(wall: MVTecAD, engine: Engine, mvte
             callbacks=[callback], logger=False, default_root_dir=tmp_path, accelerator="cpu", enable_progress_bar=False
         )
 
-    model, trainer = Htdgm(**TINY), tiled_engine()
+    model, trainer = Htdgm(1, settings=TINY), tiled_engine()
     trainer.fit(model, datamodule=wall)
     image = mvtec_root / "wall" / "test" / "gravel" / "000.png"
     (predicted,) = trainer.predict(model, data_path=image)
@@ -247,12 +231,6 @@ def test_anomalibs_tiler_callback_cuts_tiles(wall: MVTecAD, engine: Engine, mvte
     assert not torch.equal(whole.pred_score, predicted.pred_score)
 
 
-def test_equalised_test_images_cannot_be_exported(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="equalization: got 'both'"):
-        Htdgm(equalization="both").to_onnx(tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
 @pytest.mark.training
 def test_three_good_photographs_are_enough(mvtec_root: Path, engine: Engine) -> None:
     folder = Folder(
@@ -262,7 +240,7 @@ def test_three_good_photographs_are_enough(mvtec_root: Path, engine: Engine) -> 
         val_split_mode="same_as_test",
         num_workers=0,
     )
-    model = Htdgm(iterations=10)
+    model = Htdgm(settings={"iterations": 10})
     engine.fit(model, datamodule=FewShot(folder, k_shot=3))
     assert model.model.num_shots == 3
     shots = engine.predict(model, data_path=mvtec_root / "wall" / "test" / "good", ckpt_path=engine.best_model_path)
@@ -278,7 +256,7 @@ def test_patchcore_trains_on_the_same_images(wall: MVTecAD, engine: Engine, capl
     datamodule = FewShot(wall, k_shot=2, seed=3)
     datamodule.setup()
     with caplog.at_level("INFO", logger="anomalib_htdgm"):
-        engine.fit(Htdgm(k_shot=2, seed=3, iterations=1), datamodule=wall)
+        engine.fit(Htdgm(k_shot=2, seed=3, settings={"iterations": 1}), datamodule=wall)
     (named,) = [record.getMessage() for record in caplog.records if "Training on" in record.getMessage()]
     assert all(path in named for path in datamodule.shot_paths)
     assert named.count(".png") == 2

@@ -17,7 +17,8 @@ from .conftest import RunAnomalib, assert_equal_states
 from .small import make_engine
 
 ITERATIONS = 3
-ARGUMENTS = {"k_shot": 2, "iterations": ITERATIONS, "image_size": 48, "votes_from": 24, "memory_patches": 500}
+SETTINGS = {"iterations": ITERATIONS, "image_size": 48, "votes_from": 24, "memory_patches": 500}
+ARGUMENTS = {"k_shot": 2, "settings": SETTINGS}
 
 
 def fit_and_test(root: Path, directory: Path, batch_size: int) -> tuple[Htdgm, dict[str, float]]:
@@ -64,10 +65,10 @@ def test_the_stock_command_and_worker_processes_give_the_same_model(
     assert_equal_states(Htdgm.load_from_checkpoint(path), reference[0])
     # The user sees which images, which scale, which iteration, which loss; the logger too.
     output = result.stdout + result.stderr
-    for shown in ("Training on 2 normal", "scale", "iteration", "discriminator_loss", "image_AUROC", "pixel_AUPRO"):
+    for shown in ("Training on 2 normal", "scale", "iteration", "loss", "image_AUROC", "pixel_AUPRO"):
         assert shown in output
     (log,) = tmp_path.glob("logs/**/metrics.csv")
-    steps = pd.read_csv(log).dropna(subset="discriminator_loss")
+    steps = pd.read_csv(log).dropna(subset="loss")
     assert len(steps) == ITERATIONS * 3 * 2  # scales and members
     assert steps["scale"].tolist() == sorted(steps["scale"])
 

@@ -15,6 +15,7 @@ from anomalib.post_processing import PostProcessor
 from onnx import TensorProto, helper, numpy_helper
 
 from anomalib_htdgm import Htdgm
+from anomalib_htdgm.models.htdgm.training import train
 
 pytestmark = pytest.mark.thorough
 
@@ -29,7 +30,7 @@ DEFECTS: dict[str, Any] = {
 WHOLE: dict[str, Any] = {
     "image_size": 25,
     "coarsest_size": 25,
-    "transformations": ["symmetries", "sharpness"],
+    "transformations": "symmetries",
     "vote": "probability",
     "patch_fraction": 1.0,
     "gist": True,
@@ -89,12 +90,12 @@ PHOTOGRAPHS = {
 }
 
 
-@pytest.mark.parametrize("arguments", [DEFECTS, WHOLE], ids=["defects", "whole images"])
-def test_half_precision_scores_as_float32(arguments: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("settings", [DEFECTS, WHOLE], ids=["defects", "whole images"])
+def test_half_precision_scores_as_float32(settings: dict[str, Any], tmp_path: Path) -> None:
     raw = PostProcessor(enable_normalization=False, enable_thresholding=False)
-    model = Htdgm(k_shot=3, iterations=5, precision="float32", post_processor=raw, **arguments)
+    model = Htdgm(k_shot=3, precision="float32", post_processor=raw, settings={"iterations": 5, **settings})
     shots = model.pre_processor(torch.cat([photograph(seed) for seed in range(3)]))
-    for _ in model.training_schedule.run(model.model, shots, seed=0):
+    for _ in train(model.model, shots):
         pass
     options = onnxruntime.SessionOptions()  # an optimised graph has fewer casts
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

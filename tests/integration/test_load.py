@@ -31,9 +31,7 @@ from .small import make_engine
 pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("one_thread")]
 
 SMALL = {
-    "k_shot": 1,
     "iterations": 2,
-    "precision": "float32",
     "image_size": 24,
     "coarsest_size": 18,
     "votes_from": 20,
@@ -54,7 +52,7 @@ Path(results, name + ".ready").touch()
 while len(list(Path(results).glob("*.ready"))) < 2:
     time.sleep(0.01)
 engine = Engine(logger=False, default_root_dir=results, accelerator="cpu", enable_progress_bar=False)
-engine.fit(Htdgm(**small), datamodule=MVTecAD(root=root, category="wall", num_workers=0))
+engine.fit(Htdgm(1, precision="float32", settings=small), datamodule=MVTecAD(root=root, category="wall", num_workers=0))
 print(engine.best_model_path)
 """
 
@@ -77,7 +75,7 @@ def fit(root: Path, results: Path, **arguments: object) -> Htdgm:
     engine = make_engine(results)
     # Without normalisation, which gives all that is far above the threshold the same score.
     post_processor = PostProcessor(enable_normalization=False, enable_thresholding=False)
-    model = Htdgm(**arguments, pre_processor=Htdgm.configure_pre_processor((64, 64)), post_processor=post_processor)
+    model = Htdgm(1, **arguments, pre_processor=Htdgm.configure_pre_processor((64, 64)), post_processor=post_processor)
     engine.fit(model, datamodule=MVTecAD(root=root, category="wall", num_workers=0))
     return model.eval()
 
@@ -85,7 +83,7 @@ def fit(root: Path, results: Path, **arguments: object) -> Htdgm:
 @pytest.fixture(scope="module")
 def small(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Htdgm:
     """Train a model that scores an image in milliseconds."""
-    return fit(mvtec_root, tmp_path_factory.mktemp("small"), **SMALL)
+    return fit(mvtec_root, tmp_path_factory.mktemp("small"), precision="float32", settings=SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +114,7 @@ def test_memory_is_flat_over_a_thousand_predictions(
 
 
 def test_memory_is_flat_over_predictions_of_the_default_model(mvtec_root: Path, tmp_path: Path) -> None:
-    model = fit(mvtec_root, tmp_path, iterations=1, k_shot=1)
+    model = fit(mvtec_root, tmp_path, settings={"iterations": 1})
     image = torch.rand(1, 3, 256, 256)
     assert_flat(lambda: model(image), warm_up=10, number=40)
 
@@ -125,7 +123,7 @@ def test_memory_is_flat_over_eight_fits_and_models_go(mvtec_root: Path, tmp_path
     models = []
 
     def once() -> None:
-        models.append(weakref.ref(fit(mvtec_root, tmp_path, iterations=1, k_shot=1, image_size=48)))
+        models.append(weakref.ref(fit(mvtec_root, tmp_path, settings={"iterations": 1, "image_size": 48})))
 
     assert_flat(once, warm_up=2, number=8)
     assert len(models) == 8
@@ -139,7 +137,7 @@ def trained_in_a_thread(mvtec_root: Path, tmp_path_factory: pytest.TempPathFacto
     """Train in a thread of this process, which must not matter, what the two processes train."""
     with ThreadPoolExecutor(1) as pool:
         engine = make_engine(tmp_path_factory.mktemp("thread"))
-        model = Htdgm(**SMALL)
+        model = Htdgm(1, precision="float32", settings=SMALL)
         datamodule = MVTecAD(root=mvtec_root, category="wall", num_workers=0)
         pool.submit(engine.fit, model, datamodule=datamodule).result()
     return model.model.state_dict()

@@ -24,7 +24,7 @@ def test_everything_works_offline(wall: MVTecAD, engine: Engine, mvtec_root: Pat
         outer.connect(("192.0.2.1", 80))
     with pytest.raises(AssertionError, match=r"the address of example\.org was asked for"):
         socket.create_connection(("example.org", 80), timeout=0.1)
-    model = Htdgm(k_shot=1, iterations=1, image_size=25, coarsest_size=25)
+    model = Htdgm(k_shot=1, settings={"iterations": 1, "image_size": 25, "coarsest_size": 25})
     engine.fit(model, datamodule=wall)
     (prediction,) = engine.predict(model, data_path=mvtec_root / "wall" / "test" / "gravel" / "000.png")
     assert prediction.pred_score is not None

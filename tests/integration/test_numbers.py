@@ -22,8 +22,9 @@ from PIL import Image
 from scipy.stats import spearmanr
 
 from anomalib_htdgm import FewShot, Htdgm, QuickstartTextures
+from anomalib_htdgm.models.htdgm import training
+from anomalib_htdgm.models.htdgm.settings import Settings
 from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
-from anomalib_htdgm.models.htdgm.training import Training
 
 from .small import make_engine
 
@@ -50,10 +51,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     bricks = FewShot(QuickstartTextures(root=root / "data"), k_shot=2)
     model = Htdgm(
         k_shot=2,
-        iterations=10,
-        image_size=32,
-        memory_patches=500,
-        energy_cells=500,
+        settings={"iterations": 10, "image_size": 32, "memory_patches": 500, "energy_cells": 500},
         precision="float32",
         pre_processor=Htdgm.configure_pre_processor((40, 48)),
         # It takes what is far from the threshold for equal, which would hide where such images change places.
@@ -229,13 +227,13 @@ ARBITRARY = st.builds(
 REPEATABLE = settings(max_examples=30, deadline=None, derandomize=True)
 
 
-SMALL = {"image_size": 24, "coarsest_size": 12, "votes_from": 20, "energy_cells": 300}
+SMALL = {"image_size": 24, "coarsest_size": 12, "votes_from": 20, "energy_cells": 300, "iterations": 2}
 
 
-def train(shots: torch.Tensor, **arguments: object) -> HtdgmModel:
-    model = HtdgmModel((SIDE, SIDE), **{"k_shot": len(shots), **SMALL, **arguments})
-    for step in Training(iterations=2).run(model, shots):
-        assert all(loss.isfinite() for loss in step.losses.values())
+def train(shots: torch.Tensor, **given: object) -> HtdgmModel:
+    model = HtdgmModel(Settings(**{"k_shot": len(shots), **SMALL, **given}), (SIDE, SIDE))
+    for step in training.train(model, shots):
+        assert step.loss.isfinite()
     # Places of the memory that remain empty are infinitely far, on purpose.
     infinite = {name for name, each in model.state_dict().items() if not each.isfinite().all()}
     assert {name for name in infinite if "half_squares" not in name} == set()
@@ -252,7 +250,7 @@ SETTINGS = {
     "float32": {"precision": "float32"},
     "bfloat16": {"precision": "bfloat16"},
     "as they are": {"precision": "float32", "standardize": False},
-    "probability": {"precision": "float32", "vote": "probability", "localization": "finest_scale", "patch_fraction": 1},
+    "probability": {"precision": "float32", "vote": "probability", "patch_fraction": 1},
 }
 
 
@@ -260,7 +258,7 @@ SETTINGS = {
 def any_model(request: pytest.FixtureRequest, trained: Trained) -> Htdgm:
     """Make models of several settings, in the post-processor of a trained one."""
     shots = trained.model.pre_processor.transform(trained.shots[:1])[..., :SIDE, :SIDE]
-    model = Htdgm(iterations=1, image_size=24, pre_processor=Htdgm.configure_pre_processor((SIDE, SIDE))).eval()
+    model = Htdgm(settings=SMALL, pre_processor=Htdgm.configure_pre_processor((SIDE, SIDE))).eval()
     model.model = train(shots, **SETTINGS[request.param])
     return model
 
@@ -312,7 +310,7 @@ def test_black_images_make_a_model_that_takes_all_but_constant_ones_for_anomalou
     folder = Folder(
         name="black", normal_dir=tmp_path, test_split_mode="none", val_split_mode="same_as_test", num_workers=0
     )
-    model = Htdgm(iterations=1, image_size=24, pre_processor=Htdgm.configure_pre_processor((SIDE, SIDE)))
+    model = Htdgm(settings=SMALL, pre_processor=Htdgm.configure_pre_processor((SIDE, SIDE)))
     engine.fit(model, datamodule=folder)
     black, noise = torch.zeros(1, 3, SIDE, SIDE), torch.rand(1, 3, SIDE, SIDE)
     seen, other = model.eval()(black), model(noise)

@@ -27,7 +27,7 @@ def arrays(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def sweep(arrays: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    small = ["model=htdgm_grayscale", "model.arguments.width=8", "model.arguments.iterations=5", "threads=1"]
+    small = ["model=htdgm_grayscale", "+model.arguments.settings={width:8,iterations:5}", "threads=1"]
     data = ["data=mnist", f"data.arrays={arrays}", f"scratch={arrays.parent}", f"results={arrays.parent}/results.csv"]
     return subprocess.run(
         [sys.executable, str(BENCHMARKS / "run.py"), "-m", *small, *data, *overrides],

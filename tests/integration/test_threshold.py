@@ -23,6 +23,7 @@ from anomalib_htdgm import FewLabelledAnomalies, FewShot, Htdgm
 from .small import make_engine
 
 NUM_UNLABELLED = 10
+SMALL = {"iterations": 8, "image_size": 48, "memory_patches": 300, "energy_cells": 300}
 Trained = Callable[[int], tuple[Htdgm, Path]]
 
 
@@ -43,8 +44,7 @@ def walls(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_model(**arguments: object) -> Htdgm:
-    small = {"iterations": 8, "image_size": 48, "memory_patches": 300, "energy_cells": 300, "precision": "float32"}
-    return Htdgm(**small | arguments)
+    return Htdgm(**{"precision": "float32", "settings": SMALL, **arguments})
 
 
 @pytest.fixture(scope="module")
@@ -93,15 +93,7 @@ def test_shots_alone(walls: Path, engine: Engine, k_shot: int, basis: str, caplo
 
 
 def test_one_whole_image_does_not_make_all_others_anomalous(walls: Path, engine: Engine) -> None:
-    whole = {
-        "transformations": "symmetries",
-        "votes_from": 0,
-        "memory_patches": 0,
-        "energy_cells": 0,
-        "vote": "probability",
-        "gist": True,
-    }
-    model = make_model(k_shot=1, image_size=25, coarsest_size=25, patch_fraction=1.0, **whole)
+    model = make_model(k_shot=1, preset="semantic", settings={"num_members": 2})
     engine.fit(model, datamodule=open_folder(walls, 1))
     assert model.threshold_chosen_by == "guess"
     assert verdicts(model, walls)[3:] == [False] * 3
@@ -109,7 +101,7 @@ def test_one_whole_image_does_not_make_all_others_anomalous(walls: Path, engine:
 
 @pytest.mark.parametrize("gist", [False, True])
 def test_shots_are_scored_as_if_they_had_not_been_seen(walls: Path, engine: Engine, *, gist: bool) -> None:
-    model = make_model(k_shot=4, gist=gist)
+    model = make_model(k_shot=4, settings=SMALL | {"gist": gist})
     engine.fit(model, datamodule=open_folder(walls, 4))
     shots = torch.cat([read(path) for path in sorted((walls / "good").iterdir())])
     images = model.pre_processor(shots)

@@ -29,7 +29,7 @@ from .small import make_engine, make_small_model, score
 
 pytestmark = pytest.mark.thorough
 
-WEIGHT = "model.votes.discriminators.0.0.0.convolutions.0.weight"
+WEIGHT = "model.votes.discriminators.0.0.hidden.0.weight"
 # Files are written anew in each example.
 THOROUGHLY = settings(
     max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -270,7 +270,7 @@ class TestTraining:
         (defects / "1.png").write_bytes(b"")
         folders = {"root": good.root, "normal_dir": "good", "abnormal_dir": "bad", "normal_test_dir": "good"}
         both = Folder(name="stripes", val_split_mode="same_as_test", num_workers=0, **folders)
-        model = make_small_model(iterations=1)
+        model = make_small_model({"iterations": 1})
         make_engine(good.root).fit(model, datamodule=both)
         assert model.model.is_trained
         assert not model.post_processor.image_threshold.isnan()
@@ -456,7 +456,7 @@ class TestPrediction:
         assert not warnings_of(caplog)  # it was asked for alone
         folders = {"normal_dir": "good", "normal_test_dir": "good", "val_split_mode": "same_as_test"}
         both = Folder("stripes", root=good.root, num_workers=0, test_split_mode="from_dir", **folders)
-        make_engine(good.root).fit(make_small_model(iterations=1), datamodule=FewShot(both))
+        make_engine(good.root).fit(make_small_model({"iterations": 1}), datamodule=FewShot(both))
         assert sum("nameless" in each for each in warnings_of(caplog)) == 1
 
     def test_many_of_them_become_a_number(self, good: Folder, caplog: pytest.LogCaptureFixture) -> None:
