@@ -36,6 +36,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
+from anomalib_htdgm.data.augmentation import augmentation_of
 from anomalib_htdgm.data.shots import read_shots
 from anomalib_htdgm.models.baseline import BaselineMixin
 from anomalib_htdgm.models.pre_processor import configure_pre_processor
@@ -150,8 +151,11 @@ class HtdgmPublished(BaselineMixin, AnomalibModule):  # type: ignore[misc]  # an
         """Read the training images, once: all of them are the batch of every iteration.
 
         Raises:
-            ValueError: If the images cannot be read.
+            ValueError: If the images cannot be read, or are to be augmented.
         """
+        if augmentation_of(dataloader, self.seed) is not None:
+            msg = "train_augmentations: got some; only None goes with generators, which learn images as they are"
+            raise ValueError(msg)
         shots = read_shots(dataloader, self.k_shot, self.seed, RECEPTIVE_FIELD)
         return RepeatedBatch(shots, self.iterations)
 

@@ -8,7 +8,6 @@ Where the paper leaves it open, or its authors' code does otherwise, the code is
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 
 import torch
 from kornia.color import hsv_to_rgb, rgb_to_hsv
@@ -142,7 +141,7 @@ class ScaleTraining:
         self.scale = model.scales[index]
         self.shots = torch.arange(len(images), device=images.device)
         self.transformed = model.transform(images)  # they stay the same
-        self.enlarged_reconstruction = _reconstruct(model, index)
+        self.enlarged_reconstruction = _reconstruct(model, index) if model.has_generators else None
 
     def step(self, iteration: int) -> dict[str, torch.Tensor]:
         """Do one iteration: steps of the discriminator, then steps of the generator.
@@ -152,21 +151,21 @@ class ScaleTraining:
         """
         for optimizer, last in zip(self.optimizers, DECAY_ITERATIONS, strict=False):
             optimizer.param_groups[0]["lr"] = LEARNING_RATE * (DECAY if iteration >= last else 1)
-        self.scale.train().requires_grad_(True)  # noqa: FBT003
+        self.scale.train()
         losses: dict[str, torch.Tensor] = {}
         if not self.model.has_generators:
-            for _ in repeat(None, self.schedule.steps):
+            for _ in range(self.schedule.steps):
                 losses |= self._step_discriminator(None)
             return losses
         # As in the authors' code, all steps of an iteration share this scale's noise, and the generator's steps the
         # images that the discriminator's last step started from.
         noise = self.model.draw_noise(self.index, len(self.shots), self.rng)
-        for _ in repeat(None, self.schedule.steps):
+        for _ in range(self.schedule.steps):
             with torch.no_grad():
                 previous = self.model.enlarge(self.model.generate(self.shots, self.index, self.rng), len(self.shots))
                 fake = self.scale.generate(noise, previous, self.shots)
             losses |= self._step_discriminator(fake)
-        for _ in repeat(None, self.schedule.steps):
+        for _ in range(self.schedule.steps):
             losses |= self._step_generator(noise, previous)
         return losses
 
@@ -202,7 +201,7 @@ class ScaleTraining:
         """End the training of this scale; with the last scale the model is trained."""
         if self.schedule.reestimate_statistics:
             update_bn([self.transformed], self.scale.discriminator)
-        self.scale.eval().requires_grad_(False)  # noqa: FBT003
+        self.scale.eval()
         self.model.is_trained.fill_(self.index == len(self.model.scales) - 1)
 
 
