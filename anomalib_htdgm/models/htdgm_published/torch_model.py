@@ -28,7 +28,7 @@ from torch.nn import functional as F  # noqa: N812
 from torchvision.utils import make_grid
 from typing_extensions import Self
 
-from anomalib_htdgm.models.exporting import require_training
+from anomalib_htdgm.models.exporting import chunks, require_training
 from anomalib_htdgm.models.htdgm.pyramid import Pyramid, pyramid_sizes
 from anomalib_htdgm.validation import check_choice, check_integer, check_number
 
@@ -41,6 +41,8 @@ SCALES_OF_ONE_WIDTH = 4
 """Scales after which the width doubles (authors' code)."""
 KEPT_FRACTION = 0.05
 """Fraction of the patches that a map keeps (Sec. 4.2)."""
+IMAGES_AT_ONCE = 1
+"""Images that are scored together, since each is seen once for each transformation."""
 UNTRAINED = "HtdgmPublished has not been trained, or not to the end: fit it, with ckpt_path to go on where it ended"
 
 
@@ -143,8 +145,12 @@ class HtdgmPublishedModel(nn.Module):
         Returns:
             torch.Tensor: Probabilities of shape ``(B, M, size - 10, size - 10)``.
         """
-        logits = (scale.discriminator(each.apply(images)) for each in self.transformations)
-        return torch.stack([self._right(each, index) for each, index in zip(logits, self.classes, strict=True)], dim=1)
+        probabilities = []
+        for chunk in chunks(images, IMAGES_AT_ONCE):
+            logits = scale.discriminator(self.transform(chunk)).chunk(len(self.classes))
+            right = [self._right(each, index) for each, index in zip(logits, self.classes, strict=True)]
+            probabilities.append(torch.stack(right, dim=1))
+        return torch.cat(probabilities)
 
     def _right(self, logits: torch.Tensor, index: int) -> torch.Tensor:
         """Compute the probability of one class, without the fake class: ``[D^n*(T_i(x))_p]_i`` of Eq. 12."""
