@@ -27,7 +27,7 @@ def make_trained(**arguments: Any) -> HtdgmPublishedModel:  # noqa: ANN401
     model = HtdgmPublishedModel(**{**sizes, "k_shot": 2, **arguments})
     shots = torch.cat([shingles(size=40), shingles(size=40, angle=1.0)])
     with torch.enable_grad():
-        list(train(model, shots, Schedule(iterations=2, steps=1)))
+        list(train(model, shots, Schedule(iterations=2, steps=1, reestimate_statistics=True)))
     return model
 
 
