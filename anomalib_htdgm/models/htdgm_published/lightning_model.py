@@ -3,21 +3,9 @@
 
 """HTDGM as published, for anomalib: to be read, and measured, beside the paper.
 
-Example:
-    >>> from anomalib.data import MVTecAD
-    >>> from anomalib.engine import Engine
-    >>> from anomalib_htdgm import HtdgmPublished
-
-    >>> datamodule, engine = MVTecAD(category="bottle"), Engine()
-    >>> engine.train(HtdgmPublished(k_shot=1), datamodule=datamodule)  # doctest: +SKIP
-
 Paper:
     Shelly Sheynin, Sagie Benaim, Lior Wolf: A Hierarchical Transformation-Discriminating Generative Model for Few Shot
     Anomaly Detection. ICCV 2021.
-
-See Also:
-    :class:`.torch_model.HtdgmPublishedModel`: the PyTorch model.
-    :mod:`.training`: its training.
 """
 
 import copy

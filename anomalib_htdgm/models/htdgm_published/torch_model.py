@@ -5,16 +5,6 @@
 
 Equations and sections are those of the paper (Sheynin, Benaim, Wolf, ICCV 2021). Its score is low where an image is
 anomalous; here it is one minus that.
-
-Example:
-    >>> import torch
-    >>> from anomalib_htdgm.models.htdgm_published.torch_model import HtdgmPublishedModel
-    >>> from anomalib_htdgm.models.htdgm_published.training import Schedule, train
-    >>> model = HtdgmPublishedModel(input_size=(64, 64), image_size=32)
-    >>> for losses in train(model, torch.rand(1, 3, 64, 64) * 2 - 1, Schedule(iterations=1)):
-    ...     names = list(losses)
-    >>> model(torch.rand(4, 3, 64, 64) * 2 - 1).pred_score.shape
-    torch.Size([4])
 """
 
 import math
@@ -183,13 +173,12 @@ class HtdgmPublishedModel(nn.Module):
         return noise.expand(-1, 3, -1, -1).to(self.num_shots.device)
 
     def generate(self, shots: torch.Tensor, num_scales: int, rng: torch.Generator | None = None) -> list[torch.Tensor]:
-        """Generate images scale by scale.
+        """Generate images of the first scales, of random noise (Eqs. 1-2, 13-14) or of fixed noise (Eqs. 7-8, 15-16).
 
         Args:
             shots (torch.Tensor): Index of the training image that each is modelled on, shape ``(B,)``.
             num_scales (int): Number of scales, from the coarsest.
-            rng (torch.Generator | None): Source of the noise, on the CPU (Eqs. 1-2, 13-14); ``None`` takes the fixed
-                noise, which reconstructs the training images (Eqs. 7-8, 15-16).
+            rng (torch.Generator | None): Source of the noise, on the CPU; ``None`` takes the fixed noise.
 
         Returns:
             list[torch.Tensor]: For each scale, coarse to fine, images of shape ``(B, 3, size, size)``.
@@ -202,16 +191,9 @@ class HtdgmPublishedModel(nn.Module):
         return images
 
     def enlarge(self, images: Sequence[torch.Tensor], number: int) -> torch.Tensor:
-        """Enlarge the last of what :meth:`generate` gives to what the next scale starts from.
+        """Enlarge the last of what :meth:`generate` gives, for the next scale; the coarsest starts from zeros.
 
         Images are brought to [-1, 1] before: what a generator overdoes must not grow from scale to scale.
-
-        Args:
-            images (Sequence[torch.Tensor]): Images of all scales before, coarse to fine.
-            number (int): Number of images ``B``.
-
-        Returns:
-            torch.Tensor: Images of shape ``(B, 3, size, size)``; zeros at the coarsest scale.
         """
         if not images:
             size = self.pyramid.sizes[0]
@@ -224,9 +206,6 @@ class HtdgmPublishedModel(nn.Module):
 
         Returns:
             list[torch.Tensor]: For each scale, coarse to fine, images in [-1, 1] of shape ``(B, 3, size, size)``.
-
-        Raises:
-            RuntimeError: If the model has not been trained, or trained without generators.
         """
         self._require_generators()
         shots = torch.arange(num_images, device=self.num_shots.device) % self.num_shots
@@ -239,9 +218,6 @@ class HtdgmPublishedModel(nn.Module):
 
         Returns:
             list[torch.Tensor]: For each scale, coarse to fine, images in [-1, 1] of shape ``(k, 3, size, size)``.
-
-        Raises:
-            RuntimeError: If the model has not been trained, or trained without generators.
         """
         self._require_generators()
         shots = torch.arange(int(self.num_shots), device=self.num_shots.device)
@@ -252,9 +228,6 @@ class HtdgmPublishedModel(nn.Module):
 
         Returns:
             torch.Tensor: The picture in [0, 1], of shape ``(3, height, width)``.
-
-        Raises:
-            RuntimeError: If the model has not been trained, or trained without generators.
         """
         size = self.pyramid.sizes[-1]
         rows = [torch.cat(pair) for pair in zip(self.reconstruct(), self.sample(num_images, seed), strict=True)]

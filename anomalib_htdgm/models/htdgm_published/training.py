@@ -82,15 +82,9 @@ def make_optimizers(model: HtdgmPublishedModel) -> list[Optimizer]:
 
 @torch.no_grad()
 def start_scale(model: HtdgmPublishedModel, index: int, images: torch.Tensor, rng: torch.Generator) -> None:
-    """Draw weights and fixed noise of a scale, and choose the amplitude of its noise.
+    """Draw weights and fixed noise of a scale, and choose the amplitude of its noise by images of its size.
 
     The weights are those of the scale before where the widths agree (authors' code).
-
-    Args:
-        model (HtdgmPublishedModel): The model.
-        index (int): Index of the scale.
-        images (torch.Tensor): Training images of its size, in [-1, 1], of shape ``(k, 3, size, size)``.
-        rng (torch.Generator): Source of randomness, on the CPU.
     """
     scale, before = model.scales[index], model.scales[max(index - 1, 0)]
     for name in ("discriminator", "generator"):
@@ -116,10 +110,10 @@ def _reconstruct(model: HtdgmPublishedModel, index: int) -> torch.Tensor:
 
 
 class ScaleTraining:
-    """Discriminator and generator of one scale at work.
+    """Discriminator and generator of one scale at work, once :func:`start_scale` has started it.
 
     Args:
-        model (HtdgmPublishedModel): The model; the scale has been started by :func:`start_scale`.
+        model (HtdgmPublishedModel): The model.
         index (int): Index of the scale.
         images (torch.Tensor): Training images of its size, in [-1, 1], of shape ``(k, 3, size, size)``.
         schedule (Schedule): How it is trained.
@@ -141,7 +135,8 @@ class ScaleTraining:
         self.scale = model.scales[index]
         self.shots = torch.arange(len(images), device=images.device)
         self.transformed = model.transform(images)  # they stay the same
-        self.enlarged_reconstruction = _reconstruct(model, index) if model.has_generators else None
+        if model.has_generators:
+            self.enlarged_reconstruction = _reconstruct(model, index)
 
     def step(self, iteration: int) -> dict[str, torch.Tensor]:
         """Do one iteration: steps of the discriminator, then steps of the generator.
