@@ -15,9 +15,20 @@ if TYPE_CHECKING:
     from .models.devnet import Devnet
     from .models.differnet import Differnet
     from .models.htdgm import Htdgm
+    from .models.htdgm_published import HtdgmPublished
 
 __version__ = "0.2.0"
-__all__ = ["Devnet", "Differnet", "FewLabelledAnomalies", "FewShot", "Htdgm", "OneClass", "Paris", "QuickstartTextures"]
+__all__ = [
+    "Devnet",
+    "Differnet",
+    "FewLabelledAnomalies",
+    "FewShot",
+    "Htdgm",
+    "HtdgmPublished",
+    "OneClass",
+    "Paris",
+    "QuickstartTextures",
+]
 
 _MODULE_OF = {
     "Devnet": "anomalib_htdgm.models.devnet",
@@ -25,6 +36,7 @@ _MODULE_OF = {
     "FewLabelledAnomalies": "anomalib_htdgm.data",
     "FewShot": "anomalib_htdgm.data",
     "Htdgm": "anomalib_htdgm.models.htdgm",
+    "HtdgmPublished": "anomalib_htdgm.models.htdgm_published",
     "OneClass": "anomalib_htdgm.data",
     "Paris": "anomalib_htdgm.data",
     "QuickstartTextures": "anomalib_htdgm.data",

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-htdgm authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What Devnet and Differnet have in common, the models that Htdgm is compared with: they are trained in one go."""
+"""What Devnet, Differnet and HtdgmPublished have in common, the models that Htdgm is compared with."""
 
 import logging
 from typing import Any
@@ -23,10 +23,11 @@ class BaselineMixin(SingleEpochMixin):
     _source: torch.Generator
 
     def setup(self, stage: str) -> None:
-        """Prepare a stage; a training begins with weights that no threshold has been chosen for."""
+        """Prepare a stage; a training begins without a threshold, and draws from the start."""
         super().setup(stage)
         if stage == "fit":
             forget_thresholds(self.post_processor)
+            self._source = torch.Generator().manual_seed(self.hparams["seed"])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Become the model that was saved, whatever arguments this one was made with."""
@@ -39,7 +40,3 @@ class BaselineMixin(SingleEpochMixin):
             self.model = model.model.to(self.device)
             self.hparams.update(arguments)
             logger.info("Arguments of the model are those of the checkpoint.")
-
-    def on_train_start(self) -> None:
-        """Draw from the start."""
-        self._source = torch.Generator().manual_seed(self.hparams["seed"])

@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from anomalib import LearningType
@@ -72,6 +72,8 @@ class SingleEpochMixin:
     post_processor: nn.Module | None
     visualizer: Visualizer | None
     trainer: Trainer
+    resumes: ClassVar[bool] = False
+    """Whether a training that was broken off can go on from a checkpoint, which then holds what that needs."""
     skip_unreadable: bool = True
     """Whether files that cannot be read are left out of a prediction. Checkpoints do not hold it."""
     _trainer_precision: Precision | None = None
@@ -162,7 +164,7 @@ class SingleEpochMixin:
         for name in ("max_epochs", "check_val_every_n_epoch", "val_check_interval"):
             given, needed = getattr(self.trainer, name), self.trainer_arguments[name]
             if given != needed:
-                msg = f"{name}: got {given!r}; allowed is {needed!r}, which anomalib's Engine sets: one epoch is all"
+                msg = f"{name}: got {given!r}; allowed is {needed!r}, which anomalib's Engine sets"
                 raise ValueError(msg)
 
     def _compute_in_own_types(self) -> None:
@@ -184,7 +186,8 @@ class SingleEpochMixin:
         """Write into the checkpoint what it is."""
         super().on_save_checkpoint(checkpoint)  # type: ignore[misc]
         checkpoint[VERSION] = __version__
-        checkpoint.pop("optimizer_states", None)  # twice as large as the model, and no training is resumed
+        if not self.resumes:
+            checkpoint.pop("optimizer_states", None)  # twice as large as the model
         checkpoint[MARK] = {"model": self.checkpoint_name(), "lost": describe_lost(self)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -192,9 +195,9 @@ class SingleEpochMixin:
 
         Raises:
             CheckpointError: If one of them is lost, for a checkpoint cannot hold it, and the caller has given none.
-            ValueError: If a training was to be resumed.
+            ValueError: If a training was to be resumed that cannot be.
         """
-        if self._is_fitting:
+        if self._is_fitting and not self.resumes:
             name = type(self).__name__
             msg = f"ckpt_path: {name} does not resume trainings; fit without it, or validate, test and predict with it"
             raise ValueError(msg)

@@ -31,7 +31,7 @@ from run import draw_images
 from shared.pictures import save
 from torchvision.utils import save_image
 
-from anomalib_htdgm import Htdgm
+from anomalib_htdgm import HtdgmPublished
 
 if TYPE_CHECKING:
     from anomalib.data import ImageBatch
@@ -78,11 +78,11 @@ class Decisions:
         return chosen
 
 
-def decide(model: Htdgm, engine: Engine, config: DictConfig) -> tuple[list[str], Decisions]:
+def decide(model: HtdgmPublished, engine: Engine, config: DictConfig) -> tuple[list[str], Decisions]:
     """Train a model and let it decide.
 
     Args:
-        model (Htdgm): The model, without post-processor.
+        model (HtdgmPublished): The model, without post-processor.
         engine (Engine): What trains it.
         config (DictConfig): Configuration of the run.
 
@@ -133,7 +133,7 @@ def main(config: DictConfig) -> None:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     model = hydra.utils.instantiate(config.model.arguments, evaluator=False, post_processor=False, visualizer=False)
-    if not isinstance(model, Htdgm) or not model.model.adversarial:
+    if not isinstance(model, HtdgmPublished) or not model.model.has_generators:
         msg = f"model: got {config.model.name!r}, which generates nothing; allowed are table1_full, htdgm_paper, ..."
         raise ValueError(msg)
     with TemporaryDirectory() as directory:

@@ -35,7 +35,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from PIL import Image
 
-from anomalib_htdgm import Devnet, Differnet, Htdgm, QuickstartTextures
+from anomalib_htdgm import Devnet, Differnet, Htdgm, HtdgmPublished, QuickstartTextures
 from anomalib_htdgm.models import backbone
 from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
 
@@ -61,6 +61,8 @@ CHECKED_ONLY = {
     "mkdocs": "test_documentation.py builds the pages",
     "python": "the benchmarks take hours: options are parsed, configurations of Hydra composed, every value of a sweep",
     "anomalib benchmark": "30 trainings: the configuration files are parsed, and test_command.py makes what they name",
+    "anomalib fit --config configs/htdgm/paper.yaml --ckpt_path results/HtdgmPublished/MVTecAD/bottle/latest/"
+    "weights/lightning/model.ckpt": "goes on with what was stopped, as test_published.py does: all is made",
     "anomalib train --config configs/devnet/cpu.yaml": "minutes of training: model and datamodule are made",
     "anomalib train --config configs/differnet/1shot.yaml": "a flow of 688 MB: model and datamodule are made",
 }
@@ -69,6 +71,7 @@ SHORTENED = {
     "epochs=10, steps_per_epoch=10": "epochs=1, steps_per_epoch=1",
     "image_sizes=(224, 112)": "image_sizes=(64, 32)",
     "Training(iterations=30": "Training(iterations=1",
+    "Schedule(iterations=30": "Schedule(iterations=1",
 }
 RECORDER = """#!/bin/sh
 case "$*" in "-m anomalib_htdgm.configs "*) exec PYTHON "$@";; esac  # other commands' words are made of what it prints
@@ -114,6 +117,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     defaults: dict[Any, dict[str, Any]] = {
         Htdgm: {"iterations": 1, **one_scale},
         HtdgmModel: one_scale,
+        HtdgmPublished: {"iterations": 1, "image_size": 25},
         Devnet: {"image_sizes": (64,), "epochs": 1, "steps_per_epoch": 1, "batch_size": 2},
         Differnet: {
             "image_sizes": (64,),

@@ -4,7 +4,7 @@
 """Networks, images and data sets that the tests share."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,15 @@ def parse_data(tmp_path: Path) -> Callable[..., AnomalibDataModule]:
         return datamodule
 
     return parse
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """Compute in float64: in float32 Adam and batch norm grow the last bits into 1e-3 within a few iterations."""
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(default)
 
 
 @pytest.fixture

@@ -57,6 +57,9 @@ class PublishedTraining:
         seed (int): Seed of weights and noise.
     """
 
+    milestones = (500, 1000)
+    """Iterations of a scale after which discriminator and generator learn at a tenth of their rate."""
+
     def __init__(
         self,
         reals: Sequence[torch.Tensor],
@@ -94,7 +97,7 @@ class PublishedTraining:
         optimizers = [Adam(each.parameters(), lr=5e-4, betas=(0.5, 0.999)) for each in (discriminator, generator)]
         schedulers = [
             MultiStepLR(optimizer, [milestone], 0.1)
-            for optimizer, milestone in zip(optimizers, (500, 1000), strict=True)
+            for optimizer, milestone in zip(optimizers, self.milestones, strict=True)
         ]
         for _ in range(iterations):
             noise = self.draw_noise(scale)

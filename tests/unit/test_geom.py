@@ -17,10 +17,10 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from numpy.typing import NDArray
 
-from anomalib_htdgm import FewShot, Htdgm
+from anomalib_htdgm import FewShot, HtdgmPublished
 
 from .conftest import bottle
-from .textures import VOTES_ALONE, shingles
+from .textures import shingles
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks" / "quality"
@@ -28,8 +28,7 @@ MakeImages = Callable[..., torch.Tensor]
 
 
 SMALL: dict[str, Any] = {"image_size": 16, "widen": 1}
-GENERATOR = VOTES_ALONE | {"image_size": 25, "coarsest_size": 25, "width": 8, "iterations": 2, "fake_weight": 1.0}
-GENERATOR |= {"transformations": "rotations"}
+GENERATOR = {"image_size": 25, "coarsest_size": 25, "width": 8, "iterations": 2}
 
 
 def fit_model(images: torch.Tensor, steps: int = 100, seed: int = 0) -> tuple[GeomModel, list[float]]:
@@ -146,7 +145,7 @@ def test_it_is_trained_on_the_samples_of_a_generator(
 ) -> None:
     monkeypatch.setattr(geom, "SAMPLES_AT_ONCE", 10)
     arguments: dict[str, Any] = {"num_samples": 11, "epochs": 1, "batch_size": 400}
-    models = [fit(mvtec, tmp_path, generator=Htdgm(k_shot=2, **GENERATOR), **arguments) for _ in range(2)]
+    models = [fit(mvtec, tmp_path, generator=HtdgmPublished(k_shot=2, **GENERATOR), **arguments) for _ in range(2)]
     generator = models[0].generator
     assert generator is not None
     assert generator.model.is_trained
@@ -162,7 +161,7 @@ def test_it_is_trained_on_the_samples_of_a_generator(
 
 def test_a_generator_has_to_generate() -> None:
     with pytest.raises(ValueError, match="generator: got a model with fake_weight=0"):
-        Geom(generator=Htdgm())
+        Geom(generator=HtdgmPublished(fake_weight=0))
 
 
 @pytest.mark.parametrize(("name", "input_size"), [("geom", (32, 32)), ("table1_g", (256, 256))])

@@ -23,10 +23,12 @@ from torch.nn import functional as F  # noqa: N812
 from torch.optim import Adam, Optimizer
 from torch.utils.data import DataLoader
 
-from anomalib_htdgm import Htdgm
+from anomalib_htdgm import HtdgmPublished
 from anomalib_htdgm.data.shots import OneBatch, read_shots
-from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
-from anomalib_htdgm.models.htdgm.transformations import reflect
+from anomalib_htdgm.models.htdgm_published.torch_model import HtdgmPublishedModel
+from anomalib_htdgm.models.htdgm_published.training import equalize
+from anomalib_htdgm.models.htdgm_published.training import train as train_generator
+from anomalib_htdgm.models.htdgm_published.transformations import translate
 from anomalib_htdgm.models.pre_processor import configure_pre_processor
 from anomalib_htdgm.models.precision import choose_dtype
 from anomalib_htdgm.models.single_epoch import SingleEpochMixin
@@ -55,13 +57,12 @@ def transform_pixels(size: int) -> torch.Tensor:
         torch.Tensor: Indices into the flattened image, of shape ``(72, size * size)``.
     """
     length = int(SHIFT_FRACTION * size)
-    pixels = torch.arange(size * size).reshape(size, size)
+    pixels = torch.arange(size * size).reshape(1, size, size)
     moved = []
     for flip, down, right, quarter_turns in TRANSFORMATIONS:
         image = pixels.flip(-1) if flip else pixels
-        top, left = -down * length, -right * length
-        image = reflect(image, range(top, top + size), range(left, left + size))
-        moved.append(torch.rot90(image, quarter_turns).flatten())
+        image = translate(image, down * length, right * length)
+        moved.append(torch.rot90(image, quarter_turns, (-2, -1)).flatten())
     return torch.stack(moved)
 
 
@@ -247,11 +248,11 @@ def train(
     model.eval()
 
 
-def draw_samples(generator: HtdgmModel, number: int, seed: int) -> Iterator[torch.Tensor]:
+def draw_samples(generator: HtdgmPublishedModel, number: int, seed: int) -> Iterator[torch.Tensor]:
     """Draw images from a trained generator, batch by batch.
 
     Args:
-        generator (HtdgmModel): The model whose generators are trained.
+        generator (HtdgmPublishedModel): The model whose generators are trained.
         number (int): Number of images.
         seed (int): Seed of the noise.
 
@@ -277,8 +278,8 @@ class Geom(SingleEpochMixin, AnomalibModule):  # type: ignore[misc]  # anomalib'
             accuracy alone: after 200 a network half as wide tells all transformations of one or five training images,
             and 96 % of those of ten.
         batch_size (int): Transformed images of a training step.
-        generator (Htdgm | None): A model with generators, untrained, with a seed of its own: it is trained on the
-            training images first, and the classifier on samples of it in their place.
+        generator (HtdgmPublished | None): A model with generators, untrained, with a seed of its own: it is trained on
+            the training images first, and the classifier on samples of it in their place.
         num_samples (int): Number of samples; the HTDGM paper's.
         **components: Pre-processor, post-processor, evaluator and visualizer, as anomalib's models take them. The
             default pre-processor brings pixels to [-1, 1], and images to ``image_size`` or to what the generator takes.
@@ -296,11 +297,11 @@ class Geom(SingleEpochMixin, AnomalibModule):  # type: ignore[misc]  # anomalib'
         epochs: int = 3,
         min_steps: int = 200,
         batch_size: int = 128,
-        generator: Htdgm | None = None,
+        generator: HtdgmPublished | None = None,
         num_samples: int = 6000,
         **components: Any,  # noqa: ANN401
     ) -> None:
-        if generator is not None and not generator.model.adversarial:
+        if generator is not None and not generator.model.has_generators:
             msg = "generator: got a model with fake_weight=0, which generates nothing; only a positive one does"
             raise ValueError(msg)
         if components.get("pre_processor", True) is True:
@@ -339,9 +340,10 @@ class Geom(SingleEpochMixin, AnomalibModule):  # type: ignore[misc]  # anomalib'
             last_loss = loss
         self.log("train_loss", last_loss, batch_size=len(images))
 
-    def _train_and_sample(self, generator: Htdgm, images: torch.Tensor) -> torch.Tensor:
+    def _train_and_sample(self, generator: HtdgmPublished, images: torch.Tensor) -> torch.Tensor:
         """Make samples, of shape ``(num_samples, 3, image_size, image_size)``, that are like the images."""
-        for _ in generator.training_schedule.run(generator.model, images, generator.seed):
+        shots = equalize(images) if generator.equalize else images
+        for _ in train_generator(generator.model, shots, generator.schedule, generator.seed):
             pass
         samples = draw_samples(generator.model, self.num_samples, self.seed)
         return torch.cat([self.model.reduce(each) for each in samples])
