@@ -1,0 +1,102 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Checks a folder of photographs: ``python -m anomalib_htdgm.check``."""
+
+import argparse
+import logging
+import signal
+import sys
+import warnings
+from pathlib import Path
+from threading import Event
+
+EPILOG = """
+exit status:
+  0  no photograph is anomalous: no score is above the threshold
+  1  at least one is
+  2  it could not be done; a sentence says why
+  130  it was broken off by Ctrl-C, 143 by SIGTERM; what was checked until then is in the report.
+       With --watch this is how it ends, so the status is 0 or 1
+
+Photographs to look at, and files that cannot be read, do not count: they are in report.html and scores.csv.
+"""
+
+
+def main() -> None:
+    """Check a folder, and leave with a status that says whether anything is anomalous."""
+    parser = argparse.ArgumentParser(
+        prog="python -m anomalib_htdgm.check",
+        description="Learn what good looks like from a few photographs, and check a folder of others.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--good", type=Path, metavar="DIR", help="folder of good photographs, the best number is ten")
+    parser.add_argument("--model", type=Path, metavar="FILE", help="checkpoint to check by, in place of learning")
+    parser.add_argument("--new", type=Path, metavar="DIR", help="folder of photographs to check, with those below it")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for report.html, scores.csv and model.ckpt")
+    parser.add_argument(
+        "--project", type=Path, metavar="DIR", help="folder that keeps all of it, and copies of the photographs"
+    )
+    parser.add_argument("--tiles", type=int, help="look at N x N overlapping tiles, to find small defects (1)")
+    parser.add_argument("--watch", action="store_true", help="go on: check each file that comes, until Ctrl-C")
+    arguments = parser.parse_args()
+    _check(parser, arguments)
+    sys.exit(_run(parser, arguments))
+
+
+def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Refuse what cannot be done before anything is loaded, which takes seconds."""
+    if (arguments.out is None) == (arguments.project is None):
+        parser.error("--out, --project: got both or none; allowed is one of them")
+    if arguments.new is None and arguments.project is None:
+        parser.error("--new: got none; allowed is a folder of photographs to check")
+    if arguments.new is None and arguments.watch:
+        parser.error("--new: got none; --watch needs a folder to watch")
+    if arguments.good is None and arguments.model is None and arguments.project is None:
+        parser.error("--good, --model: got none; allowed is a folder of good photographs, or a checkpoint")
+    for name in ("good", "new"):
+        folder = getattr(arguments, name)
+        if folder is not None and not folder.is_dir():
+            parser.error(f"--{name}: got {folder}, which is no folder; allowed is a folder of photographs")
+    for name in ("out", "project"):
+        folder = getattr(arguments, name)
+        if folder is not None and folder.exists() and not folder.is_dir():
+            parser.error(f"--{name}: got {folder}, which is a file; allowed is a folder, which need not be there yet")
+    if arguments.model is not None and not arguments.model.is_file():
+        parser.error(f"--model: got {arguments.model}, which is no file; allowed is a checkpoint, such as model.ckpt")
+    if arguments.tiles is not None and (arguments.tiles < 1 or arguments.model is not None):
+        parser.error(
+            f"--tiles: got {arguments.tiles}; allowed are 1 and more, and none with --model, which has its own"
+        )
+
+
+def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    warnings.filterwarnings("ignore")  # of packages, which the reader cannot mend
+    from anomalib_htdgm.inspection.run import CannotBeDoneError, Wanted, check  # noqa: PLC0415  # it takes seconds
+
+    for name in ("lightning.pytorch", "lightning.fabric", "anomalib", "anomalib_htdgm"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    wanted: Wanted = Wanted(**vars(arguments))
+    stopped, by = Event(), []
+
+    def stop(number: int, _: object) -> None:
+        by.append(number)
+        stopped.set()
+
+    def ready() -> None:
+        """From then on, to be stopped is to end after the present photograph."""
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, stop)
+
+    try:
+        is_anomalous = check(wanted, stopped, ready)
+    except CannotBeDoneError as error:
+        parser.error(str(error))
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    return 128 + by[0] if by and not arguments.watch else int(is_anomalous)
+
+
+if __name__ == "__main__":
+    main()
