@@ -47,35 +47,32 @@ def main() -> None:
 
 def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
     """Refuse what cannot be done before anything is loaded, which takes seconds."""
-    if (arguments.out is None) == (arguments.project is None):
-        parser.error("--out, --project: got both or none; allowed is one of them")
-    if arguments.new is None and arguments.project is None:
-        parser.error("--new: got none; allowed is a folder of photographs to check")
-    if arguments.new is None and arguments.watch:
-        parser.error("--new: got none; --watch needs a folder to watch")
-    if arguments.good is None and arguments.model is None and arguments.project is None:
-        parser.error("--good, --model: got none; allowed is a folder of good photographs, or a checkpoint")
-    for name in ("good", "new"):
-        folder = getattr(arguments, name)
-        if folder is not None and not folder.is_dir():
-            parser.error(f"--{name}: got {folder}, which is no folder; allowed is a folder of photographs")
-    for name in ("out", "project"):
-        folder = getattr(arguments, name)
-        if folder is not None and folder.exists() and not folder.is_dir():
-            parser.error(f"--{name}: got {folder}, which is a file; allowed is a folder, which need not be there yet")
-    if arguments.model is not None and not arguments.model.is_file():
-        parser.error(f"--model: got {arguments.model}, which is no file; allowed is a checkpoint, such as model.ckpt")
-    if arguments.tiles is not None and (arguments.tiles < 1 or arguments.model is not None):
-        parser.error(
-            f"--tiles: got {arguments.tiles}; allowed are 1 and more, and none with --model, which has its own"
-        )
+    good, model, new, out, project = (getattr(arguments, name) for name in ("good", "model", "new", "out", "project"))
+    tiles, is_file = arguments.tiles, any(each is not None and each.is_file() for each in (out, project))
+    refused = {
+        "--out, --project: got both or none; allowed is one of them": (out is None) == (project is None),
+        f"--out, --project: got {out or project}, which is a file; allowed is a folder": is_file,
+        "--new: got none; allowed is a folder of photographs": new is None and (project is None or arguments.watch),
+        "--good, --model: got none; allowed is a folder of good photographs, or a checkpoint": (
+            good is None and model is None and project is None
+        ),
+        f"--good: got {good}, which is no folder; allowed is a folder of photographs": good and not good.is_dir(),
+        f"--new: got {new}, which is no folder; allowed is a folder of photographs": new and not new.is_dir(),
+        f"--model: got {model}, which is no file; allowed is a checkpoint": model and not model.is_file(),
+        f"--tiles: got {tiles}; allowed are 1 and more, and none beside --model": (
+            tiles is not None and (tiles < 1 or model is not None)
+        ),
+    }
+    for sentence, holds in refused.items():
+        if holds:
+            parser.error(sentence)
 
 
 def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     warnings.filterwarnings("ignore")  # of packages, which the reader cannot mend
     from anomalib_htdgm.inspection.run import CannotBeDoneError, Wanted, check  # noqa: PLC0415  # it takes seconds
 
-    for name in ("lightning.pytorch", "lightning.fabric", "anomalib", "anomalib_htdgm"):
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning_fabric", "anomalib", "anomalib_htdgm"):
         logging.getLogger(name).setLevel(logging.ERROR)
     wanted: Wanted = Wanted(**vars(arguments))
     stopped, by = Event(), []

@@ -38,6 +38,7 @@ class Finding:
         raw (float): Raw score, at least 0.
         verdict (str): ``good``, ``look at it``, ``anomalous`` or ``cannot be read``, at the model's own threshold.
         faults (list[str]): What is wrong with the photograph itself, a sentence each.
+        copy (str): Which photograph it is a copy of; empty if it is none. It says nothing against it.
         why (str): Which signal spoke, and where a similar place is; empty for a good one.
         digest (str): Digest of its pixels, which copies have in common.
         problem (str): Why there is no score; empty if there is one.
@@ -47,6 +48,7 @@ class Finding:
     raw: float | None = None
     verdict: str = NOT_READ
     faults: list[str] = field(default_factory=list)
+    copy: str = ""
     why: str = ""
     digest: str = ""
     problem: str = ""
@@ -58,7 +60,7 @@ class Finding:
     @property
     def reason(self) -> str:
         """All that there is to say, in sentences."""
-        return " ".join(each for each in (self.problem, *self.faults, self.why) if each)
+        return " ".join(each for each in (self.problem, *self.faults, self.copy, self.why) if each)
 
 
 class Result(NamedTuple):
@@ -106,14 +108,12 @@ class Inspector:
         try:
             image = torch.as_tensor(read_image(path, as_tensor=True)).as_subclass(torch.Tensor)
         except UnreadableImageError as error:
-            text = str(error).replace(f"image {path} cannot be read", "It cannot be read")
+            text = str(error).replace(f"image {path} cannot be read", "It cannot be read").replace(str(path), path.name)
             return Result(Finding(problem=f"{text}."), None, {})
         raw, score, heat, said = self._score(image)
         digest = digest_image(image)
         faults = faults_of(image, self.good)
         twin = self.good.names.get(digest) or self._seen.get(digest)
-        if twin:
-            faults.append(describe_copy(twin))
         self.remember(digest, name or path.name)
         result = verdict(raw, self.band, has_faults=bool(faults))
         pictures, similar = self._draw(image, heat, result)
@@ -121,7 +121,8 @@ class Inspector:
         why = "" if result == "good" or loud is None or loud[1] <= 1 else describe(*loud)
         if similar:
             why = f"{why} The most similar place is in {similar}.".strip()
-        return Result(Finding(score, raw, result, faults, why, digest), heat, pictures)
+        copy = describe_copy(twin) if twin else ""
+        return Result(Finding(score, raw, result, faults, copy, why, digest), heat, pictures)
 
     @torch.inference_mode()
     def _score(self, image: torch.Tensor) -> tuple[float, float, NDArray[np.float32], dict[str, float]]:
@@ -154,7 +155,7 @@ class Inspector:
         similar = find_similar(picture, box, [each for _, each in self._good_pictures])
         if similar is None:
             return pictures, None
-        name, good = self._good_pictures[similar.index]
+        name, good = self._good_pictures[similar.number]
         pictures["place"] = shrink(crop(picture, box), DETAIL)
         pictures["similar"] = shrink(crop(good, similar.box), DETAIL)
         return pictures, name

@@ -10,7 +10,7 @@ from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import torch
 from anomalib.data import ImageBatch, ImageItem
@@ -223,7 +223,8 @@ def _score_unseen(model: Htdgm, images: dict[str, torch.Tensor]) -> tuple[dict[s
         else:
             for shot, (name, image) in enumerate(images.items()):
                 if digests.count(digests[shot]) == 1:
-                    unseen[name] = float(model.model.score_unseen(_prepare(model, image), shot).pred_score)
+                    scored = model.model.score_unseen(_prepare(model, image), shot)
+                    unseen[name] = float(cast("torch.Tensor", scored.pred_score))
     usual = {name: math.exp(_mean_log(scores)) for name, scores in heard.items() if scores}
     return unseen, usual
 

@@ -170,6 +170,8 @@ def _get_model(wanted: Wanted, project: Project, images: dict[str, torch.Tensor]
         partial.unlink(missing_ok=True)
     project.note_model(asdict(facts), facts.threshold)
     with project.changing() as state:
+        if wanted.new and wanted.out:
+            state.name = wanted.new.resolve().name
         state.settings = {"tiles": tiles} | ({"new": str(wanted.new.resolve())} if wanted.new and wanted.out else {})
     return model, facts
 
