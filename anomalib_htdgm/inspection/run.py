@@ -20,7 +20,7 @@ from anomalib_htdgm import Htdgm
 from anomalib_htdgm.data.reading import UnreadableImageError
 
 from .checking import FolderCheck, list_files
-from .inspecting import Finding, Inspector
+from .inspecting import NOT_READ, Finding, Inspector, spread_of
 from .learning import MOST_SHOTS, Facts, choose_shots, digest_of, digests_of, learn, load, read_good
 from .photograph_faults import describe_odd, find_odd
 from .project import CHECKPOINT, FILE, Photograph, Project
@@ -39,6 +39,8 @@ from .writing import write_whole
 
 EARLIER = "earlier"
 """Folder within that for results, for those of another model or folder."""
+COUNTED = {"anomalous": "anomalous", "look at it": "to look at", "good": "good", NOT_READ: "that cannot be read"}
+"""What the last line counts: verdicts, and how it names them."""
 
 
 class CannotBeDoneError(Exception):
@@ -217,12 +219,11 @@ def _conclude(project: Project, report: Path) -> bool:
     state = project.read()
     facts = facts_of(state)
     findings = [finding_of(each) for each in state.checked().values() if each.finding]
-    above = sum(each.score is not None and each.score > state.threshold for each in findings)
-    unread = sum(bool(each.problem) for each in findings)
-    more = f" {unread} cannot be read." if unread else ""
-    _tell(f"{above} of {len(findings)} photographs are above the threshold.{more} The report is {report}.")
+    verdicts = [each.verdict_at(spread_of(facts).band(facts.raw_at(state.threshold))) for each in findings]
+    counts = ", ".join(f"{verdicts.count(verdict)} {name}" for verdict, name in COUNTED.items())
+    _tell(f"{counts}. The report is {report}.")
     _tell(expectation_in_words(state, facts))
-    return above > 0
+    return any(each.score is not None and each.score > state.threshold for each in findings)
 
 
 def _tell_of(photograph: Photograph, finding: Finding) -> None:
