@@ -70,7 +70,7 @@ def outline_regions(heat: NDArray[np.floating], threshold: float, most: int = MO
     for number in chosen:
         found, _ = cv2.findContours((numbers == number).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
         contour = max(found, key=cv2.contourArea)[:, 0].astype(np.float32)
-        regions.append(Region((contour + 0.5) / np.float32(heat.shape[::-1]), peaks[number]))
+        regions.append(Region((contour + 0.5) / np.asarray(heat.shape[::-1], np.float32), peaks[number]))
     return regions
 
 

@@ -16,6 +16,7 @@ import torch
 from anomalib.data import ImageBatch, ImageItem
 from anomalib.engine import Engine
 from anomalib.post_processing import PostProcessor
+from lightning.pytorch import Callback
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2.functional import affine, center_crop, pad, resize
 
@@ -108,13 +109,19 @@ def read_good(files: dict[str, Path]) -> dict[str, torch.Tensor]:
     return images
 
 
-def learn(images: dict[str, torch.Tensor], checkpoint: Path, **settings: Any) -> tuple[Htdgm, Facts]:  # noqa: ANN401
+def learn(
+    images: dict[str, torch.Tensor],
+    checkpoint: Path,
+    callbacks: Sequence[Callback] = (),
+    **settings: Any,  # noqa: ANN401
+) -> tuple[Htdgm, Facts]:
     """Learn from good photographs, and save the model.
 
     Args:
         images (dict[str, torch.Tensor]): Images in [0, 1] of one shape ``(3, H, W)`` by their names, one to
             :data:`MOST_SHOTS`.
         checkpoint (Path): Where the model is saved, whole or not at all.
+        callbacks (Sequence[Callback]): Lightning's, which may report how far it is, or end it by an exception.
         **settings (Any): Arguments of :class:`~anomalib_htdgm.Htdgm`, such as ``tiles``.
 
     Returns:
@@ -127,6 +134,7 @@ def learn(images: dict[str, torch.Tensor], checkpoint: Path, **settings: Any) ->
             logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,
+            callbacks=[*callbacks],
         )
         engine.fit(model, train_dataloaders=DataLoader(_Images(images), collate_fn=ImageBatch.collate))
         engine.trainer.save_checkpoint(checkpoint)

@@ -8,7 +8,7 @@ processes, or two tabs of a browser, never undo each other's work, and a restart
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -169,10 +169,7 @@ class Project:
             raise ValueError(msg)
         status = source.stat()
         with self.changing() as state:
-            key, number = f"{place}/{path}", 1
-            while key in state.photographs:
-                number += 1
-                key = f"{place}/{path.with_name(f'{path.stem} ({number}){path.suffix}')}"
+            key = free_key(state.photographs, place, path)
             file = key if copy else str(source.resolve())
             if copy:
                 with source.open("rb") as content:
@@ -253,6 +250,15 @@ class Project:
         """Note a threshold of the user's own, on the scale of scores."""
         with self.changing() as state:
             state.threshold = threshold
+
+
+def free_key(taken: Container[str], place: Place, name: PurePosixPath) -> str:
+    """Make the key of a new photograph: its place and name, and a number if there is one of that name."""
+    key, number = f"{place}/{name}", 1
+    while key in taken:
+        number += 1
+        key = f"{place}/{name.with_name(f'{name.stem} ({number}){name.suffix}')}"
+    return key
 
 
 def list_projects(root: Path) -> list[Project]:

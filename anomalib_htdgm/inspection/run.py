@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from threading import Event
 from typing import Any
 
@@ -23,7 +23,7 @@ from .checking import FolderCheck, list_files
 from .inspecting import NOT_READ, Finding, Inspector, spread_of
 from .learning import MOST_SHOTS, Facts, choose_shots, digest_of, digests_of, learn, load, read_good
 from .photograph_faults import describe_odd, find_odd
-from .project import CHECKPOINT, FILE, Photograph, Project
+from .project import CHECKPOINT, FILE, Photograph, Project, State, free_key
 from .report import (
     REPORT,
     TABLE,
@@ -76,32 +76,35 @@ def check(wanted: Wanted, stopped: Event, ready: Callable[[], None]) -> bool:
     """
     project = Project(wanted.project or wanted.out or Path())
     try:
+        project.read()  # a damaged one is refused
         files = _good_files(wanted, project)
         images = read_good(files)
     except (UnreadableImageError, ValueError) as error:
         raise CannotBeDoneError(str(error)) from error
-    project.folder.mkdir(parents=True, exist_ok=True)
     try:
+        project.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(project.folder / ".check.lock", timeout=0):
-            return _check(wanted, project, files, images, stopped, ready)
+            return _check(wanted, project, images, stopped, ready)
     except Timeout as error:
         msg = f"{project.folder} is being written to by another check; end it, or choose another folder"
+        raise CannotBeDoneError(msg) from error
+    except OSError as error:  # no room, or no right to write; what was noted until then stays
+        msg = f"{error.filename or project.folder} cannot be written: {error.strerror}"
         raise CannotBeDoneError(msg) from error
 
 
 def _good_files(wanted: Wanted, project: Project) -> dict[str, Path]:
     """Choose the good photographs to learn from, by their names: of the folder, and of the project."""
-    files = {}
-    if wanted.project:
-        state = project.read()
-        files = {each.name: project.path_of(each) for each in state.good().values()}
-    if wanted.good:
-        files |= list_files(wanted.good)
-        if not files:
-            msg = f"--good: got {wanted.good}, which has no file in it; allowed is a folder of good photographs"
-            raise ValueError(msg)
+    photographs = project.read().photographs if wanted.project else {}
+    files = {_short(key): project.path_of(each) for key, each in State("", "", photographs=photographs).good().items()}
+    taken = set(photographs)
+    for name, path in (list_files(wanted.good) if wanted.good else {}).items():
+        if not _has(photographs, name, path):
+            taken.add(key := free_key(taken, "good", PurePosixPath(name)))
+            files[_short(key)] = path
     if not files and not wanted.model:
-        msg = f"--good: got none, and {project.folder} has no good photograph; allowed is a folder of good photographs"
+        places = f"{wanted.good}, which has no file" if wanted.good else f"none, and {project.folder} has none"
+        msg = f"--good: got {places}; allowed is a folder of good photographs"
         raise ValueError(msg)
     chosen = choose_shots(list(files)) if files else []
     if len(chosen) < len(files):
@@ -112,14 +115,13 @@ def _good_files(wanted: Wanted, project: Project) -> dict[str, Path]:
 def _check(
     wanted: Wanted,
     project: Project,
-    files: dict[str, Path],
     images: dict[str, torch.Tensor],
     stopped: Event,
     ready: Callable[[], None],
 ) -> bool:
     model, facts = _get_model(wanted, project, images)
     if wanted.project and wanted.good:
-        _keep_good(project, files)
+        _keep_good(project, wanted.good)
     save_good_pictures(project, facts, images)
     ready()
     odd = find_odd(list(facts.unseen.values()))
@@ -207,12 +209,22 @@ def _set_aside(project: Project) -> None:
     _tell(f"What was there before is in {target}.")
 
 
-def _keep_good(project: Project, files: dict[str, Path]) -> None:
-    """Copy the good photographs that a project does not have yet."""
-    known = {each.name for each in project.read().good().values()}
-    for name, path in files.items():
-        if name not in known:
+def _keep_good(project: Project, folder: Path) -> None:
+    """Copy the good photographs that a project does not have yet, in the order that keys were given out in."""
+    for name, path in list_files(folder).items():
+        if not _has(project.read().photographs, name, path):
             project.add(path, "good", name)
+
+
+def _has(photographs: dict[str, Photograph], name: str, path: Path) -> bool:
+    """Tell whether a good photograph is there already; one that has changed is another one."""
+    known = {(each.name, each.size, each.modified) for each in photographs.values() if each.place == "good"}
+    return (name, path.stat().st_size, path.stat().st_mtime_ns) in known
+
+
+def _short(key: str) -> str:
+    """Name a good photograph: by its key, as names may be alike."""
+    return key.removeprefix("good/")
 
 
 def _conclude(project: Project, report: Path) -> bool:

@@ -160,8 +160,11 @@ def test_a_project_has_copies_and_learns_what_is_said_of_them(
     assert {row["photograph"]: row["decision"] for row in after if row["decision"]} == {"good 2.png": "good"}
     assert "You said: good." in (project.folder / "report.html").read_text(encoding="utf-8")
     project.take_back()
-    do(project=project.folder)
-    assert learnt == [3, 4, 3]
+    write(tmp_path / "good again", "good", 6).rename(tmp_path / "good again" / "good 0.png")
+    do(project=project.folder, good=tmp_path / "good again")
+    do(project=project.folder, good=tmp_path / "good again")
+    assert learnt == [3, 4, 4]  # a photograph of the same name is another one, but only once
+    assert "good 0 (2).png" in (project.folder / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("wrong", ["empty", "unreadable", "small", "shape", "model"])
