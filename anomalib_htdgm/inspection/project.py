@@ -10,7 +10,7 @@ processes, or two tabs of a browser, never undo each other's work, and a restart
 import json
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
@@ -141,8 +141,7 @@ class Project:
         with self._lock:
             state = self.read()
             yield state
-            text = json.dumps(asdict(state), indent=1, ensure_ascii=False)
-            write_whole(self.folder / FILE, [text.encode()])
+            write_whole(self.folder / FILE, [_to_text(state).encode()])
 
     def add(self, source: Path, place: Place, name: str | None = None, *, copy: bool = True, **noted: Any) -> str:  # noqa: ANN401
         """Add a photograph.
@@ -250,6 +249,24 @@ class Project:
         """Note a threshold of the user's own, on the scale of scores."""
         with self.changing() as state:
             state.threshold = threshold
+
+
+def _to_text(state: State) -> str:
+    """Write JSON with a line for each photograph: Python's own indentation takes ten times as long."""
+    parts = []
+    for name, value in vars(state).items():
+        text = _dump(value) if name != "photographs" else _dump_lines(value)
+        parts.append(f" {_dump(name)}: {text}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def _dump_lines(photographs: dict[str, Photograph]) -> str:
+    lines = (f"\n  {_dump(key)}: {_dump(vars(each))}" for key, each in photographs.items())
+    return "{" + ",".join(lines) + "}"
+
+
+def _dump(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def free_key(taken: Container[str], place: Place, name: PurePosixPath) -> str:
