@@ -70,11 +70,12 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
 
 def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     warnings.filterwarnings("ignore")  # of packages, which the reader cannot mend
-    from anomalib_htdgm.inspection.run import CannotBeDoneError, Wanted, check  # noqa: PLC0415  # it takes seconds
+    from anomalib_htdgm.inspection.preparing import CannotBeDoneError, Wanted  # noqa: PLC0415  # it takes seconds
+    from anomalib_htdgm.inspection.run import check  # noqa: PLC0415
 
     for name in ("lightning.pytorch", "lightning.fabric", "lightning_fabric", "anomalib", "anomalib_htdgm"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    wanted: Wanted = Wanted(**vars(arguments))
+    wanted = Wanted(**vars(arguments))
     stopped, by = Event(), []
 
     def stop(number: int, _: object) -> None:

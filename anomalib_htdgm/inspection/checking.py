@@ -11,8 +11,9 @@ from pathlib import Path
 from threading import Event
 
 from .inspecting import NOT_READ, Finding, Inspector
-from .project import Photograph, Project
+from .project import Project
 from .report import TABLE, Identity, facts_of, finding_of, format_line, row_of, save_pictures, write_report, write_table
+from .state import Photograph
 
 SECONDS_PER_LOOK = 1.0
 """Seconds between two looks at a folder that is watched. A file that did not change meanwhile is complete."""

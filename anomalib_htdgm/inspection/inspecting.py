@@ -17,7 +17,7 @@ from anomalib_htdgm.data.reading import UnreadableImageError, digest_image, read
 from .colours import OF_VERDICTS, overlay
 from .evidence import Picture, box_around, crop, draw_outlines, find_similar, outline_regions, shrink
 from .expectation import Spread, spread_around, spread_of_unseen, verdict
-from .learning import Facts, post_processor_of
+from .facts import Facts, post_processor_of
 from .photograph_faults import compare_with, describe_copy, faults_of
 from .signals import describe, listening, loudest
 

@@ -1,13 +1,10 @@
 # Copyright (C) 2026 The anomalib-htdgm authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Learning from a few good photographs, and what is to be known of a model to explain its verdicts."""
+"""Learning from a few good photographs, and how each of them would score if it had not been seen."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -15,64 +12,22 @@ from typing import Any, cast
 import torch
 from anomalib.data import ImageBatch, ImageItem
 from anomalib.engine import Engine
-from anomalib.post_processing import PostProcessor
 from lightning.pytorch import Callback
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2.functional import affine, center_crop, pad, resize
 
-from anomalib_htdgm import Htdgm, __version__
+from anomalib_htdgm import Htdgm
 from anomalib_htdgm.data.appearance import SQUASHED
 from anomalib_htdgm.data.reading import UnreadableImageError, digest_image, read_image
 from anomalib_htdgm.models.htdgm.networks import RECEPTIVE_FIELD
 
-from .project import now
+from .facts import Facts, describe, digests_of
 from .signals import listening
 
 MOST_SHOTS = 10
 """Good photographs that are learnt at most: what the model's settings are made for."""
 NUDGES = ((2.0, 0.02, 0.0), (-2.0, -0.02, 0.01))
 """Degrees and shares of the sides by which a single good photograph is moved, to see how its signals speak then."""
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What is known of a model, in what JSON has.
-
-    Args:
-        digest (str): Digest of its checkpoint.
-        made (str): When it was made, in ISO 8601.
-        good (dict[str, str]): Digests of the good photographs' pixels by their names.
-        settings (dict[str, Any]): Arguments of the model that were chosen.
-        versions (dict[str, str]): Versions of the packages that scores depend on.
-        chosen_by (str): What the threshold was chosen by.
-        threshold (float): Score in [0, 1] above which photographs are anomalous.
-        raw_threshold (float): The same as a raw score.
-        raw_range (float): Raw scores that a score of 0 and one of 1 are apart.
-        pixel_threshold (float): Raw value of a map above which a pixel is anomalous.
-        unseen (dict[str, float]): By their names, raw scores of good photographs as if they had not been seen.
-        usual (dict[str, float]): By the signals' names, what they say of good photographs that they have not seen.
-    """
-
-    digest: str
-    made: str
-    good: dict[str, str]
-    settings: dict[str, Any]
-    versions: dict[str, str]
-    chosen_by: str
-    threshold: float
-    raw_threshold: float
-    raw_range: float
-    pixel_threshold: float
-    unseen: dict[str, float] = field(default_factory=dict)
-    usual: dict[str, float] = field(default_factory=dict)
-
-    def raw_at(self, score: float) -> float:
-        """Give the raw score that is shown as a score."""
-        return self.raw_threshold + (score - self.threshold) * self.raw_range
-
-    def score_at(self, raw: float) -> float:
-        """Give the score that a raw one is shown as, before it is cut off at 0 and 1."""
-        return self.threshold + (raw - self.raw_threshold) / self.raw_range
 
 
 def choose_shots(names: Sequence[str], most: int = MOST_SHOTS) -> list[str]:
@@ -162,57 +117,6 @@ def load(checkpoint: Path, images: dict[str, torch.Tensor]) -> tuple[Htdgm, Fact
     model.eval()
     chosen = {name: model.hparams[name] for name in ("k_shot", "tiles") if name in model.hparams}
     return model, describe(model, checkpoint, digests_of(images), chosen, {}, {})
-
-
-def describe(
-    model: Htdgm,
-    checkpoint: Path,
-    good: dict[str, str],
-    settings: dict[str, Any],
-    unseen: dict[str, float],
-    usual: dict[str, float],
-) -> Facts:
-    """Put together what is known of a model, see :class:`Facts`."""
-    processor = post_processor_of(model)
-    score = float(processor.normalized_image_threshold)
-    raw_range, pixel_range = processor.image_max - processor.image_min, processor.pixel_max - processor.pixel_min
-    pixel = processor.pixel_threshold + (processor.normalized_pixel_threshold - 0.5) * pixel_range
-    return Facts(
-        digest=digest_of(checkpoint),
-        made=now(),
-        good=good,
-        settings=settings,
-        versions={"anomalib-htdgm": __version__, **{name: version(name) for name in ("anomalib", "torch")}},
-        chosen_by=model.threshold_chosen_by,
-        threshold=score,
-        raw_threshold=float(processor.image_threshold + (score - 0.5) * raw_range),
-        raw_range=float(raw_range),
-        pixel_threshold=float(pixel),
-        unseen=unseen,
-        usual=usual,
-    )
-
-
-def digests_of(images: dict[str, torch.Tensor]) -> dict[str, str]:
-    """Take the digests of images by their names."""
-    return {name: digest_image(image) for name, image in images.items()}
-
-
-def digest_of(checkpoint: Path) -> str:
-    """Take the digest of a checkpoint, which tells one model from another."""
-    return sha256(checkpoint.read_bytes()).hexdigest()
-
-
-def post_processor_of(model: Htdgm) -> PostProcessor:
-    """Give the model's post-processor.
-
-    Raises:
-        ValueError: If it has none of anomalib's, and so no threshold.
-    """
-    if not isinstance(model.post_processor, PostProcessor):
-        msg = f"post_processor: got {type(model.post_processor).__name__}; allowed is anomalib's PostProcessor"
-        raise ValueError(msg)
-    return model.post_processor
 
 
 @torch.inference_mode()

@@ -8,96 +8,21 @@ processes, or two tabs of a browser, never undo each other's work, and a restart
 """
 
 import json
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from filelock import FileLock
 
 from anomalib_htdgm.validation import check_choice
 
+from .state import FORMAT, Decision, Photograph, Place, State, free_key, now, to_text
 from .writing import write_whole
 
 FILE = "project.json"
 CHECKPOINT = "model.ckpt"
-FORMAT = 1
-"""Number of the format of the file, which a later one would count up."""
-
-Place = Literal["good", "checked"]
-"""Whether a photograph was given as good, or to be checked."""
-Decision = Literal["good", "defective", "skip"]
-"""What a person says of a photograph."""
-
-
-@dataclass(frozen=True)
-class Photograph:
-    """A photograph of a project.
-
-    Args:
-        name (str): Its name, as its owner knows it; with folders, if it came from one below another.
-        file (str): Its path: within the project if the project has a copy, else absolute.
-        place (Place): What it was given as.
-        added (str): When, in ISO 8601.
-        size (int): Bytes of the file that it came from.
-        modified (int): When that file was last changed, in nanoseconds since 1970.
-        decision (Decision | None): What a person says of it.
-        finding (dict[str, Any] | None): What the present model says of it, see
-            :class:`~anomalib_htdgm.inspection.inspecting.Finding`; ``None`` if it has not been asked.
-    """
-
-    name: str
-    file: str
-    place: Place
-    added: str
-    size: int = 0
-    modified: int = 0
-    decision: Decision | None = None
-    finding: dict[str, Any] | None = None
-
-
-@dataclass
-class State:
-    """All that is known of a project, as it is in the file.
-
-    Args:
-        name (str): Name of the part.
-        made (str): When the project was made, in ISO 8601.
-        settings (dict[str, Any]): What the next model is to be made with, such as ``{"tiles": 4}``.
-        threshold (float): Score in [0, 1] above which photographs are called anomalous.
-        model (dict[str, Any] | None): What is known of the model, see
-            :class:`~anomalib_htdgm.inspection.learning.Facts`; ``None`` if there is none.
-        photographs (dict[str, Photograph]): Photographs by their keys, such as ``good/IMG_1.jpg``, in their order.
-        decisions (list[dict[str, Any]]): All decisions, the last one last: photograph, before, decision and time.
-        format (int): :data:`FORMAT`.
-    """
-
-    name: str
-    made: str
-    settings: dict[str, Any] = field(default_factory=dict)
-    threshold: float = 0.5
-    model: dict[str, Any] | None = None
-    photographs: dict[str, Photograph] = field(default_factory=dict)
-    decisions: list[dict[str, Any]] = field(default_factory=list)
-    format: int = FORMAT
-
-    def good(self) -> dict[str, Photograph]:
-        """List the photographs to learn from: given as good, or decided to be, and not decided otherwise."""
-        return {
-            key: each
-            for key, each in self.photographs.items()
-            if (each.decision or each.place) == "good" and (each.finding is None or not each.finding.get("problem"))
-        }
-
-    def checked(self) -> dict[str, Photograph]:
-        """List the photographs that were given to be checked."""
-        return {key: each for key, each in self.photographs.items() if each.place == "checked"}
-
-    def waiting(self) -> dict[str, Photograph]:
-        """List the photographs to check that the present model has not been asked about."""
-        return {key: each for key, each in self.checked().items() if each.finding is None}
 
 
 class Project:
@@ -141,7 +66,7 @@ class Project:
         with self._lock:
             state = self.read()
             yield state
-            write_whole(self.folder / FILE, [_to_text(state).encode()])
+            write_whole(self.folder / FILE, [to_text(state).encode()])
 
     def add(self, source: Path, place: Place, name: str | None = None, *, copy: bool = True, **noted: Any) -> str:  # noqa: ANN401
         """Add a photograph.
@@ -251,39 +176,7 @@ class Project:
             state.threshold = threshold
 
 
-def _to_text(state: State) -> str:
-    """Write JSON with a line for each photograph: Python's own indentation takes ten times as long."""
-    parts = []
-    for name, value in vars(state).items():
-        text = _dump(value) if name != "photographs" else _dump_lines(value)
-        parts.append(f" {_dump(name)}: {text}")
-    return "{\n" + ",\n".join(parts) + "\n}\n"
-
-
-def _dump_lines(photographs: dict[str, Photograph]) -> str:
-    lines = (f"\n  {_dump(key)}: {_dump(vars(each))}" for key, each in photographs.items())
-    return "{" + ",".join(lines) + "}"
-
-
-def _dump(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
-
-
-def free_key(taken: Container[str], place: Place, name: PurePosixPath) -> str:
-    """Make the key of a new photograph: its place and name, and a number if there is one of that name."""
-    key, number = f"{place}/{name}", 1
-    while key in taken:
-        number += 1
-        key = f"{place}/{name.with_name(f'{name.stem} ({number}){name.suffix}')}"
-    return key
-
-
 def list_projects(root: Path) -> list[Project]:
     """List the projects in a folder, the one that was changed last first."""
     files = sorted(root.glob(f"*/{FILE}"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
     return [Project(path.parent) for path in files]
-
-
-def now() -> str:
-    """Tell the time, in ISO 8601, to the second."""
-    return datetime.now().astimezone().isoformat(timespec="seconds")

@@ -19,10 +19,11 @@ from PIL import Image
 from .colours import OF_VERDICTS, legend
 from .evidence import Picture
 from .expectation import expect_by_count, spread_of_unseen
+from .facts import Facts
 from .inspecting import DETAIL, NOT_READ, Finding, spread_of, to_picture
-from .learning import Facts
 from .photograph_faults import describe_odd, find_odd
-from .project import Photograph, Project, State, now
+from .project import Project
+from .state import Photograph, State, now
 from .writing import write_whole
 
 REPORT, TABLE, THUMBNAILS = "report.html", "scores.csv", "thumbnails"
