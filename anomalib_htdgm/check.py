@@ -13,13 +13,13 @@ from threading import Event
 
 EPILOG = """
 exit status:
-  0  no photograph is anomalous: no score is above the threshold
+  0  no photograph is anomalous, none is to be looked at
   1  at least one is
   2  it could not be done; a sentence says why
   130  it was broken off by Ctrl-C, 143 by SIGTERM; what was checked until then is in the report.
        With --watch this is how it ends, so the status is 0 or 1
 
-Photographs to look at, and files that cannot be read, do not count: they are in report.html and scores.csv.
+Files that cannot be read do not count here. The last line that is printed counts them; report and table name them.
 """
 
 

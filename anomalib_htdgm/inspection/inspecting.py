@@ -116,7 +116,7 @@ class Inspector:
         twin = self.good.names.get(digest) or self._seen.get(digest)
         self.remember(digest, name or path.name)
         result = verdict(raw, self.band, has_faults=bool(faults))
-        pictures, similar = self._draw(image, heat, result)
+        pictures, similar = self.draw(image, heat, result)
         loud = loudest(said, self.facts.usual)
         why = "" if result == "good" or loud is None or loud[1] <= 1 else describe(*loud)
         if similar:
@@ -136,18 +136,31 @@ class Inspector:
         heat = raw.anomaly_map[0, 0].float().cpu().numpy()
         return float(raw.pred_score), float(scaled.pred_score), heat, said
 
-    def _draw(
-        self, image: torch.Tensor, heat: NDArray[np.float32], result: str
+    def draw(
+        self, image: torch.Tensor, heat: NDArray[np.float32], result: str, pixel_threshold: float | None = None
     ) -> tuple[dict[str, Picture], str | None]:
-        """Draw the photograph; and if it is not good, where it is not, and the most similar place of a good one."""
+        """Draw a photograph; and if it is not good, where it is not, and the most similar place of a good one.
+
+        Args:
+            image (torch.Tensor): The photograph, in [0, 1], of shape ``(3, H, W)``.
+            heat (NDArray): Its raw map, of shape ``(h, w)``.
+            result (str): Its verdict, which gives the outline its colour.
+            pixel_threshold (float | None): Raw value of the map that outline and colours are tied to; ``None`` is the
+                model's own.
+
+        Returns:
+            tuple[dict[str, Picture], str | None]: Pictures ``photograph``, ``heat``, ``place`` and ``similar``, as far
+            as there are any, and the name of the good photograph with the similar place, if there are several.
+        """
+        limit = pixel_threshold or self.facts.pixel_threshold
         picture = to_picture(image, 512)
         thumbnail = shrink(picture, THUMBNAIL)
         if result == "good":
             return {"photograph": thumbnail}, None
-        regions = outline_regions(heat, self.facts.pixel_threshold)
+        regions = outline_regions(heat, limit)
         pictures = {
             "photograph": draw_outlines(thumbnail, regions, OF_VERDICTS[result]),
-            "heat": overlay(thumbnail, heat / self.facts.pixel_threshold),
+            "heat": overlay(thumbnail, heat / limit),
         }
         if not regions or not self._good_pictures:
             return pictures, None
@@ -158,7 +171,7 @@ class Inspector:
         name, good = self._good_pictures[similar.number]
         pictures["place"] = shrink(crop(picture, box), DETAIL)
         pictures["similar"] = shrink(crop(good, similar.box), DETAIL)
-        return pictures, name
+        return pictures, name if len(self._good_pictures) > 1 else None
 
 
 def spread_of(facts: Facts) -> Spread:

@@ -35,7 +35,7 @@ def check(wanted: Wanted, stopped: Event, ready: Callable[[], None]) -> bool:
         ready (Callable[[], None]): Is called when photographs begin to be checked.
 
     Returns:
-        bool: Whether a photograph is above the threshold.
+        bool: Whether a photograph is anomalous, or to be looked at.
 
     Raises:
         CannotBeDoneError: If it cannot be done; what was there before is as it was.
@@ -103,7 +103,7 @@ def _conclude(project: Project, report: Path) -> bool:
     counts = ", ".join(f"{verdicts.count(verdict)} {name}" for verdict, name in COUNTED.items())
     tell(f"{counts}. The report is {report}.")
     tell(expectation_in_words(state, facts))
-    return any(each.score is not None and each.score > state.threshold for each in findings)
+    return any(verdict in {"anomalous", "look at it"} for verdict in verdicts)
 
 
 def _tell_of(photograph: Photograph, finding: Finding) -> None:
