@@ -16,10 +16,14 @@ import pytest
 from anomalib.engine import Engine
 
 from anomalib_htdgm import Htdgm
+from anomalib_htdgm.inspection import preparing
+from anomalib_htdgm.inspection.evidence import outline_regions
+from anomalib_htdgm.inspection.inspecting import Inspector
+from anomalib_htdgm.inspection.learning import read_good
 from anomalib_htdgm.inspection.project import Project
 
 from .checked import contents, do, read_table, wait_for, write
-from .small import TESTED
+from .small import SIDE, TESTED
 
 pytestmark = pytest.mark.usefixtures("learnt")
 
@@ -51,6 +55,20 @@ def test_scores_are_those_of_the_model_and_the_report_needs_nothing_else(
     assert order == [row["photograph"] for row in sorted(rows, key=lambda row: -float(row["raw score"]))]
     assert "Of 100 good ones" in report
     assert all(name in report for name in ("good 0.png", "good 1.png", "good 3.png", "training images"))
+
+
+def test_the_outline_lies_at_the_defect(parts: Path, new: Path, tmp_path: Path) -> None:
+    images = read_good({path.name: path for path in sorted(parts.iterdir())})
+    model, facts = preparing.learn(images, tmp_path / "model.ckpt")
+    inspector = Inspector(model, facts, images)
+    finding, heat, pictures = inspector.inspect(new / "checkered 2.png")
+    assert finding.verdict == "anomalous"
+    assert " times the usual)." in finding.reason
+    assert pictures.keys() == {"photograph", "heat", "place", "similar"}
+    columns, rows = outline_regions(heat, facts.pixel_threshold)[0].contour.T * SIDE
+    assert 20 <= rows.mean() <= 44  # where make_image puts it
+    assert 24 <= columns.mean() <= 48
+    assert inspector.inspect(parts / "good 0.png").pictures.keys() == {"photograph"}
 
 
 def test_what_cannot_be_read_is_a_row(parts: Path, new: Path, tmp_path: Path) -> None:
