@@ -20,7 +20,10 @@ from PIL import Image
 from skimage import data as photographs
 from torch import nn
 
-from .small import make_engine, make_small_model, write_good_images
+from anomalib_htdgm.inspection import preparing
+
+from .checked import SMALL, write
+from .small import TESTED, make_engine, make_small_model, write_good_images
 
 RunAnomalib = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -112,6 +115,33 @@ def run_anomalib(tmp_path: Path) -> RunAnomalib:
         )
 
     return run
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Path:
+    for index in (0, 1, 3):
+        write(tmp_path / "good parts", "good", index)
+    return tmp_path / "good parts"
+
+
+@pytest.fixture
+def new(tmp_path: Path) -> Path:
+    for each in TESTED:
+        write(tmp_path / "new", *each)
+    return tmp_path / "new"
+
+
+@pytest.fixture
+def learnt(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Learn small models, and count them."""
+    counted, learn = [], preparing.learn
+
+    def count(images: dict, *arguments: Path, **settings: int) -> object:
+        counted.append(len(images))
+        return learn(images, *arguments, **SMALL, iterations=2, precision="float32", **settings)
+
+    monkeypatch.setattr(preparing, "learn", count)
+    return counted
 
 
 @pytest.fixture

@@ -58,6 +58,7 @@ CHECKED_ONLY = {
     "pip": "as above; that the extras exist is checked",
     "pytest": "would run this test",
     "python -m anomalib_htdgm.demo": "test_demo.py serves the page: options are parsed",
+    "python -m anomalib_htdgm.check": "test_check.py checks folders: options are parsed",
     "mkdocs": "test_documentation.py builds the pages",
     "python": "the benchmarks take hours: options are parsed, configurations of Hydra composed, every value of a sweep",
     "anomalib benchmark": "30 trainings: the configuration files are parsed, and test_command.py makes what they name",

@@ -1,0 +1,100 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Checks a folder of photographs: ``python -m anomalib_htdgm.check``."""
+
+import argparse
+import logging
+import signal
+import sys
+import warnings
+from pathlib import Path
+from threading import Event
+
+EPILOG = """
+exit status:
+  0  no photograph is anomalous, none is to be looked at
+  1  at least one is
+  2  it could not be done; a sentence says why
+  130  it was broken off by Ctrl-C, 143 by SIGTERM; what was checked until then is in the report.
+       With --watch this is how it ends, so the status is 0 or 1
+
+Files that cannot be read do not count here. The last line that is printed counts them; report and table name them.
+"""
+
+
+def main() -> None:
+    """Check a folder, and leave with a status that says whether anything is anomalous."""
+    parser = argparse.ArgumentParser(
+        prog="python -m anomalib_htdgm.check",
+        description="Learn what good looks like from a few photographs, and check a folder of others.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--good", type=Path, metavar="DIR", help="folder of good photographs, the best number is ten")
+    parser.add_argument("--model", type=Path, metavar="FILE", help="checkpoint to check by, in place of learning")
+    parser.add_argument("--new", type=Path, metavar="DIR", help="folder of photographs to check, with those below it")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for report.html, scores.csv and model.ckpt")
+    parser.add_argument(
+        "--project", type=Path, metavar="DIR", help="folder that keeps all of it, and copies of the photographs"
+    )
+    parser.add_argument("--tiles", type=int, help="look at N x N overlapping tiles, to find small defects (1)")
+    parser.add_argument("--watch", action="store_true", help="go on: check each file that comes, until Ctrl-C")
+    arguments = parser.parse_args()
+    _check(parser, arguments)
+    sys.exit(_run(parser, arguments))
+
+
+def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Refuse what cannot be done before anything is loaded, which takes seconds."""
+    good, model, new, out, project = (getattr(arguments, name) for name in ("good", "model", "new", "out", "project"))
+    tiles, is_file = arguments.tiles, any(each is not None and each.is_file() for each in (out, project))
+    refused = {
+        "--out, --project: got both or none; allowed is one of them": (out is None) == (project is None),
+        f"--out, --project: got {out or project}, which is a file; allowed is a folder": is_file,
+        "--new: got none; allowed is a folder of photographs": new is None and (project is None or arguments.watch),
+        "--good, --model: got none; allowed is a folder of good photographs, or a checkpoint": (
+            good is None and model is None and project is None
+        ),
+        f"--good: got {good}, which is no folder; allowed is a folder of photographs": good and not good.is_dir(),
+        f"--new: got {new}, which is no folder; allowed is a folder of photographs": new and not new.is_dir(),
+        f"--model: got {model}, which is no file; allowed is a checkpoint": model and not model.is_file(),
+        f"--tiles: got {tiles}; allowed are 1 and more, and none beside --model": (
+            tiles is not None and (tiles < 1 or model is not None)
+        ),
+    }
+    for sentence, holds in refused.items():
+        if holds:
+            parser.error(sentence)
+
+
+def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    warnings.filterwarnings("ignore")  # of packages, which the reader cannot mend
+    from anomalib_htdgm.inspection.preparing import CannotBeDoneError, Wanted  # noqa: PLC0415  # it takes seconds
+    from anomalib_htdgm.inspection.run import check  # noqa: PLC0415
+
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning_fabric", "anomalib", "anomalib_htdgm"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    wanted = Wanted(**vars(arguments))
+    stopped, by = Event(), []
+
+    def stop(number: int, _: object) -> None:
+        by.append(number)
+        stopped.set()
+
+    def ready() -> None:
+        """From then on, to be stopped is to end after the present photograph."""
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, stop)
+
+    try:
+        is_anomalous = check(wanted, stopped, ready)
+    except CannotBeDoneError as error:
+        parser.error(str(error))
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    return 128 + by[0] if by and not arguments.watch else int(is_anomalous)
+
+
+if __name__ == "__main__":
+    main()

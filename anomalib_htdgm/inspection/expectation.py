@@ -1,0 +1,199 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What to expect of new good photographs: how many of a hundred will be called anomalous, and how sure that is.
+
+Logarithms of good photographs' scores are taken for normally distributed. Their mean and deviation are known by few
+photographs that were scored as if they had not been seen. So the share of good ones above a threshold is known by a
+noncentral t distribution: the interval of a tolerance limit, read backwards. It is wide for three photographs, as it
+has to be.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special, stats
+
+from anomalib_htdgm.models.htdgm.threshold import MAD_TO_DEVIATION, USUAL_DEVIATION
+
+CONFIDENCE = 0.9
+"""How often what happens is to be within an interval."""
+WEIGHT = 2
+"""Photographs that the usual deviation counts for. With more, intervals are too narrow where good photographs differ
+much: in simulations of deviations from 0.03 to 0.3 and of 3 and 10 photographs, 87 % or more are right."""
+HUNDRED = 100
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """How many of a hundred good photographs will be called anomalous.
+
+    Args:
+        about (float): The mean.
+        least (int): Least number, but for one case in twenty.
+        most (int): Greatest number, but for one case in twenty.
+    """
+
+    about: float
+    least: int
+    most: int
+
+    def __str__(self) -> str:
+        """Say it in a sentence."""
+        about = "fewer than 1" if self.about < 0.5 else f"about {self.about:.0f}"  # noqa: PLR2004  # what rounds to 0
+        return f"Of {HUNDRED} good ones {about} will be called anomalous (between {self.least} and {self.most})."
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How the logarithms of good photographs' raw scores are spread, as far as is known.
+
+    Args:
+        middle (float): Their mean, or median.
+        deviation (float): Their standard deviation, drawn towards the usual one.
+        number (int): How many photographs tell the middle.
+        freedom (int): Degrees of freedom of the deviation.
+    """
+
+    middle: float
+    deviation: float
+    number: int
+    freedom: int
+
+    def expect(self, threshold: float) -> Expectation:
+        """Say how many of a hundred good photographs will be above a raw threshold.
+
+        The interval is of the number itself. So it has both the doubt about the share, and the chance of a hundred.
+        """
+        distance = self._distance(threshold)
+        scale = math.sqrt(1 + 1 / self.number)
+        about = HUNDRED * float(stats.t.sf(distance / scale, self.freedom))
+        tails = (1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2
+        # Of the quantile that the threshold is: the smaller it is, the more are above.
+        shares = [float(stats.norm.sf(self._quantile(distance, tail))) for tail in reversed(tails)]
+        least, most = (stats.binom.ppf(tail, HUNDRED, share) for tail, share in zip(tails, shares, strict=True))
+        return Expectation(about, int(max(least, 0)), int(max(most, 0)))
+
+    def band(self, threshold: float) -> tuple[float, float]:
+        """Give the raw scores around a threshold between which these photographs cannot tell good from anomalous.
+
+        The threshold is to let a certain share of good photographs pass. Which raw score really lets this share pass is
+        known as little as the spread is: within the tolerance limits of that quantile, of the same noncentral t
+        distribution as :meth:`expect`'s interval. These limits are the band. It ends where ten times as many
+        photographs would hardly move it; three leave a wide one.
+
+        Returns:
+            tuple[float, float]: Its ends, at least 0; the threshold lies between them.
+        """
+        distance = self._distance(threshold)
+        root = math.sqrt(self.number)
+        # Half the confidence: a band of nine tenths would take in most defects of three photographs.
+        limits = stats.nct.ppf((0.25, 0.75), self.freedom, distance * root) / root
+        low, high = (math.exp(self.middle + limit * self.deviation) for limit in limits)
+        return min(low, threshold), max(high, threshold)
+
+    def _distance(self, threshold: float) -> float:
+        return (_logarithms([threshold])[0] - self.middle) / self.deviation
+
+    def _quantile(self, distance: float, tail: float) -> float:
+        """Give an end of the interval of the true quantile, by the distribution that its estimate implies."""
+        chi = np.sqrt(stats.chi2.ppf(_GRID, self.freedom) / self.freedom)
+        # The sum of a scaled chi and a normal variable has no closed form: a mixture of normals over a grid has.
+        return _mixture_quantile(distance * chi, 1 / math.sqrt(self.number), tail)
+
+
+_GRID = (np.arange(200) + 0.5) / 200
+
+
+def _mixture_quantile(means: np.ndarray, deviation: float, tail: float) -> float:
+    """Find a quantile of an even mixture of normal distributions of one deviation, by halving."""
+    low, high = float(means.min()) - 6 * deviation, float(means.max()) + 6 * deviation
+    for _ in range(50):
+        middle = (low + high) / 2
+        is_below = special.ndtr((middle - means) / deviation).mean() < tail
+        low, high = (middle, high) if is_below else (low, middle)
+    return low
+
+
+def spread_of_unseen(scores: Sequence[float]) -> Spread | None:
+    """Learn the spread from good photographs that were scored as if they had not been seen.
+
+    Args:
+        scores (Sequence[float]): Raw scores, at least 0.
+
+    Returns:
+        Spread | None: The spread; ``None`` of fewer than two, which tell nothing.
+    """
+    if len(scores) < 2:  # noqa: PLR2004
+        return None
+    logarithms = _logarithms(scores)
+    return _spread(float(logarithms.mean()), float(logarithms.std(ddof=1)), len(scores))
+
+
+def spread_of_unlabelled(scores: Sequence[float]) -> Spread | None:
+    """Learn the spread from photographs that nobody has looked at, a few of which may be defective.
+
+    Args:
+        scores (Sequence[float]): Raw scores, at least 0.
+
+    Returns:
+        Spread | None: The spread, by median and median absolute deviation; ``None`` of fewer than five.
+    """
+    if len(scores) < 5:  # noqa: PLR2004
+        return None
+    logarithms = _logarithms(scores)
+    middle = float(np.median(logarithms))
+    return _spread(middle, MAD_TO_DEVIATION * float(np.median(np.abs(logarithms - middle))), len(scores))
+
+
+def spread_around(threshold: float, deviations: float = 1.6) -> Spread:
+    """Guess the spread where nothing but a threshold is known: the usual one, as of a single photograph."""
+    middle = float(_logarithms([threshold])[0]) - deviations * USUAL_DEVIATION
+    return Spread(middle, USUAL_DEVIATION, 1, WEIGHT)
+
+
+def expect_by_count(above: int, number: int) -> Expectation:
+    """Say how many of a hundred will be above the threshold, by how many of those that are known are.
+
+    Args:
+        above (int): How many of the known ones are.
+        number (int): How many are known: good by a person's decision, or photographs as they come. Of these the number
+            is at least that of good ones.
+
+    Returns:
+        Expectation: By Jeffreys' prior: the number is beta-binomial.
+
+    Raises:
+        ValueError: If not ``0 <= above <= number``.
+    """
+    if not 0 <= above <= number:
+        msg = f"above: got {above} of {number}; allowed are 0 to {number}"
+        raise ValueError(msg)
+    share = stats.betabinom(HUNDRED, above + 0.5, number - above + 0.5)
+    tails = (1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2
+    return Expectation(float(share.mean()), *(int(share.ppf(tail)) for tail in tails))
+
+
+def verdict(raw: float, band: tuple[float, float], *, has_faults: bool = False) -> str:
+    """Give one of three verdicts: ``good``, ``look at it`` or ``anomalous``.
+
+    Args:
+        raw (float): Raw score.
+        band (tuple[float, float]): Where the good photographs cannot tell, see :meth:`Spread.band`.
+        has_faults (bool): Whether the photograph itself has a fault, such as blur: it is never plainly good.
+    """
+    if raw > band[1]:
+        return "anomalous"
+    return "look at it" if raw > band[0] or has_faults else "good"
+
+
+def _spread(middle: float, deviation: float, number: int) -> Spread:
+    freedom = number - 1 + WEIGHT
+    squares = (number - 1) * deviation**2 + WEIGHT * USUAL_DEVIATION**2
+    return Spread(middle, math.sqrt(squares / freedom), number, freedom)
+
+
+def _logarithms(scores: Sequence[float]) -> np.ndarray:
+    return np.log(np.clip(np.asarray(scores, dtype=float), np.finfo(np.float32).tiny, None))

@@ -1,0 +1,185 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Inspecting photographs one by one: score, verdict, reasons, and the pictures that show them."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from anomalib_htdgm import Htdgm
+from anomalib_htdgm.data.reading import UnreadableImageError, digest_image, read_image
+
+from .colours import OF_VERDICTS, overlay
+from .evidence import Picture, box_around, crop, draw_outlines, find_similar, outline_regions, shrink
+from .expectation import Spread, spread_around, spread_of_unseen, verdict
+from .facts import Facts, post_processor_of
+from .photograph_faults import compare_with, describe_copy, faults_of
+from .signals import describe, listening, loudest
+
+THUMBNAIL = 200
+"""Longest side in pixels of a thumbnail."""
+DETAIL = 96
+"""The same of a place beside a similar one."""
+NOT_READ = "cannot be read"
+"""What stands in the place of a verdict where there is none."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a model says of a photograph, in what JSON has.
+
+    Args:
+        score (float): Anomaly score, as the model gives it to anomalib.
+        raw (float): Raw score, at least 0.
+        verdict (str): ``good``, ``look at it``, ``anomalous`` or ``cannot be read``, at the model's own threshold.
+        faults (list[str]): What is wrong with the photograph itself, a sentence each.
+        copy (str): Which photograph it is a copy of; empty if it is none. It says nothing against it.
+        why (str): Which signal spoke, and where a similar place is; empty for a good one.
+        digest (str): Digest of its pixels, which copies have in common.
+        problem (str): Why there is no score; empty if there is one.
+    """
+
+    score: float | None = None
+    raw: float | None = None
+    verdict: str = NOT_READ
+    faults: list[str] = field(default_factory=list)
+    copy: str = ""
+    why: str = ""
+    digest: str = ""
+    problem: str = ""
+
+    def verdict_at(self, band: tuple[float, float]) -> str:
+        """Give the verdict at another threshold, by its band."""
+        return NOT_READ if self.raw is None else verdict(self.raw, band, has_faults=bool(self.faults))
+
+    @property
+    def reason(self) -> str:
+        """All that there is to say, in sentences."""
+        return " ".join(each for each in (self.problem, *self.faults, self.copy, self.why) if each)
+
+
+class Result(NamedTuple):
+    """A finding, the raw map of shape ``(h, w)``, and pictures by their names; none of a file that cannot be read."""
+
+    finding: Finding
+    heat: NDArray[np.float32] | None
+    pictures: dict[str, Picture]
+
+
+class Inspector:
+    """Inspects photographs by a model.
+
+    Args:
+        model (Htdgm): The model.
+        facts (Facts): What is known of it.
+        good (dict[str, torch.Tensor]): The good photographs to compare with, in [0, 1] and of shape ``(3, H, W)``, by
+            their names.
+        spread (Spread | None): How good photographs' scores are spread; ``None`` asks the good ones, or else guesses.
+    """
+
+    def __init__(self, model: Htdgm, facts: Facts, good: dict[str, torch.Tensor], spread: Spread | None = None) -> None:
+        self.model, self.facts = model.eval(), facts
+        self.spread = spread or spread_of(facts)
+        self.good = compare_with(good)
+        self._good_pictures = [(name, to_picture(image, 512)) for name, image in good.items()]
+        self._seen: dict[str, str] = {}
+
+    @property
+    def band(self) -> tuple[float, float]:
+        """Raw scores between which the verdict is ``look at it``."""
+        return self.spread.band(self.facts.raw_threshold)
+
+    def remember(self, digest: str, name: str) -> None:
+        """Note a photograph that was inspected before, so that copies of it are found."""
+        self._seen.setdefault(digest, name)
+
+    def inspect(self, path: Path, name: str | None = None) -> Result:
+        """Inspect a photograph, whatever its file is.
+
+        Args:
+            path (Path): Its file.
+            name (str | None): Its name; ``None`` is the file's.
+        """
+        try:
+            image = torch.as_tensor(read_image(path, as_tensor=True)).as_subclass(torch.Tensor)
+        except UnreadableImageError as error:
+            text = str(error).replace(f"image {path} cannot be read", "It cannot be read").replace(str(path), path.name)
+            return Result(Finding(problem=f"{text}."), None, {})
+        raw, score, heat, said = self._score(image)
+        digest = digest_image(image)
+        faults = faults_of(image, self.good)
+        twin = self.good.names.get(digest) or self._seen.get(digest)
+        self.remember(digest, name or path.name)
+        result = verdict(raw, self.band, has_faults=bool(faults))
+        pictures, similar = self.draw(image, heat, result)
+        loud = loudest(said, self.facts.usual)
+        why = "" if result == "good" or loud is None or loud[1] <= 1 else describe(*loud)
+        if similar:
+            why = f"{why} The most similar place is in {similar}.".strip()
+        copy = describe_copy(twin) if twin else ""
+        return Result(Finding(score, raw, result, faults, copy, why, digest), heat, pictures)
+
+    @torch.inference_mode()
+    def _score(self, image: torch.Tensor) -> tuple[float, float, NDArray[np.float32], dict[str, float]]:
+        """Score as anomalib does, but raw first: what bands and outlines are made of."""
+        batch = image[None].to(self.model.device)
+        prepared = self.model.pre_processor(batch) if self.model.pre_processor else batch
+        with listening(self.model.model.signals) as heard:
+            raw = self.model.model(prepared)
+        scaled = post_processor_of(self.model)(raw)
+        said = {name: max(scores) for name, scores in heard.items() if scores}
+        heat = raw.anomaly_map[0, 0].float().cpu().numpy()
+        return float(raw.pred_score), float(scaled.pred_score), heat, said
+
+    def draw(
+        self, image: torch.Tensor, heat: NDArray[np.float32], result: str, pixel_threshold: float | None = None
+    ) -> tuple[dict[str, Picture], str | None]:
+        """Draw a photograph; and if it is not good, where it is not, and the most similar place of a good one.
+
+        Args:
+            image (torch.Tensor): The photograph, in [0, 1], of shape ``(3, H, W)``.
+            heat (NDArray): Its raw map, of shape ``(h, w)``.
+            result (str): Its verdict, which gives the outline its colour.
+            pixel_threshold (float | None): Raw value of the map that outline and colours are tied to; ``None`` is the
+                model's own.
+
+        Returns:
+            tuple[dict[str, Picture], str | None]: Pictures ``photograph``, ``heat``, ``place`` and ``similar``, as far
+            as there are any, and the name of the good photograph with the similar place, if there are several.
+        """
+        limit = pixel_threshold or self.facts.pixel_threshold
+        picture = to_picture(image, 512)
+        thumbnail = shrink(picture, THUMBNAIL)
+        if result == "good":
+            return {"photograph": thumbnail}, None
+        regions = outline_regions(heat, limit)
+        pictures = {
+            "photograph": draw_outlines(thumbnail, regions, OF_VERDICTS[result]),
+            "heat": overlay(thumbnail, heat / limit),
+        }
+        if not regions or not self._good_pictures:
+            return pictures, None
+        box = box_around(regions[0])
+        similar = find_similar(picture, box, [each for _, each in self._good_pictures])
+        if similar is None:
+            return pictures, None
+        name, good = self._good_pictures[similar.number]
+        pictures["place"] = shrink(crop(picture, box), DETAIL)
+        pictures["similar"] = shrink(crop(good, similar.box), DETAIL)
+        return pictures, name if len(self._good_pictures) > 1 else None
+
+
+def spread_of(facts: Facts) -> Spread:
+    """Learn how good photographs' scores are spread from what is known of a model, or guess."""
+    return spread_of_unseen(list(facts.unseen.values())) or spread_around(facts.raw_threshold)
+
+
+def to_picture(image: torch.Tensor, longest: int) -> Picture:
+    """Make a picture of an image in [0, 1] of shape ``(3, H, W)``, reduced to a longest side in pixels."""
+    pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    return shrink(np.ascontiguousarray(pixels), longest)

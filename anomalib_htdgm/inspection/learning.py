@@ -1,0 +1,171 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Learning from a few good photographs, and how each of them would score if it had not been seen."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, cast
+
+import torch
+from anomalib.data import ImageBatch, ImageItem
+from anomalib.engine import Engine
+from lightning.pytorch import Callback
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.v2.functional import affine, center_crop, pad, resize
+
+from anomalib_htdgm import Htdgm
+from anomalib_htdgm.data.appearance import SQUASHED
+from anomalib_htdgm.data.reading import UnreadableImageError, digest_image, read_image
+from anomalib_htdgm.models.htdgm.networks import RECEPTIVE_FIELD
+
+from .facts import Facts, describe, digests_of
+from .signals import listening
+
+MOST_SHOTS = 10
+"""Good photographs that are learnt at most: what the model's settings are made for."""
+NUDGES = ((2.0, 0.02, 0.0), (-2.0, -0.02, 0.01))
+"""Degrees and shares of the sides by which a single good photograph is moved, to see how its signals speak then."""
+
+
+def choose_shots(names: Sequence[str], most: int = MOST_SHOTS) -> list[str]:
+    """Choose the good photographs to learn from: all, or some that are evenly spread in the order of their names."""
+    ordered = sorted(names)
+    number = min(most, len(ordered))
+    return [ordered[index * len(ordered) // number] for index in range(number)]
+
+
+def read_good(files: dict[str, Path]) -> dict[str, torch.Tensor]:
+    """Read good photographs in the size of the first, which a training needs.
+
+    Args:
+        files (dict[str, Path]): Files by the names of the photographs.
+
+    Returns:
+        dict[str, torch.Tensor]: Images in [0, 1] of shape ``(3, H, W)``.
+
+    Raises:
+        UnreadableImageError: If one cannot be read, is too small, or would be squashed.
+    """
+    images: dict[str, torch.Tensor] = {}
+    for name, path in files.items():
+        image = torch.as_tensor(read_image(path, as_tensor=True)).as_subclass(torch.Tensor)
+        height, width = image.shape[-2:]
+        if min(height, width) < RECEPTIVE_FIELD:
+            msg = f"image {path} has {width}x{height} pixels; allowed are at least {RECEPTIVE_FIELD}x{RECEPTIVE_FIELD}"
+            raise UnreadableImageError(msg)
+        size = next(iter(images.values()), image).shape[-2:]
+        if abs(math.log(width / height * size[0] / size[1])) > math.log(SQUASHED):
+            msg = f"image {path} has {width}x{height} pixels; allowed is the shape of the first, {size[1]}x{size[0]}"
+            raise UnreadableImageError(msg)
+        images[name] = image if (height, width) == size else resize(image, list(size), antialias=True).clamp(0, 1)
+    return images
+
+
+def learn(
+    images: dict[str, torch.Tensor],
+    checkpoint: Path,
+    callbacks: Sequence[Callback] = (),
+    **settings: Any,  # noqa: ANN401
+) -> tuple[Htdgm, Facts]:
+    """Learn from good photographs, and save the model.
+
+    Args:
+        images (dict[str, torch.Tensor]): Images in [0, 1] of one shape ``(3, H, W)`` by their names, one to
+            :data:`MOST_SHOTS`.
+        checkpoint (Path): Where the model is saved, whole or not at all.
+        callbacks (Sequence[Callback]): Lightning's, which may report how far it is, or end it by an exception.
+        **settings (Any): Arguments of :class:`~anomalib_htdgm.Htdgm`, such as ``tiles``.
+
+    Returns:
+        tuple[Htdgm, Facts]: The model, ready to score, and what is known of it.
+    """
+    model = Htdgm(k_shot=len(images), visualizer=False, **settings)
+    with TemporaryDirectory(prefix="htdgm_") as scratch:
+        engine = Engine(
+            default_root_dir=scratch,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[*callbacks],
+        )
+        engine.fit(model, train_dataloaders=DataLoader(_Images(images), collate_fn=ImageBatch.collate))
+        engine.trainer.save_checkpoint(checkpoint)
+    model.eval()
+    unseen, usual = _score_unseen(model, images)
+    settings = {"k_shot": len(images), **settings}
+    return model, describe(model, checkpoint, digests_of(images), settings, unseen, usual)
+
+
+def load(checkpoint: Path, images: dict[str, torch.Tensor]) -> tuple[Htdgm, Facts]:
+    """Load a model, of which no more is known than its checkpoint tells.
+
+    Args:
+        checkpoint (Path): The checkpoint.
+        images (dict[str, torch.Tensor]): Good photographs, as :func:`learn`'s, that were not necessarily learnt.
+
+    Returns:
+        tuple[Htdgm, Facts]: As :func:`learn`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no checkpoint of this model.
+    """
+    model = Htdgm.load_from_checkpoint(checkpoint, map_location="cpu")
+    model.eval()
+    chosen = {name: model.hparams[name] for name in ("k_shot", "tiles") if name in model.hparams}
+    return model, describe(model, checkpoint, digests_of(images), chosen, {}, {})
+
+
+@torch.inference_mode()
+def _score_unseen(model: Htdgm, images: dict[str, torch.Tensor]) -> tuple[dict[str, float], dict[str, float]]:
+    """Score each good photograph by what was learnt of the others; of copies nothing is learnt.
+
+    Of a single one only its signals are told, when it is moved a little.
+    """
+    digests = [digest_image(image) for image in images.values()]
+    unseen: dict[str, float] = {}
+    with listening(model.model.signals) as heard:
+        if len(images) == 1:
+            for image in images.values():
+                for nudge in NUDGES:
+                    model.model(_prepare(model, _nudge(image, *nudge)))
+        else:
+            for shot, (name, image) in enumerate(images.items()):
+                if digests.count(digests[shot]) == 1:
+                    scored = model.model.score_unseen(_prepare(model, image), shot)
+                    unseen[name] = float(cast("torch.Tensor", scored.pred_score))
+    usual = {name: math.exp(_mean_log(scores)) for name, scores in heard.items() if scores}
+    return unseen, usual
+
+
+def _prepare(model: Htdgm, image: torch.Tensor) -> torch.Tensor:
+    batch = image[None].to(model.device)
+    return model.pre_processor(batch) if model.pre_processor else batch
+
+
+def _nudge(image: torch.Tensor, degrees: float, right: float, down: float) -> torch.Tensor:
+    height, width = image.shape[-2:]
+    padded = pad(image, [width // 8, height // 8], padding_mode="reflect")
+    moved = affine(padded, degrees, [round(right * width), round(down * height)], scale=1.0, shear=[0.0, 0.0])
+    return center_crop(moved, [height, width])
+
+
+def _mean_log(scores: Sequence[float]) -> float:
+    return sum(math.log(max(score, 1e-12)) for score in scores) / len(scores)
+
+
+class _Images(Dataset[ImageItem]):
+    """Images that have been read."""
+
+    def __init__(self, images: dict[str, torch.Tensor]) -> None:
+        self.images = list(images.items())
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> ImageItem:
+        name, image = self.images[index]
+        return ImageItem(image=image, image_path=name)

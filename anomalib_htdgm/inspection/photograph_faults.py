@@ -1,0 +1,121 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What is wrong with a photograph, before its verdict: each fault a plain sentence.
+
+Blur, brightness, shape and colour are compared by :mod:`anomalib_htdgm.data.appearance`, as in every prediction. Here
+are what that does not look at: pixels that are pure white or black, a smaller photograph, a copy, and the one among the
+good ones that is unlike the others. All rules are relative to the good photographs, and generous: a false warning is
+worse than none.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from anomalib_htdgm.data.appearance import Appearance, appearance_of, differences
+from anomalib_htdgm.data.reading import digest_image
+from anomalib_htdgm.models.htdgm.threshold import threshold_above_most
+
+CLIPPED = 2 / 255
+"""Distance from black or white up to which a pixel has lost what was there."""
+MORE_CLIPPED = 0.2
+"""Share of pixels that may be lost beyond that of the good photographs."""
+SMALLER = 0.5
+"""Share of the good photographs' shorter side from which on small defects are lost."""
+DEVIATIONS_OF_ODD = 4.0
+"""Deviations above the other good photographs from which on one is unlike them."""
+
+
+@dataclass(frozen=True)
+class GoodPhotographs:
+    """What photographs are compared with.
+
+    Args:
+        appearances (list[Appearance]): What the good ones look like as a whole.
+        dark (float): Greatest share of black pixels of a good one.
+        bright (float): Greatest share of white pixels.
+        names (dict[str, str]): Names of the good ones by their digests.
+    """
+
+    appearances: list[Appearance] = field(default_factory=list)
+    dark: float = 0.0
+    bright: float = 0.0
+    names: dict[str, str] = field(default_factory=dict)
+
+
+def compare_with(images: Mapping[str, torch.Tensor]) -> GoodPhotographs:
+    """Measure the good photographs: by their names, images in [0, 1] of shape ``(3, H, W)``."""
+    shares = [clipped_shares(image) for image in images.values()]
+    return GoodPhotographs(
+        [appearance_of(image) for image in images.values()],
+        max((dark for dark, _ in shares), default=0.0),
+        max((bright for _, bright in shares), default=0.0),
+        {digest_image(image): name for name, image in images.items()},
+    )
+
+
+def clipped_shares(image: torch.Tensor) -> tuple[float, float]:
+    """Measure the shares of black and of white pixels of an image in [0, 1] of shape ``(3, H, W)``."""
+    image = image.as_subclass(torch.Tensor)
+    dark, bright = image.amax(dim=0) <= CLIPPED, image.amin(dim=0) >= 1 - CLIPPED
+    return float(dark.float().mean()), float(bright.float().mean())
+
+
+def faults_of(image: torch.Tensor, good: GoodPhotographs) -> list[str]:
+    """Say what is wrong with a photograph itself, if anything.
+
+    Args:
+        image (torch.Tensor): The photograph, in [0, 1], of shape ``(3, H, W)``.
+        good (GoodPhotographs): The good ones; without any there is nothing to say.
+
+    Returns:
+        list[str]: A sentence for each fault.
+    """
+    if not good.appearances:
+        return []
+    new = appearance_of(image)
+    found = [f"{clause[0].upper()}{clause[1:]}." for clause in differences(new, good.appearances)]
+    dark, bright = clipped_shares(image)
+    if bright > good.bright + MORE_CLIPPED:
+        found.append(f"It is overexposed: {bright:.0%} of it is white, of the good ones at most {good.bright:.0%}.")
+    if dark > good.dark + MORE_CLIPPED:
+        found.append(f"It is underexposed: {dark:.0%} of it is black, of the good ones at most {good.dark:.0%}.")
+    smallest = min(good.appearances, key=_shorter_side)
+    if _shorter_side(new) < SMALLER * _shorter_side(smallest):
+        sizes = f"it has {new.width}x{new.height} pixels, the good ones {smallest.width}x{smallest.height}"
+        found.append(f"It is much smaller: {sizes}. Small defects may be lost.")
+    return found
+
+
+def describe_copy(name: str) -> str:
+    """Say that a photograph has the pixels of another one."""
+    return f"It is a copy of {name}."
+
+
+def find_odd(scores: Sequence[float]) -> list[int]:
+    """Find the good photographs that are unlike the others, by what they score if they had not been seen.
+
+    Args:
+        scores (Sequence[float]): Their raw scores, at least 0; of fewer than three nothing can be told.
+
+    Returns:
+        list[int]: Their indices.
+    """
+    every = torch.tensor(scores, dtype=torch.float64)
+    return [
+        index
+        for index in range(len(scores))
+        if len(scores) > 2  # noqa: PLR2004
+        and every[index] > threshold_above_most(torch.cat([every[:index], every[index + 1 :]]), DEVIATIONS_OF_ODD)
+    ]
+
+
+def describe_odd(name: str) -> str:
+    """Say that a good photograph is unlike the others."""
+    return f"{name} is unlike the other good photographs. If it is not good, take it away: it makes a bad model."
+
+
+def _shorter_side(appearance: Appearance) -> int:
+    return min(appearance.height, appearance.width)

@@ -1,0 +1,146 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What a run of the command begins with: its arguments, the good photographs, and the model, learnt or loaded."""
+
+import shutil
+import sys
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+
+from anomalib_htdgm import Htdgm
+
+from .checking import list_files
+from .facts import Facts, digest_of, digests_of
+from .learning import MOST_SHOTS, choose_shots, learn, load
+from .project import CHECKPOINT, FILE, Project
+from .report import REPORT, TABLE, THUMBNAILS, facts_of
+from .state import Photograph, State, free_key
+from .writing import write_whole
+
+EARLIER = "earlier"
+"""Folder within that for results, for those of another model or folder."""
+
+
+class CannotBeDoneError(Exception):
+    """A run that cannot be done; the message is a sentence for the user."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a run is to do: the arguments of the command."""
+
+    good: Path | None = None
+    model: Path | None = None
+    new: Path | None = None
+    out: Path | None = None
+    project: Path | None = None
+    tiles: int | None = None
+    watch: bool = False
+
+
+def good_files(wanted: Wanted, project: Project) -> dict[str, Path]:
+    """Choose the good photographs to learn from, by their names: of the folder, and of the project."""
+    photographs = project.read().photographs if wanted.project else {}
+    files = {_short(key): project.path_of(each) for key, each in State("", "", photographs=photographs).good().items()}
+    taken = set(photographs)
+    for name, path in (list_files(wanted.good) if wanted.good else {}).items():
+        if not _has(photographs, name, path):
+            taken.add(key := free_key(taken, "good", PurePosixPath(name)))
+            files[_short(key)] = path
+    if not files and not wanted.model:
+        places = f"{wanted.good}, which has no file" if wanted.good else f"none, and {project.folder} has none"
+        msg = f"--good: got {places}; allowed is a folder of good photographs"
+        raise ValueError(msg)
+    chosen = choose_shots(list(files)) if files else []
+    if len(chosen) < len(files):
+        tell(f"{len(files)} good photographs: {MOST_SHOTS} of them, evenly spread, are learnt.")
+    return {name: files[name] for name in chosen}
+
+
+def get_model(wanted: Wanted, project: Project, images: dict[str, torch.Tensor]) -> tuple[Htdgm, Facts]:
+    """Take the model that is there if it is what a training would give, or else learn or load one."""
+    checkpoint, state = project.folder / CHECKPOINT, project.read()
+    tiles = wanted.tiles or state.settings.get("tiles", 1)
+    before = None if state.model is None or not checkpoint.is_file() else facts_of(state)
+    if before is not None and before.digest == digest_of(checkpoint):
+        is_same_model = wanted.model is not None and digest_of(wanted.model) == before.digest
+        is_same_training = wanted.model is None and _would_give(before, images, tiles)
+        if (is_same_model or is_same_training) and _is_of_folder(wanted, state.settings):
+            tell("The model is as before.")
+            return _load(checkpoint, images)[0], before
+    partial = project.folder / f".new.{CHECKPOINT}"
+    try:
+        if wanted.model:
+            model, facts = _load(wanted.model, images)
+            write_whole(partial, [wanted.model.read_bytes()])
+        else:
+            tell(f"Learning from {len(images)} good photograph{'' if len(images) == 1 else 's'}.")
+            model, facts = learn(images, partial, tiles=tiles)
+        if wanted.out:
+            _set_aside(project)
+        partial.replace(checkpoint)
+    finally:
+        partial.unlink(missing_ok=True)
+    project.note_model(asdict(facts), facts.threshold)
+    with project.changing() as state:
+        if wanted.new and wanted.out:
+            state.name = wanted.new.resolve().name
+        state.settings = {"tiles": tiles} | ({"new": str(wanted.new.resolve())} if wanted.new and wanted.out else {})
+    return model, facts
+
+
+def _would_give(before: Facts, images: dict[str, torch.Tensor], tiles: int) -> bool:
+    is_same = list(before.good.items()) == list(digests_of(images).items()) and bool(before.usual)
+    return is_same and before.settings.get("tiles") == tiles
+
+
+def _is_of_folder(wanted: Wanted, settings: dict[str, Any]) -> bool:
+    return wanted.out is None or wanted.new is None or settings.get("new") == str(wanted.new.resolve())
+
+
+def _load(checkpoint: Path, images: dict[str, torch.Tensor]) -> tuple[Htdgm, Facts]:
+    try:
+        return load(checkpoint, images)
+    except Exception as error:  # a checkpoint may be anything
+        msg = f"--model: got {checkpoint}, which cannot be loaded: {error}"
+        raise CannotBeDoneError(msg) from error
+
+
+def _set_aside(project: Project) -> None:
+    """Keep the results of another model, or another folder, where no later run touches them."""
+    names = [name for name in (FILE, TABLE, REPORT, CHECKPOINT, THUMBNAILS) if (project.folder / name).exists()]
+    if not names:
+        return
+    target = project.folder / EARLIER / f"{datetime.now().astimezone():%Y-%m-%d %H.%M.%S.%f}"
+    target.mkdir(parents=True)
+    for name in names:
+        shutil.move(project.folder / name, target / name)
+    tell(f"What was there before is in {target}.")
+
+
+def keep_good(project: Project, folder: Path) -> None:
+    """Copy the good photographs that a project does not have yet, in the order that keys were given out in."""
+    for name, path in list_files(folder).items():
+        if not _has(project.read().photographs, name, path):
+            project.add(path, "good", name)
+
+
+def _has(photographs: dict[str, Photograph], name: str, path: Path) -> bool:
+    """Tell whether a good photograph is there already; one that has changed is another one."""
+    known = {(each.name, each.size, each.modified) for each in photographs.values() if each.place == "good"}
+    return (name, path.stat().st_size, path.stat().st_mtime_ns) in known
+
+
+def _short(key: str) -> str:
+    """Name a good photograph: by its key, as names may be alike."""
+    return key.removeprefix("good/")
+
+
+def tell(sentence: str) -> None:
+    """Tell the user something, beside what a script reads."""
+    print(sentence, file=sys.stderr, flush=True)  # noqa: T201

@@ -1,0 +1,182 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""A project: one folder a part, with all that is known of it in ``project.json``, which a person can read.
+
+A project has no memory of its own. Whoever changes it takes the lock, reads the file, and writes it whole. So two
+processes, or two tabs of a browser, never undo each other's work, and a restart loses nothing.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any, get_args
+
+from filelock import FileLock
+
+from anomalib_htdgm.validation import check_choice
+
+from .state import FORMAT, Decision, Photograph, Place, State, free_key, now, to_text
+from .writing import write_whole
+
+FILE = "project.json"
+CHECKPOINT = "model.ckpt"
+
+
+class Project:
+    """A folder with photographs, a model, findings and decisions.
+
+    Args:
+        folder (Path): The folder. It becomes a project at the first change.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self._lock = FileLock(self.folder / ".project.lock")
+
+    def exists(self) -> bool:
+        """Tell whether the folder is a project already."""
+        return (self.folder / FILE).is_file()
+
+    def read(self) -> State:
+        """Read what is known at this moment; of a folder that is no project yet, nothing is.
+
+        Raises:
+            ValueError: If the file is damaged, or a later version's.
+        """
+        try:
+            content = json.loads((self.folder / FILE).read_text(encoding="utf-8"))
+            if content["format"] != FORMAT:
+                msg = f"{self.folder / FILE}: got format {content['format']}; allowed is {FORMAT}"
+                raise ValueError(msg)
+            photographs = {key: Photograph(**each) for key, each in content.pop("photographs").items()}
+            return State(**content, photographs=photographs)
+        except FileNotFoundError:
+            return State(self.folder.resolve().name, now())
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            msg = f"{self.folder / FILE}: it is damaged ({error}); allowed is what this package has written"
+            raise ValueError(msg) from error
+
+    @contextmanager
+    def changing(self) -> Iterator[State]:
+        """Give out what is known, to be changed, while nobody else can; an error changes nothing."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._lock:
+            state = self.read()
+            yield state
+            write_whole(self.folder / FILE, [to_text(state).encode()])
+
+    def add(self, source: Path, place: Place, name: str | None = None, *, copy: bool = True, **noted: Any) -> str:  # noqa: ANN401
+        """Add a photograph.
+
+        Args:
+            source (Path): Its file.
+            place (Place): What it is given as.
+            name (str | None): Its name; ``None`` is the file's.
+            copy (bool): Whether the project gets a copy of the file, as it is.
+            **noted (Any): What else is to be noted at once, such as its ``finding``; or its ``size`` and ``modified``,
+                if the file may have changed since they were taken.
+
+        Returns:
+            str: Its key. Where the name is taken, a number tells the two apart.
+
+        Raises:
+            ValueError: If the name would lead out of the folder, or there is no such place.
+            OSError: If the file cannot be read, or copied.
+        """
+        check_choice("place", place, get_args(Place))
+        path = PurePosixPath(name or source.name)
+        if path.is_absolute() or ".." in path.parts or not path.name:
+            msg = f"name: got {str(path)!r}; allowed are names, and those of folders below one another"
+            raise ValueError(msg)
+        status = source.stat()
+        with self.changing() as state:
+            key = free_key(state.photographs, place, path)
+            file = key if copy else str(source.resolve())
+            if copy:
+                with source.open("rb") as content:
+                    write_whole(self.folder / key, iter(lambda: content.read(2**20), b""))
+            about = {"size": status.st_size, "modified": status.st_mtime_ns, **noted}
+            state.photographs[key] = Photograph(str(path), file, place, now(), **about)
+        return key
+
+    def remove(self, key: str) -> None:
+        """Remove a photograph, and the project's copy of it.
+
+        Raises:
+            KeyError: If there is none of this key.
+        """
+        with self.changing() as state:
+            del state.photographs[key]
+        (self.folder / key).unlink(missing_ok=True)
+
+    def path_of(self, photograph: Photograph) -> Path:
+        """Give the path of a photograph's file."""
+        return self.folder / photograph.file
+
+    def decide(self, key: str, decision: Decision | None) -> None:
+        """Note what a person says of a photograph; ``None`` takes it back.
+
+        Raises:
+            KeyError: If there is no photograph of this key.
+            ValueError: If there is no such decision.
+        """
+        check_choice("decision", decision, (*get_args(Decision), None))
+        with self.changing() as state:
+            before = state.photographs[key].decision
+            state.photographs[key] = replace(state.photographs[key], decision=decision)
+            state.decisions.append({"photograph": key, "before": before, "decision": decision, "time": now()})
+
+    def take_back(self) -> str | None:
+        """Take the last decision back, and the one before it at the next call.
+
+        Returns:
+            str | None: Key of the photograph; ``None`` if there is no decision left.
+        """
+        with self.changing() as state:
+            while state.decisions:
+                last = state.decisions.pop()
+                key = str(last["photograph"])
+                if key in state.photographs:
+                    state.photographs[key] = replace(state.photographs[key], decision=last["before"])
+                    return key
+        return None
+
+    def note_model(self, facts: dict[str, Any], threshold: float) -> None:
+        """Note what is known of a new model; what another one has found is forgotten."""
+        with self.changing() as state:
+            if state.model is None or state.model["digest"] != facts["digest"]:
+                every = state.photographs.items()
+                state.photographs = {key: replace(each, finding=None) for key, each in every}
+                state.threshold = threshold
+            state.model = facts
+
+    def note_finding(self, key: str, finding: dict[str, Any], model: str) -> bool:
+        """Note what a model says of a photograph.
+
+        Args:
+            key (str): Key of the photograph.
+            finding (dict[str, Any]): What it says.
+            model (str): Digest of the model.
+
+        Returns:
+            bool: Whether it was noted: not if there is another model now, or the photograph was removed.
+        """
+        with self.changing() as state:
+            is_wanted = state.model is not None and state.model["digest"] == model and key in state.photographs
+            if is_wanted:
+                state.photographs[key] = replace(state.photographs[key], finding=finding)
+        return is_wanted
+
+    def move_threshold(self, threshold: float) -> None:
+        """Note a threshold of the user's own, on the scale of scores."""
+        with self.changing() as state:
+            state.threshold = threshold
+
+
+def list_projects(root: Path) -> list[Project]:
+    """List the projects in a folder, the one that was changed last first."""
+    files = sorted(root.glob(f"*/{FILE}"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    return [Project(path.parent) for path in files]

@@ -1,0 +1,74 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What the command cannot do it says in a sentence, and nothing that was there is lost."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from anomalib_htdgm.check import main
+from anomalib_htdgm.inspection.preparing import CannotBeDoneError
+
+from .checked import contents, do, read_table
+from .small import TESTED
+
+pytestmark = pytest.mark.usefixtures("learnt")
+
+
+@pytest.mark.parametrize("wrong", ["empty", "unreadable", "small", "shape", "model"])
+def test_what_cannot_be_done_is_said_before_anything_is_written(
+    parts: Path, new: Path, tmp_path: Path, wrong: str, learnt: list[int]
+) -> None:
+    outs, wanted = (tmp_path / "out", tmp_path / "none yet"), {"good": parts}
+    do(good=parts, new=new, out=outs[0])
+    before = contents(tmp_path / "out")
+    if wrong == "empty":
+        wanted["good"] = tmp_path / "nothing"
+        wanted["good"].mkdir()
+    elif wrong == "unreadable":
+        (parts / "good 4.png").write_bytes((parts / "good 0.png").read_bytes()[:200])
+    elif wrong in {"small", "shape"}:
+        Image.new("RGB", (8, 8) if wrong == "small" else (90, 60)).save(parts / "other.png")
+    elif wrong == "model":
+        wanted = {"model": parts / "good 0.png"}
+    for out in outs:
+        with pytest.raises(CannotBeDoneError, match=r"allowed|cannot be loaded"):
+            do(**wanted, new=new, out=out)
+    assert contents(outs[0]) == before
+    assert contents(outs[1]) == {}
+    assert learnt == [3]
+
+
+def test_two_checks_do_not_write_to_one_folder(parts: Path, new: Path, tmp_path: Path) -> None:
+    wanted = {"good": parts, "new": new, "out": tmp_path / "out"}
+    with pytest.raises(CannotBeDoneError, match=r"is being written to by another check; end it"):
+        do(**wanted, ready=lambda: do(**wanted))
+    do(**wanted)
+    assert len(read_table(tmp_path / "out")) == len(TESTED)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--good", ".", "--new", "."], "--out, --project: got both or none"),
+        (["--good", "nowhere", "--new", ".", "--out", "out"], "--good: got nowhere, which is no folder"),
+        (["--good", ".", "--new", "nowhere", "--out", "out"], "--new: got nowhere, which is no folder"),
+        (["--new", ".", "--out", "out"], "--good, --model: got none"),
+        (["--model", "none.ckpt", "--new", ".", "--out", "out"], "--model: got none.ckpt, which is no file"),
+        (["--good", ".", "--tiles", "0", "--new", ".", "--out", "out"], "--tiles: got 0"),
+        (["--project", "out", "--watch"], "--new: got none"),
+    ],
+)
+def test_wrong_arguments_end_with_two(
+    arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["check", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
