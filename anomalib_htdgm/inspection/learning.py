@@ -19,7 +19,7 @@ from torchvision.transforms.v2.functional import affine, center_crop, pad, resiz
 from anomalib_htdgm import Htdgm
 from anomalib_htdgm.data.appearance import SQUASHED
 from anomalib_htdgm.data.reading import UnreadableImageError, digest_image, read_image
-from anomalib_htdgm.models.htdgm.networks import RECEPTIVE_FIELD
+from anomalib_htdgm.models.htdgm.discriminator import RECEPTIVE_FIELD
 
 from .facts import Facts, describe, digests_of
 from .signals import listening

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-from anomalib_htdgm.models.htdgm.score import combine
+from anomalib_htdgm.models.htdgm.scoring import combine
 from anomalib_htdgm.models.htdgm.signals import Opinion, Signal
 
 NAMES = {"Votes": "sharpness", "Patches": "appearance", "OrientedEnergies": "texture", "Gist": "layout"}

@@ -220,7 +220,9 @@ class TestKnownDefectsOfHtdgm:
 
     def fit(self, wrapped: AnomalibDataModule, directory: Path, n_anomalies: int) -> Htdgm:
         datamodule = FewLabelledAnomalies(wrapped, n_anomalies) if n_anomalies else wrapped
-        model = Htdgm(k_shot=3, precision="float32", settings={"iterations": 5, "image_size": 48, "memory_patches": 500})
+        model = Htdgm(
+            k_shot=3, precision="float32", settings={"iterations": 5, "image_size": 48, "memory_patches": 500}
+        )
         engine = make_engine(directory)
         engine.fit(model, datamodule=datamodule)
         return model

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from anomalib_htdgm import HtdgmPublished
+from anomalib_htdgm.models.htdgm.pretext import Transformation, shift_length
 from anomalib_htdgm.models.htdgm_published.torch_model import HtdgmPublishedModel
 from anomalib_htdgm.models.htdgm_published.training import Schedule, train
-from anomalib_htdgm.models.htdgm_published.transformations import TRANSFORMATION_SETS, Transformation, shift_length
+from anomalib_htdgm.models.htdgm_published.transformations import TRANSFORMATION_SETS
 
 from .textures import shingles
 

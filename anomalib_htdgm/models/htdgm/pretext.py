@@ -34,9 +34,31 @@ BLUR = 1.7
 """Factor by which blurred images are reduced before they are brought back to their size."""
 
 
+def shift_length(size: int) -> int:
+    """Return the pixels that a translation moves an image of ``size`` by ``size`` pixels."""
+    return int(SHIFT_FRACTION * size)
+
+
 def enlarged_size(size: int) -> int:
     """Return the side of an enlarged image of ``size`` by ``size`` pixels."""
     return round(ENLARGEMENT * size)
+
+
+def translate(images: torch.Tensor, down: int, right: int) -> torch.Tensor:
+    """Move the content of images by whole pixels, and fill what it leaves by reflection, edge included.
+
+    Args:
+        images (torch.Tensor): Images or maps of shape ``(..., H, W)``.
+        down (int): Pixels to move it down; negative ones move it up.
+        right (int): Pixels to move it to the right; negative ones move it to the left.
+
+    Returns:
+        torch.Tensor: Images of the same shape.
+    """
+    height, width = images.shape[-2:]
+    margin = max(abs(down), abs(right))
+    padded = pad(images, [margin], padding_mode="symmetric")
+    return padded[..., margin - down : margin - down + height, margin - right : margin - right + width]
 
 
 def to_grayscale(images: torch.Tensor) -> torch.Tensor:
@@ -80,7 +102,7 @@ class Transformation:
     def apply(self, images: torch.Tensor) -> torch.Tensor:
         """Transform square images of shape ``(..., 3, H, H)``, whose detail has been changed before."""
         images = images.flip(-1) if self.flip else images
-        images = self._translate(images, int(SHIFT_FRACTION * images.shape[-1]))
+        images = self._translate(images, shift_length(images.shape[-1]))
         images = torch.rot90(images, self.quarter_turns, (-2, -1))
         return to_grayscale(images) if self.grayscale else images
 
@@ -98,11 +120,7 @@ class Transformation:
         return maps.flip(-1) if self.flip else maps
 
     def _translate(self, images: torch.Tensor, length: int) -> torch.Tensor:
-        if not (self.right or self.down):
-            return images
-        margin, side = abs(length), images.shape[-1]
-        top, left = margin - self.down * length, margin - self.right * length
-        return pad(images, [margin] * 4, padding_mode="symmetric")[..., top : top + side, left : left + side]
+        return translate(images, self.down * length, self.right * length) if self.down or self.right else images
 
 
 TRANSFORMATIONS: Mapping[TransformationSet, Sequence[Transformation]] = {
@@ -114,8 +132,8 @@ TRANSFORMATIONS: Mapping[TransformationSet, Sequence[Transformation]] = {
     ],
     "grayscale": [
         *(Transformation(*steps) for steps in product((False, True), (0, 1), (0, 1), range(4))),
-        *(Transformation(*steps) for steps in product((False, True), (-1,), (-1, 0, 1))),
-        *(Transformation(*steps) for steps in product((False, True), (0, 1), (-1,))),
+        *(Transformation(*steps, down=-1) for steps in product((False, True), (-1, 0, 1))),
+        *(Transformation(*steps) for steps in product((False, True), (-1,), (0, 1))),
     ],
 }
 """In the order of the discriminator's classes. ``rotations`` is the paper's "Ours2", ``grayscale`` its 42 for images
@@ -186,5 +204,5 @@ class PretextTask(nn.Module):
 
     def invert(self, votes: torch.Tensor) -> torch.Tensor:
         """Bring votes, of shape ``(B, num_classes, h, h)``, back to where their patches were (Sec. 4.2)."""
-        pairs, shift = zip(self.transformations, votes.unbind(dim=1), strict=True), int(SHIFT_FRACTION * self.size)
+        pairs, shift = zip(self.transformations, votes.unbind(dim=1), strict=True), shift_length(self.size)
         return torch.stack([transformation.invert(each, shift) for transformation, each in pairs], dim=1)

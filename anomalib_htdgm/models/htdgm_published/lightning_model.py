@@ -156,7 +156,8 @@ class HtdgmPublished(BaselineMixin, AnomalibModule):  # type: ignore[misc]  # an
         index = self.current_epoch
         if self._scale is None or self._scale.index != index:
             images = cast("Any", batch.image)
-            reduced = self.model.pyramid(equalize(images) if self.equalize else images)[index]
+            views = self.model.pyramid(equalize(images) if self.equalize else images)
+            reduced = views[self.model.scales[index].size]
             if batch_idx == 0:
                 start_scale(self.model, index, reduced, self._source)
             optimizers = self.optimizers()

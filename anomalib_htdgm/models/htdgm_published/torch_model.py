@@ -9,6 +9,7 @@ anomalous; here it is one minus that.
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -19,11 +20,12 @@ from torchvision.utils import make_grid
 from typing_extensions import Self
 
 from anomalib_htdgm.models.exporting import chunks, require_training
-from anomalib_htdgm.models.htdgm.pyramid import Pyramid, pyramid_sizes
+from anomalib_htdgm.models.htdgm.pretext import Transformation, shift_length
+from anomalib_htdgm.models.htdgm.pyramid import Pyramid, Resize, pyramid_sizes
 from anomalib_htdgm.validation import check_choice, check_integer, check_number
 
 from .networks import MARGIN, Scale
-from .transformations import TRANSFORMATION_SETS, Transformation, shift_length
+from .transformations import TRANSFORMATION_SETS
 
 SCALE_FACTOR = 0.75
 """The ratio ``r`` between scales (Sec. 3.4), which is raised until the coarsest has its size (authors' code)."""
@@ -74,6 +76,7 @@ class HtdgmPublishedModel(nn.Module):
         self.k_shot, self.patch_fraction, self.has_generators = k_shot, patch_fraction, has_generators
         sizes = pyramid_sizes(image_size, coarsest_size, SCALE_FACTOR)
         self.pyramid = Pyramid(sizes, input_size)
+        self.upsample = nn.ModuleList(Resize((size, size), finer) for size, finer in pairwise(sizes))
         num_outputs = self.fake_class + has_generators
         scales = (
             Scale(size, width * 2 ** (scale // SCALES_OF_ONE_WIDTH), num_outputs, k_shot, has_generator=has_generators)
@@ -115,8 +118,8 @@ class HtdgmPublishedModel(nn.Module):
             RuntimeError: If the model has not been trained.
         """
         require_training(self.is_trained, UNTRAINED)
-        pairs = zip(self.scales, self.pyramid(images.contiguous()), strict=True)
-        anomalies = [1 - self.probabilities(scale, reduced) for scale, reduced in pairs]
+        reduced = self.pyramid(images.contiguous())
+        anomalies = [1 - self.probabilities(scale, reduced[scale.size]) for scale in self.scales]
         score = torch.stack([self._score(each) for each in anomalies]).mean(dim=0)
         finest = self._locate(anomalies[-1])
         return InferenceBatch(pred_score=score, anomaly_map=F.interpolate(finest, images.shape[-2:], mode="bilinear"))
@@ -198,7 +201,8 @@ class HtdgmPublishedModel(nn.Module):
         if not images:
             size = self.pyramid.sizes[0]
             return self.scales[0].fixed_noise.new_zeros(number, 3, size, size)
-        return self.pyramid.upsample(images[-1].clamp(-1, 1), len(images) - 1)
+        enlarged: torch.Tensor = self.upsample[len(images) - 1](images[-1].clamp(-1, 1))
+        return enlarged
 
     @torch.no_grad()
     def sample(self, num_images: int, seed: int = 0) -> list[torch.Tensor]:

@@ -223,7 +223,7 @@ def train(
         dict[str, torch.Tensor]: Losses of each iteration of each scale, coarse to fine.
     """
     rng, optimizers = torch.Generator().manual_seed(seed), make_optimizers(model)
-    for index, reduced in enumerate(model.pyramid(images)):
+    for index, reduced in enumerate(model.pyramid(images).values()):
         start_scale(model, index, reduced, rng)
         training = ScaleTraining(model, index, reduced, schedule, optimizers, rng)
         for iteration in range(schedule.iterations):
