@@ -21,7 +21,7 @@ from anomalib_htdgm import Htdgm
 from anomalib_htdgm.data.reading import read_image
 from anomalib_htdgm.models.checkpoint import CheckpointError
 
-from .small import TESTED, make_engine, make_image, make_small_model, write_good_images
+from .small import SMALL, TESTED, make_engine, make_image, make_small_model, write_good_images
 
 IMAGES = torch.stack([make_image(*each) for each in TESTED]) / 255
 Load = Callable[..., Htdgm]
@@ -194,11 +194,11 @@ def test_an_evaluator_of_ones_own_does_not_bind_those_who_load(
 
 
 def test_arguments_that_are_given_are_taken_or_named(trained: Path, caplog: pytest.LogCaptureFixture) -> None:
-    model = load_directly(trained, settings={"patch_fraction": 0.5})
+    model = load_directly(trained, settings=SMALL | {"patch_fraction": 0.5})
     assert model.model.votes.patch_fraction == 0.5
     model = load_in_engine(trained, seed=3, settings={"patch_fraction": 0.5})
     assert model.model.votes.patch_fraction == 0.01
-    assert "not what was given for seed 3 (0 there), settings {'patch_fraction': 0.5}" in caplog.text
+    assert "not what was given for seed 3 (0 there), settings {'patch_fraction': 0.5} ({" in caplog.text
     caplog.clear()
     load_in_engine(trained)
     assert not [record for record in caplog.records if record.levelname == "WARNING" and "htdgm" in record.name]

@@ -26,7 +26,7 @@ def test_real_is_told_from_generated_whatever_the_transformation(transformations
     torch.testing.assert_close(first["discriminator_loss"], torch.tensor(2.0).log(), atol=0.05, rtol=0)
     torch.testing.assert_close(first["fake_loss"], torch.tensor(2.0).log(), atol=0.05, rtol=0)
     generated = []
-    for scale, reduced in zip(model.scales, model.pyramid(image), strict=True):
+    for scale, reduced in zip(model.scales, model.pyramid(image).values(), strict=True):
         logits = scale.discriminator(torch.cat([each.apply(reduced) for each in model.transformations]))
         real = torch.zeros_like(logits[:, 0], dtype=torch.long)
         generated.append(1 - torch.exp(-F.cross_entropy(logits, real, reduction="none")).mean())

@@ -44,7 +44,7 @@ def test_scores_and_maps_are_those_of_a_loop_over_patches(transformations: str, 
     model = make_trained(transformations=transformations, patch_fraction=patch_fraction)
     image, number = shingles(angle=0.6, seed=1, size=40), len(model.transformations)
     scores = []
-    for scale, reduced in zip(model.scales, model.pyramid(image), strict=True):
+    for scale, reduced in zip(model.scales, model.pyramid(image).values(), strict=True):
         side = scale.size - 10
         anomalies = torch.zeros(number, side, side)
         for index, transformation in enumerate(model.transformations):

@@ -56,7 +56,7 @@ def test_without_generators_only_transformations_are_told_apart() -> None:
 def test_reestimated_statistics_are_of_the_real_images() -> None:
     model = HtdgmPublishedModel(**SMALL)
     list(train(model, shingles(size=28), Schedule(iterations=2, steps=1, reestimate_statistics=True)))
-    for scale, reduced in zip(model.scales, model.pyramid(shingles(size=28)), strict=True):
+    for scale, reduced in zip(model.scales, model.pyramid(shingles(size=28)).values(), strict=True):
         first = scale.discriminator[0](model.transform(reduced))
         torch.testing.assert_close(scale.discriminator[1].running_mean, first.mean(dim=(0, 2, 3)))
         torch.testing.assert_close(scale.discriminator[1].running_var, first.transpose(0, 1).flatten(1).var(dim=1))

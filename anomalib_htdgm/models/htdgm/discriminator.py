@@ -3,12 +3,15 @@
 
 """The discriminator of one scale: five 3x3 convolutions without padding, a receptive field of 11x11 (Sec. 3.4)."""
 
-from collections.abc import Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 NUM_LAYERS = 5
 NEGATIVE_SLOPE = 0.2

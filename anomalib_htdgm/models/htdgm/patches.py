@@ -15,7 +15,7 @@ score; a map shows distances as they are.
 """
 
 import math
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -26,6 +26,9 @@ from .memory import FARTHEST, MemoryBank
 from .scoring import combine, top_mean
 from .settings import Settings
 from .signals import Opinion, Signal, Views
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PATCH_SIZE = 5
 PATCH_MARGIN = PATCH_SIZE // 2

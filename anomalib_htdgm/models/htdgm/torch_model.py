@@ -93,8 +93,8 @@ class HtdgmModel(nn.Module):
             images (torch.Tensor): Images in [-1, 1] of shape ``(B, 3, H, W)``.
 
         Returns:
-            InferenceBatch: ``pred_score`` of shape ``(B,)`` and ``anomaly_map`` of shape ``(B, 1, H, W)``, both at least
-            0 and high where anomalous.
+            InferenceBatch: ``pred_score`` of shape ``(B,)`` and ``anomaly_map`` of shape ``(B, 1, H, W)``, both at
+            least 0 and high where anomalous.
 
         Raises:
             RuntimeError: If the model has not been trained.

@@ -17,8 +17,9 @@ from torch import nn
 from torchvision.transforms.v2.functional import resize
 
 from anomalib_htdgm import HtdgmPublished
+from anomalib_htdgm.models.htdgm.pretext import Transformation
 from anomalib_htdgm.models.htdgm_published.torch_model import HtdgmPublishedModel
-from anomalib_htdgm.models.htdgm_published.transformations import TRANSFORMATION_SETS, Transformation
+from anomalib_htdgm.models.htdgm_published.transformations import TRANSFORMATION_SETS
 from anomalib_htdgm.models.pre_processor import configure_pre_processor
 
 
