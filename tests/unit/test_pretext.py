@@ -29,7 +29,7 @@ def transform(name: TransformationSet, images: torch.Tensor) -> list[torch.Tenso
 def test_images_are_transformed_as_step_by_step(name: TransformationSet) -> None:
     images = torch.cat([shingles(), shingles(angle=1.0, seed=1)])
     transformed = transform(name, images)
-    assert len(transformed) == {"sharpness": 3, "rotations": 4, "symmetries": 16, "grayscale": 42}[name]
+    assert len(transformed) == {"sharpness": 3, "rotations": 4, "symmetries": 16, "motions": 9}[name]
     for each, actual in zip(TRANSFORMATIONS[name], transformed, strict=True):
         torch.testing.assert_close(actual, apply(each, images, SIZE), atol=2e-4, rtol=0)
     for index, first in enumerate(transformed):

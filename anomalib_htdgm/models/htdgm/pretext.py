@@ -24,7 +24,7 @@ from .pyramid import Resize
 from .signals import Views
 
 Detail = Literal["as it is", "enlarge", "blur"]
-TransformationSet = Literal["sharpness", "rotations", "symmetries", "grayscale"]
+TransformationSet = Literal["sharpness", "rotations", "symmetries", "motions"]
 
 SHIFT_FRACTION = 0.15
 """Length of a translation as a fraction of the image's side (supplement, section 1)."""
@@ -130,14 +130,15 @@ TRANSFORMATIONS: Mapping[TransformationSet, Sequence[Transformation]] = {
         Transformation(flip, quarter_turns=turns, grayscale=grayscale)
         for grayscale, flip, turns in product((False, True), (False, True), range(4))
     ],
-    "grayscale": [
-        *(Transformation(*steps) for steps in product((False, True), (0, 1), (0, 1), range(4))),
-        *(Transformation(*steps, down=-1) for steps in product((False, True), (-1, 0, 1))),
-        *(Transformation(*steps) for steps in product((False, True), (-1,), (0, 1))),
+    "motions": [
+        *(Transformation(quarter_turns=turns) for turns in range(4)),
+        *(Transformation(right=right) for right in (1, -1)),
+        *(Transformation(down=down) for down in (1, -1)),
+        Transformation(flip=True),
     ],
 }
-"""In the order of the discriminator's classes. ``rotations`` is the paper's "Ours2", ``grayscale`` its 42 for images
-without colour; ``symmetries`` are the eight of the square, with and without colour."""
+"""In the order of the discriminator's classes. ``rotations`` is the paper's "Ours2"; ``symmetries`` are the eight of the
+square, with and without colour; ``motions`` are single steps of the paper's 42 for images without colour."""
 
 
 class PretextTask(nn.Module):

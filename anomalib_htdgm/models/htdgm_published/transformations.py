@@ -14,8 +14,12 @@ from itertools import product
 
 from anomalib_htdgm.models.htdgm.pretext import TRANSFORMATIONS, Transformation
 
-# The groups of the supplement's table: indices 1-42 ...
-_COLOUR = list(TRANSFORMATIONS["grayscale"])
+# The groups of the supplement's table: indices 1-32, 33-38 and 39-42 ...
+_COLOUR = (
+    [Transformation(*steps) for steps in product((False, True), (0, 1), (0, 1), range(4))]
+    + [Transformation(*steps, -1) for steps in product((False, True), (-1, 0, 1))]
+    + [Transformation(*steps) for steps in product((False, True), (-1,), (0, 1))]
+)
 # ... and, without colour, 43-50, 51-52 and 53-54.
 _GRAY = (
     [Transformation(flip, 0, 0, turns, True) for flip, turns in product((False, True), range(4))]  # noqa: FBT003
