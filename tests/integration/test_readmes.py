@@ -18,7 +18,7 @@ import runpy
 import shlex
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from PIL import Image
 
-from anomalib_htdgm import Devnet, Differnet, Htdgm, HtdgmPublished, QuickstartTextures
+from anomalib_htdgm import Devnet, Differnet, HtdgmPublished, QuickstartTextures
 from anomalib_htdgm.models import backbone
-from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
+from anomalib_htdgm.models.htdgm import settings
+from anomalib_htdgm.models.htdgm.settings import Settings
 
 pytestmark = pytest.mark.thorough
 
@@ -71,7 +72,6 @@ CHECKED_ONLY = {
 SHORTENED = {
     "epochs=10, steps_per_epoch=10": "epochs=1, steps_per_epoch=1",
     "image_sizes=(224, 112)": "image_sizes=(64, 32)",
-    "Training(iterations=30": "Training(iterations=1",
     "Schedule(iterations=30": "Schedule(iterations=1",
 }
 RECORDER = """#!/bin/sh
@@ -115,9 +115,10 @@ def read_commands_in_the_text(page: Path) -> list[str]:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give models and datamodules defaults that take no time and nothing from the network."""
     one_scale = {"memory_patches": 50, "energy_cells": 50, "image_size": 25, "coarsest_size": 25, "votes_from": 25}
+    fast = replace(Settings(), iterations=1, **one_scale)
+    monkeypatch.setattr(settings, "PRESETS", dict.fromkeys(settings.PRESETS, fast))
+    monkeypatch.setitem(Settings.__init__.__kwdefaults__, "iterations", 1)
     defaults: dict[Any, dict[str, Any]] = {
-        Htdgm: {"iterations": 1, **one_scale},
-        HtdgmModel: one_scale,
         HtdgmPublished: {"iterations": 1, "image_size": 25},
         Devnet: {"image_sizes": (64,), "epochs": 1, "steps_per_epoch": 1, "batch_size": 2},
         Differnet: {
