@@ -10,6 +10,8 @@ anomalib, which all of them need.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .version import __version__ as __version__
+
 if TYPE_CHECKING:
     from .data import FewLabelledAnomalies, FewShot, OneClass, Paris, QuickstartTextures
     from .models.devnet import Devnet
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
     from .models.htdgm import Htdgm
     from .models.htdgm_published import HtdgmPublished
 
-__version__ = "0.2.0"
 __all__ = [
     "Devnet",
     "Differnet",

@@ -19,7 +19,7 @@ from anomalib.utils.serialization import anomalib_safe_globals
 from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 
-from anomalib_htdgm import __version__
+from anomalib_htdgm.version import __version__
 
 from .checkpoint_io import WholeCheckpointIO
 

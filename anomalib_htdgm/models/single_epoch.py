@@ -28,10 +28,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
-from anomalib_htdgm import __version__
 from anomalib_htdgm.data.appearance import Inspection
 from anomalib_htdgm.data.files import warn_of_unlisted
 from anomalib_htdgm.data.reading import check_first_item, check_is_image, read_as_seen
+from anomalib_htdgm.version import __version__
 
 from .checkpoint import (
     MARK,
@@ -53,8 +53,8 @@ from .visualizer import adopt_visualizer
 logger = logging.getLogger(__name__)
 
 OPSET = 18
-"""ONNX's operator set: the oldest that PyTorch's exporter writes. From anomalib's default, 14, it returns to this one
-all the same, but reports an error on the way."""
+"""ONNX's operator set: the oldest that PyTorch's exporter writes. With anomalib's default, 14, it ends at this one,
+too, but reports an error on the way."""
 
 
 class SingleEpochMixin:

@@ -72,7 +72,7 @@ def draw_images(config: DictConfig) -> "AnomalibDataModule":
     """Draw the training images: the same for every model.
 
     With ``data.known_anomalies`` so many are moved from the test set to the training set; for models that cannot learn
-    from them they are left out of the test all the same.
+    from them they are left out of the test, too.
 
     Args:
         config (DictConfig): Configuration of the run.

@@ -312,7 +312,7 @@ def test_an_anomalib_that_moves_its_attributes(wheel: Path, tmp_path: Path) -> N
 
 
 def test_an_anomalib_that_freezes_its_attributes() -> None:
-    """What cannot be changed is as good as gone; the names are there all the same."""
+    """What cannot be changed is as good as gone; the names are there nevertheless."""
     namespace = ModuleType("anomalib.models")
     namespace.ALLOWED_MODULES = frozenset({"anomalib.models"})
     with pytest.warns(RuntimeWarning, match="ALLOWED_MODULES is not what it was.*'frozenset' object has no") as warned:

@@ -85,7 +85,7 @@ class CalibrationMixin(SingleEpochMixin):
             set_threshold(self.post_processor, "pixel", threshold_above_most(maxima))
             self.threshold_chosen_by = "unlabelled images" if len(scores) >= LEAST_UNLABELLED else "guess"
             logger.info("Threshold by %d validation images, up to a fifth of which may be anomalous", len(scores))
-            # That they are good is what the user says of them, so they choose all the same.
+            # The user says that they are good, so they choose nevertheless.
             if doubt := doubt_about_unlabelled(scores):
                 logger.warning("%s. If those are defective, the threshold is too high.", doubt)
             if not self._is_fitting:

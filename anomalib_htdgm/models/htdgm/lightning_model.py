@@ -76,7 +76,7 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
     """HTDGM: few-shot anomaly detection without pretrained weights.
 
     It trains on normal images only. Validation images choose the threshold; if none of them is labelled as anomalous,
-    up to a fifth of them may be all the same. Without them the training images do, each scored by what was learnt of
+    up to a fifth of them may still be. Without them the training images do, each scored by what was learnt of
     the others, and labelled anomalies in the training set (see :class:`anomalib_htdgm.FewLabelledAnomalies`), which do
     nothing else. With one or two training images it is a guess; :attr:`threshold_chosen_by` tells.
 

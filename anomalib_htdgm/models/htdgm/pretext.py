@@ -137,8 +137,8 @@ TRANSFORMATIONS: Mapping[TransformationSet, Sequence[Transformation]] = {
         Transformation(flip=True),
     ],
 }
-"""In the order of the discriminator's classes. ``rotations`` is the paper's "Ours2"; ``symmetries`` are the eight of the
-square, with and without colour; ``motions`` are single steps of the paper's 42 for images without colour."""
+"""In the order of the discriminator's classes. ``rotations`` is the paper's "Ours2"; ``symmetries`` are the eight of
+the square, with and without colour; ``motions`` are single steps of the paper's 42 for images without colour."""
 
 
 class PretextTask(nn.Module):

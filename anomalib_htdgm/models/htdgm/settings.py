@@ -29,8 +29,8 @@ class Settings:
             faster at it.
         standardize (bool): Whether all images are brought to one brightness and contrast.
         transformations (TransformationSet): What the discriminators tell apart: ``sharpness`` (3: as it is, enlarged,
-            blurred), ``rotations`` (4), ``symmetries`` (16, with and without colour) or ``motions`` (9: turns, shifts and
-            a flip).
+            blurred), ``rotations`` (4), ``symmetries`` (16, with and without colour) or ``motions`` (9: turns,
+            shifts and a flip).
         image_size (int): Side of the finest scale in pixels.
         coarsest_size (int): Side of the coarsest scale in pixels; at least the receptive field of 11.
         scale_factor (float): Ratio between a scale and the next finer one, adapted so that the coarsest scale has
