@@ -55,10 +55,16 @@ def test_a_preset_is_changed_by_name() -> None:
     ("preset", "given", "message"),
     [
         ("whole", {}, "preset: got 'whole'; allowed are 'defects', 'semantic'"),
-        ("defects", {"members": 2}, "settings: got 'members'; allowed are k_shot, .*num_members"),
+        ("defects", {"members": 2}, "settings: got 'members'; allowed are values of k_shot, .*num_members"),
         ("semantic", {"tiles": 2}, "tiles: got 2 for whole images"),
     ],
 )
 def test_what_there_is_not_is_named(preset: str, given: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}"):
         choose_settings(preset, given)
+
+
+@pytest.mark.parametrize(("given", "what"), [({"k_shot": 3}, "'k_shot'"), ("k_shot", "'k_shot'"), (3, "3")])
+def test_what_has_an_argument_of_its_own_is_no_setting(given: object, what: str) -> None:
+    with pytest.raises(ValueError, match=f"^settings: got {what}; allowed are values of tiles, "):
+        choose_settings("defects", given, k_shot=10)

@@ -120,7 +120,7 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
-        chosen = choose_settings(preset, {**(settings or {}), "k_shot": k_shot, "tiles": tiles, "precision": precision})
+        chosen = choose_settings(preset, settings, k_shot=k_shot, tiles=tiles, precision=precision)
         super().__init__(
             skip_unreadable=skip_unreadable,
             pre_processor=pre_processor,

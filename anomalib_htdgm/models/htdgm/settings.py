@@ -142,20 +142,22 @@ PRESETS: dict[Preset, Settings] = {
 and ``semantic_grayscale`` those without colour. How they were chosen is in benchmarks/FINDINGS.md."""
 
 
-def choose_settings(preset: Preset, given: Mapping[str, Any]) -> Settings:
+def choose_settings(preset: Preset, given: Mapping[str, Any] | None = None, **arguments: Any) -> Settings:  # noqa: ANN401
     """Take a preset's settings, but for those that are given.
 
     Args:
         preset (Preset): Name of the preset.
-        given (Mapping[str, Any]): Settings by their names.
+        given (Mapping[str, Any] | None): Settings by their names.
+        **arguments: Settings that have an argument of their own, which is not to be among those.
 
     Raises:
         ValueError: If there is no such preset or setting, or a setting is out of its range.
     """
     check_choice("preset", preset, get_args(Preset))
-    known = [field.name for field in fields(Settings)]
-    for name in given:
-        if name not in known:
-            msg = f"settings: got {name!r}; allowed are {', '.join(known)}"
+    given = {} if given is None else given
+    allowed = [field.name for field in fields(Settings) if field.name not in arguments]
+    for name in given if isinstance(given, Mapping) else [given]:
+        if name not in allowed:
+            msg = f"settings: got {name!r}; allowed are values of {', '.join(allowed)}"
             raise ValueError(msg)
-    return replace(PRESETS[preset], **given)
+    return replace(PRESETS[preset], **given, **arguments)
