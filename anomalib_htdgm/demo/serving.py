@@ -17,7 +17,7 @@ from fastapi import FastAPI, File, HTTPException, Query, UploadFile
 from PIL import Image
 from pydantic import BaseModel, Field
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse, RedirectResponse
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from anomalib_htdgm import __version__
@@ -25,6 +25,7 @@ from anomalib_htdgm.inspection.inspecting import NOT_READ
 from anomalib_htdgm.inspection.project import Project, list_projects
 
 from .inspectors import Inspectors
+from .views import draw
 
 MOST_BYTES = 100 * 2**20
 """Bytes of a request to score a photograph."""
@@ -61,6 +62,15 @@ def build_app(inspectors: Inspectors, token: str | None = None) -> FastAPI:
         map: Annotated[bool, Query(description="Whether to send the anomaly map.")] = False,  # noqa: A002
     ) -> Score:
         return _score(inspectors, _choose(inspectors, project), file, with_map=map)
+
+    @app.get("/picture", include_in_schema=False)
+    def picture(project: str, key: str, kind: str, large: bool = False) -> Response:
+        try:
+            content = draw(inspectors, inspectors.find(project), key, kind, large=large)
+        except (KeyError, ValueError, OSError) as error:
+            raise HTTPException(404, "There is no such picture.") from error
+        # Addresses tell of threshold and model, so a picture at one address stays as it is.
+        return Response(content, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
 
     return app
 
