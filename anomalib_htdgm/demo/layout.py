@@ -83,7 +83,7 @@ def _lay_out_learning(on: SimpleNamespace) -> None:
     with gr.Row():
         on.learn = gr.Button("Learn", variant="primary", elem_id="learn", min_width=90)
         on.stop = gr.Button("Stop", variant="stop", elem_id="stop", min_width=90)
-        on.remove = gr.Button(REMOVE, elem_id="remove", min_width=140)
+        on.remove = gr.Button(REMOVE, elem_id="remove", size="sm", min_width=110)
     on.message = gr.Markdown(elem_id="message", min_height=50)
 
 
@@ -98,7 +98,7 @@ def _lay_out_checking(on: SimpleNamespace) -> None:
         on.say_defective = gr.Button("Defective (d)", elem_id="say-defective", size="sm", min_width=80)
         on.skip = gr.Button("Skip (s)", elem_id="skip", size="sm", min_width=80)
         on.take_back = gr.Button("Take back (z)", elem_id="take-back", size="sm", min_width=80)
-        on.accept = gr.Button("Good after all: learn it, too", elem_id="accept", size="sm", min_width=80)
+        on.accept = gr.Button("Good: learn it, too", elem_id="accept", size="sm", min_width=80)
     on.results = gr.HTML(elem_id="results", js_on_load=CLICKED)
     on.new_message = gr.Markdown(elem_id="new-message")
     on.new_files, on.new_camera, on.new_camera_note = _lay_out_sources("new")
@@ -107,7 +107,7 @@ def _lay_out_checking(on: SimpleNamespace) -> None:
 def _lay_out_sources(name: str) -> tuple[gr.File, gr.Image, gr.Markdown]:
     with gr.Tab("Drop photographs"):
         # Of any kind, since the page tells what is wrong with a file.
-        files = gr.File(label="Add photographs", file_count="multiple", height=110, elem_id=f"{name}-files")
+        files = gr.File(label="Add photographs", file_count="multiple", height=116, elem_id=f"{name}-files")
         # Gradio's own leaves an empty file behind for each that it gets.
         files.preprocess = _paths_of  # type: ignore[method-assign, assignment]
     with gr.Tab("Use the camera"):

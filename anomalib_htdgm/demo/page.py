@@ -116,9 +116,8 @@ class Page:
 
     def _go_on(self, name: str, progress: gr.Progress = gr.Progress()) -> Iterator[Shown]:  # noqa: B008
         """Learn the example, or check what was waiting when the page was closed."""
-        if not name:
-            return
-        state = self._part(name).project.read()
+        yield {self.on.name: name}  # Gradio would empty the page after nothing
+        state = self._part(name).project.read() if name else State("", "")
         if name == EXAMPLE and state.model is None:
             yield from self._learn(name, 1, progress)
         elif state.model is not None and state.waiting():

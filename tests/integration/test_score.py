@@ -132,7 +132,7 @@ def test_what_cannot_be_scored_is_refused(
 def test_others_need_the_token(project: Project, photographs: list[Path]) -> None:
     assert [serving.is_local(host) for host in ("127.0.0.1", "localhost", "::1")] == [True] * 3
     assert [serving.is_local(host) for host in ("0.0.0.0", "192.168.0.2", "example.org")] == [False] * 3  # noqa: S104
-    app = serving.build_app(Inspectors(project.folder.parent), token="secret")
+    app = serving.build_app(Inspectors(project.folder.parent), token="secret")  # noqa: S106
     with testclient.TestClient(app) as client:
         file = {"file": ("a.png", photographs[0].read_bytes())}
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Cookie": "htdgm_token=wrong"}):
