@@ -21,7 +21,7 @@ CAMERA = (
 GO_TO = "(name) => {if (name) window.location.search = '?project=' + encodeURIComponent(name)}"
 KEYS = """() => document.addEventListener('keydown', event => {
   const button = {g: 'say-good', d: 'say-defective', s: 'skip', z: 'take-back'}[event.key]
-  const types = event.ctrlKey || event.metaKey || event.altKey || event.target.matches('input, textarea, select')
+  const types = event.ctrlKey || event.metaKey || event.altKey || event.target.closest('input, textarea, select')
   if (button && !types) document.getElementById(button)?.click()
 })"""
 """Keys press buttons, but not while something is typed."""

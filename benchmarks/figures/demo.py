@@ -45,7 +45,7 @@ OFFLINE = (
     "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream",
 )
-PATIENCE = 25
+PATIENCE = 120
 """Seconds that a training may take on a machine that does other things, too."""
 
 
