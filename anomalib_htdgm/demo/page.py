@@ -3,7 +3,7 @@
 
 """The page itself: what is on it, and what its buttons do. What it knows is in the project that its address names."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
 from time import monotonic
@@ -13,13 +13,14 @@ import gradio as gr
 
 from anomalib_htdgm.inspection.exporting import StoppedError, save_files
 from anomalib_htdgm.inspection.project import list_projects
-from anomalib_htdgm.inspection.report import expectation_in_words, facts_of
+from anomalib_htdgm.inspection.report import facts_of
 from anomalib_htdgm.inspection.state import Decision, Place, State
 
 from . import layout
 from .inspectors import Inspectors
 from .part import EXAMPLE, Part, advise, name_project
-from .thresholds import NOTE, USES_UNCHECKED, has_choice
+from .sentences import expect, offer_other_threshold, plural, shorten
+from .thresholds import USES_UNCHECKED
 from .views import show_good, show_projects, show_results
 
 SECONDS_PER_SHOW = 0.5
@@ -27,10 +28,6 @@ SECONDS_PER_SHOW = 0.5
 Shown = dict[Any, Any]
 """What components of the page become."""
 NOTHING = "Nothing has been learnt yet."
-GUESS = (
-    "The threshold is a guess: so few good photographs do not tell how much good ones differ. Two more good ones, or "
-    "twenty to check that nobody has looked at, make it firm."
-)
 
 
 class Page:
@@ -127,7 +124,7 @@ class Page:
         said = self._add(name, files, "good")
         state = self._part(name).project.read()
         return self._show(name) | {
-            self.on.message: f"{said} {_plural(len(state.good()), 'good photograph')}. Press *Learn*."
+            self.on.message: f"{said} {plural(len(state.good()), 'good photograph')}. Press *Learn*."
         }
 
     def _add_new(self, name: str, files: str | list[str] | None) -> Iterator[Shown]:
@@ -136,7 +133,7 @@ class Page:
     def _add(self, name: str, files: str | list[str] | None, place: Place) -> str:
         paths = [Path(each) for each in ([files] if isinstance(files, str) else files or [])]
         try:
-            return " ".join(_shorten(self._part(name).add(paths, place)))
+            return " ".join(shorten(self._part(name).add(paths, place)))
         finally:
             for path in paths:  # the project has a copy
                 path.unlink(missing_ok=True)
@@ -155,7 +152,7 @@ class Page:
             said += f" {error}"
         state = part.project.read()
         until = "press *Learn* to go on." if state.model else "drop good ones in 1. and press *Learn*."
-        waits = f"{_plural(len(state.waiting()), 'photograph')} kept and waiting: {until}" if state.waiting() else ""
+        waits = f"{plural(len(state.waiting()), 'photograph')} kept and waiting: {until}" if state.waiting() else ""
         checked = len(state.checked()) - len(state.waiting())
         yield self._show(name) | {self.on.new_message: f"{said} {checked} checked. {waits}"}
 
@@ -172,7 +169,7 @@ class Page:
             yield self._show(name) | {self.on.message: f"{error}"}
             return
         state = part.project.read()
-        number = _plural(len(facts_of(state).good), "good photograph")
+        number = plural(len(facts_of(state).good), "good photograph")
         said = {self.on.message: " ".join([f"Learnt {number} in {monotonic() - begin:.0f} seconds.", *advise(state)])}
         yield self._show(name) | said
         for checked in self._check(name):
@@ -261,32 +258,6 @@ class Page:
             on.results: results,
             on.detail: detail,
             on.threshold: state.threshold,
-            on.expectation: _expect(state),
-            on.other_threshold: _offer_other_threshold(state),
+            on.expectation: expect(state),
+            on.other_threshold: offer_other_threshold(state),
         }
-
-
-def _expect(state: State) -> str:
-    """Say what the threshold means for good photographs, and who has chosen it."""
-    if state.model is None:
-        return ""
-    facts = facts_of(state)
-    guess = [GUESS] if facts.chosen_by == "guess" else []
-    return " ".join([expectation_in_words(state, facts), state.settings.get(NOTE, ""), *guess])
-
-
-def _offer_other_threshold(state: State) -> gr.Button:
-    """Offer to undo the choice of the threshold, where there are two to choose from."""
-    is_of_unchecked = (state.model or {}).get("chosen_by") == "unlabelled images"
-    to = "Undo: the threshold of the good photographs" if is_of_unchecked else "The threshold of those to check instead"
-    return gr.Button(to, visible=has_choice(state))
-
-
-def _shorten(sentences: Sequence[str], most: int = 3) -> list[str]:
-    """Keep the first of many refusals, and count the others."""
-    more = len(sentences) - most
-    return [*sentences[:most], f"And {more} more files were left out."] if more > 1 else [*sentences]
-
-
-def _plural(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
