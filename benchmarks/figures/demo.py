@@ -147,7 +147,7 @@ def main() -> None:
     with TemporaryDirectory() as projects:
         command = (sys.executable, "-m", "anomalib_htdgm.demo", "--projects", projects)
         screenshot = _photograph(command)
-    screenshot.convert("RGB").quantize(method=Image.Quantize.MAXCOVERAGE).save(arguments.into, optimize=True)
+    screenshot.convert("RGB").save(arguments.into, optimize=True)
 
 
 def _photograph(command: Sequence[str]) -> Image.Image:
