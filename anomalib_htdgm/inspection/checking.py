@@ -12,7 +12,19 @@ from threading import Event
 
 from .inspecting import NOT_READ, Finding, Inspector
 from .project import Project
-from .report import TABLE, Identity, facts_of, finding_of, format_line, row_of, save_pictures, write_report, write_table
+from .report import (
+    TABLE,
+    Identity,
+    facts_of,
+    finding_of,
+    format_line,
+    identity_of,
+    row_of,
+    save_map,
+    save_pictures,
+    write_report,
+    write_table,
+)
 from .state import Photograph
 
 SECONDS_PER_LOOK = 1.0
@@ -62,7 +74,8 @@ class FolderCheck:
             if stopped.is_set():
                 return
             result = self.inspector.inspect(self.project.path_of(each), each.name)
-            save_pictures(self.project, (each.name, each.size, each.modified), result.pictures)
+            save_pictures(self.project, identity_of(each), result.pictures)
+            save_map(self.project, identity_of(each), result.heat)
             self.project.note_finding(key, asdict(result.finding), self.inspector.facts.digest)
             self._append(key)
             yield each, result.finding

@@ -98,12 +98,13 @@ class Inspector:
         """Note a photograph that was inspected before, so that copies of it are found."""
         self._seen.setdefault(digest, name)
 
-    def inspect(self, path: Path, name: str | None = None) -> Result:
+    def inspect(self, path: Path, name: str | None = None, *, remembers: bool = True) -> Result:
         """Inspect a photograph, whatever its file is.
 
         Args:
             path (Path): Its file.
             name (str | None): Its name; ``None`` is the file's.
+            remembers (bool): Whether later copies of it are to be found; a server would remember ever more.
         """
         try:
             image = torch.as_tensor(read_image(path, as_tensor=True)).as_subclass(torch.Tensor)
@@ -114,7 +115,8 @@ class Inspector:
         digest = digest_image(image)
         faults = faults_of(image, self.good)
         twin = self.good.names.get(digest) or self._seen.get(digest)
-        self.remember(digest, name or path.name)
+        if remembers:
+            self.remember(digest, name or path.name)
         result = verdict(raw, self.band, has_faults=bool(faults))
         pictures, similar = self.draw(image, heat, result)
         loud = loudest(said, self.facts.usual)
@@ -137,24 +139,30 @@ class Inspector:
         return float(raw.pred_score), float(scaled.pred_score), heat, said
 
     def draw(
-        self, image: torch.Tensor, heat: NDArray[np.float32], result: str, pixel_threshold: float | None = None
+        self,
+        image: torch.Tensor | Picture,
+        heat: NDArray[np.float32],
+        result: str,
+        pixel_threshold: float | None = None,
+        longest: int = THUMBNAIL,
     ) -> tuple[dict[str, Picture], str | None]:
         """Draw a photograph; and if it is not good, where it is not, and the most similar place of a good one.
 
         Args:
-            image (torch.Tensor): The photograph, in [0, 1], of shape ``(3, H, W)``.
+            image (torch.Tensor | Picture): The photograph, in [0, 1], of shape ``(3, H, W)``, or a picture of it.
             heat (NDArray): Its raw map, of shape ``(h, w)``.
             result (str): Its verdict, which gives the outline its colour.
             pixel_threshold (float | None): Raw value of the map that outline and colours are tied to; ``None`` is the
                 model's own.
+            longest (int): Longest side in pixels of what is drawn.
 
         Returns:
             tuple[dict[str, Picture], str | None]: Pictures ``photograph``, ``heat``, ``place`` and ``similar``, as far
             as there are any, and the name of the good photograph with the similar place, if there are several.
         """
         limit = pixel_threshold or self.facts.pixel_threshold
-        picture = to_picture(image, 512)
-        thumbnail = shrink(picture, THUMBNAIL)
+        picture = to_picture(image, 512) if isinstance(image, torch.Tensor) else image
+        thumbnail = shrink(picture, longest)
         if result == "good":
             return {"photograph": thumbnail}, None
         regions = outline_regions(heat, limit)

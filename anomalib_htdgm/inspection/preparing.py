@@ -5,12 +5,14 @@
 
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
+from lightning.pytorch import Callback
 
 from anomalib_htdgm import Htdgm
 
@@ -62,7 +64,9 @@ def good_files(wanted: Wanted, project: Project) -> dict[str, Path]:
     return {name: files[name] for name in chosen}
 
 
-def get_model(wanted: Wanted, project: Project, images: dict[str, torch.Tensor]) -> tuple[Htdgm, Facts]:
+def get_model(
+    wanted: Wanted, project: Project, images: dict[str, torch.Tensor], callbacks: Sequence[Callback] = ()
+) -> tuple[Htdgm, Facts]:
     """Take the model that is there if it is what a training would give, or else learn or load one."""
     checkpoint, state = project.folder / CHECKPOINT, project.read()
     tiles = wanted.tiles or state.settings.get("tiles", 1)
@@ -80,7 +84,7 @@ def get_model(wanted: Wanted, project: Project, images: dict[str, torch.Tensor])
             write_whole(partial, [wanted.model.read_bytes()])
         else:
             tell(f"Learning from {len(images)} good photograph{'' if len(images) == 1 else 's'}.")
-            model, facts = learn(images, partial, tiles=tiles)
+            model, facts = learn(images, partial, callbacks, tiles=tiles)
         if wanted.out:
             _set_aside(project)
         partial.replace(checkpoint)

@@ -12,8 +12,10 @@ from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jinja2 import Environment, FileSystemLoader, select_autoescape
+from numpy.typing import NDArray
 from PIL import Image
 
 from .colours import OF_VERDICTS, legend
@@ -95,6 +97,11 @@ def facts_of(state: State) -> Facts:
     return Facts(**state.model)
 
 
+def identity_of(photograph: Photograph) -> Identity:
+    """Get what tells a photograph's file from others."""
+    return photograph.name, photograph.size, photograph.modified
+
+
 def finding_of(photograph: Photograph) -> Finding:
     """Get what was found of a photograph; nothing if it waits."""
     return Finding(**(photograph.finding or {}))
@@ -106,6 +113,20 @@ def save_pictures(project: Project, identity: Identity, pictures: dict[str, Pict
         content = BytesIO()
         Image.fromarray(picture).save(content, "JPEG", quality=QUALITY)
         write_whole(_picture_of(project, identity, kind), [content.getvalue()])
+
+
+def save_map(project: Project, identity: Identity, heat: NDArray[np.float32] | None) -> None:
+    """Keep the raw map of a photograph, of shape ``(h, w)``, to draw it at another threshold."""
+    if heat is not None:
+        content = BytesIO()
+        np.save(content, heat.astype(np.float16))
+        write_whole(_picture_of(project, identity, "map").with_suffix(".npy"), [content.getvalue()])
+
+
+def read_map(project: Project, identity: Identity) -> NDArray[np.float32] | None:
+    """Get the raw map of a photograph; ``None`` if it was not kept."""
+    path = _picture_of(project, identity, "map").with_suffix(".npy")
+    return np.load(path).astype(np.float32) if path.is_file() else None
 
 
 def save_good_pictures(project: Project, facts: Facts, images: dict[str, torch.Tensor]) -> None:
@@ -166,8 +187,7 @@ def _rows(
 ) -> Iterator[dict[str, Any]]:
     for (photograph, finding), verdict in zip(every, verdicts, strict=True):
         kinds = ("photograph", "heat", "place", "similar")
-        identity = photograph.name, photograph.size, photograph.modified
-        pictures = {kind: _data_uri(_picture_of(project, identity, kind)) for kind in kinds}
+        pictures = {kind: _data_uri(_picture_of(project, identity_of(photograph), kind)) for kind in kinds}
         yield {**asdict(photograph), "finding": finding, "verdict": verdict, "pictures": pictures}
 
 

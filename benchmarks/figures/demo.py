@@ -31,7 +31,8 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
 PICTURE = Path(__file__).parent / "demo.png"
-SIZE = (1360, 1180)
+SIZE = (1360, 1139)
+"""Of the window, whose page has 1360 x 1000 pixels, about."""
 OFFLINE = (
     "--headless=new",
     "--no-sandbox",  # which Chromium cannot set up as root
@@ -143,12 +144,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--into", type=Path, default=PICTURE, help="where the picture goes")
     arguments = parser.parse_args()
-    with serve() as address, browse(address) as browser:
-        wait_for(browser, "message", "Learnt in")
-        wait_for(browser, "verdicts", "anomalous")
+    with TemporaryDirectory() as projects:
+        command = (sys.executable, "-m", "anomalib_htdgm.demo", "--projects", projects)
+        screenshot = _photograph(command)
+    screenshot.convert("RGB").save(arguments.into, optimize=True)
+
+
+def _photograph(command: Sequence[str]) -> Image.Image:
+    with serve(command) as address, browse(address) as browser:
+        find(browser, ".project").click()
+        wait_for(browser, "message", "Learnt 7")
+        wait_for(browser, "new-message", "6 checked")
         time.sleep(1)  # until pictures are drawn
-        screenshot = Image.open(BytesIO(browser.get_screenshot_as_png()))
-    screenshot.convert("P", palette=Image.Palette.ADAPTIVE).save(arguments.into, optimize=True)
+        return Image.open(BytesIO(browser.get_screenshot_as_png()))
 
 
 if __name__ == "__main__":

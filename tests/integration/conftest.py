@@ -138,7 +138,7 @@ def learnt(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def count(images: dict, *arguments: Path, **settings: int) -> object:
         counted.append(len(images))
-        return learn(images, *arguments, **SMALL, iterations=2, precision="float32", **settings)
+        return learn(images, *arguments, settings=SMALL | {"iterations": 2}, precision="float32", **settings)
 
     monkeypatch.setattr(preparing, "learn", count)
     return counted

@@ -7,17 +7,14 @@ from functools import partial
 
 import pytest
 
-from anomalib_htdgm import Htdgm
-from anomalib_htdgm.demo import session
 from anomalib_htdgm.demo.__main__ import main
+from anomalib_htdgm.inspection import learning, preparing
 from tests.integration.conftest import forbid_network
+
+SMALL = {"iterations": 5, "image_size": 48, "memory_patches": 500, "energy_cells": 500}
 
 if __name__ == "__main__":
     with pytest.MonkeyPatch.context() as patch:
         forbid_network(patch)
-        patch.setattr(
-            session,
-            "Htdgm",
-            partial(Htdgm, settings={"iterations": 5, "image_size": 48, "memory_patches": 500, "energy_cells": 500}),
-        )
+        patch.setattr(preparing, "learn", partial(learning.learn, settings=SMALL))
         main()

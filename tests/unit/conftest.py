@@ -5,6 +5,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,18 @@ import pytest
 import torch
 from anomalib.cli import AnomalibCLI
 from anomalib.data import AnomalibDataModule, MVTecAD
+from PIL import Image
 from skimage.io import imsave
 from torch.utils.data import DataLoader
 
+from anomalib_htdgm.demo.part import Part, name_project
+from anomalib_htdgm.inspection import preparing
+from anomalib_htdgm.inspection.learning import learn as learn_project
 from anomalib_htdgm.models.htdgm.discriminator import Discriminator
+from tests.integration.checked import SMALL
+from tests.unit.textures import shingles
+
+from .parts import open_again
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "quality"))  # where benchmarks find one another
 
@@ -95,3 +104,20 @@ def make_images() -> Callable[..., torch.Tensor]:
         return torch.rand(num_images, 3, size, size, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
     return make
+
+
+@pytest.fixture
+def part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Part:
+    small = {"settings": SMALL | {"iterations": 2}, "precision": "float32"}
+    monkeypatch.setattr(preparing, "learn", partial(learn_project, **small))
+    name = name_project(tmp_path / "projects", "Jürgen 日")
+    return open_again(tmp_path / "projects", name)
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> list[Path]:
+    paths = [tmp_path / f"part {index}.png" for index in range(7)]
+    for index, path in enumerate(paths):
+        pixels = (shingles(seed=index)[0] * 0.5 + 0.5) * 255
+        Image.fromarray(pixels.round().byte().permute(1, 2, 0).numpy()).save(path)
+    return paths

@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 from anomalib_htdgm.configs import find_config, list_configs
 
 PROJECT = Path(__file__).parents[2]
-TEMPLATE = "anomalib_htdgm/inspection/report.html"
+TEMPLATE, SCRIPT = "anomalib_htdgm/inspection/report.html", "anomalib_htdgm/inspection/score.py"
 OF_THE_MACHINE = {"torch", "torchvision"}  # CI takes the newest that there is, and says which
 
 
@@ -48,7 +48,7 @@ def test_wheel_has_the_package_and_its_hook_and_nothing_else(built: tuple[Path, 
     (information,) = {name.partition("/")[0] for name in names if ".dist-info/" in name}
     hook = "anomalib_htdgm/anomalib_plugins.pth"
     package = files_under("anomalib_htdgm")
-    assert {hook, "anomalib_htdgm/py.typed", "anomalib_htdgm/models/htdgm/README.md", TEMPLATE} <= package
+    assert {hook, "anomalib_htdgm/py.typed", "anomalib_htdgm/models/htdgm/README.md", TEMPLATE, SCRIPT} <= package
     described = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
     configs = {f"anomalib_htdgm/{name}" for name in files_under("configs")}
     others = {"anomalib_plugins.pth"} | {f"{information}/{name}" for name in described}

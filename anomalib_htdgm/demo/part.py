@@ -1,0 +1,177 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What the page does with a project: photographs in, learning, checking. All that is to stay is in the project."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from threading import Event
+
+from filelock import FileLock, Timeout
+
+from anomalib_htdgm import QuickstartTextures
+from anomalib_htdgm.data.reading import UnreadableImageError, read_image
+from anomalib_htdgm.inspection.checking import FolderCheck
+from anomalib_htdgm.inspection.exporting import StoppedError
+from anomalib_htdgm.inspection.learning import read_good
+from anomalib_htdgm.inspection.photograph_faults import describe_odd, find_odd
+from anomalib_htdgm.inspection.preparing import Wanted, get_model, good_files
+from anomalib_htdgm.inspection.project import Project
+from anomalib_htdgm.inspection.report import save_good_pictures
+from anomalib_htdgm.inspection.state import Place, State
+
+from .inspectors import Inspectors
+from .thresholds import choose_threshold
+from .watching import Watch
+
+EXAMPLE = "Bricks, an example"
+MOST_LETTERS = 60
+"""Of the name of a project."""
+
+
+def write_example(root: Path) -> Project:
+    """Make a project of the quick start's bricks: seven good ones, six to check, of which three are defective."""
+    project = Project(root / EXAMPLE)
+    bricks = QuickstartTextures("brick", root=root / ".quickstart")
+    bricks.prepare_data()
+    folder = Path(bricks.root or "")
+    images = {kind: sorted(folder.glob(f"{kind}/*.png")) for kind in ("good", "test_good", "defect")}
+    for path in images["good"][::2]:
+        project.add(path, "good")
+    for kind in ("test_good", "defect"):
+        for path in images[kind][::7]:
+            project.add(path, "checked", f"{kind.removeprefix('test_')} {path.name}")
+    return project
+
+
+def name_project(root: Path, wanted: str) -> str:
+    """Begin a project, or find the one of this name.
+
+    Returns:
+        str: Its name, which is that of its folder.
+
+    Raises:
+        ValueError: If it cannot be the name of a folder.
+    """
+    name = wanted.strip()
+    if not name or name.startswith(".") or len(name) > MOST_LETTERS or set(name) & set('/\\:*?"<>|\0\n'):
+        msg = f"name: got {name!r}; allowed are 1 to {MOST_LETTERS} letters, digits, spaces and dashes"
+        raise ValueError(msg)
+    with Project(root / name).changing():
+        return name
+
+
+class Part:
+    """A project, as a page works on it.
+
+    Args:
+        project (Project): The project.
+        inspectors (Inspectors): Models of projects.
+    """
+
+    def __init__(self, project: Project, inspectors: Inspectors) -> None:
+        self.project, self.inspectors = project, inspectors
+
+    def add(self, files: Sequence[Path], place: Place) -> list[str]:
+        """Add photographs, and return a sentence for each file that was left out."""
+        return [refused for path in files if (refused := self._add(path, place))]
+
+    def _add(self, path: Path, place: Place) -> str:
+        try:
+            if place == "good":
+                good = self.project.read().good().items()
+                read_good({key: self.project.path_of(each) for key, each in list(good)[:1]} | {str(path): path})
+            else:
+                read_image(path)
+            self.project.add(path, place)
+        except (UnreadableImageError, OSError) as error:
+            return f"{str(error).replace(str(path), path.name)}."
+        return ""
+
+    def learn(self, tiles: int, report: Callable[[float], None], stopped: Event) -> None:
+        """Learn from the good photographs, at most ten; a training that does not end leaves the model as it is.
+
+        Args:
+            tiles (int): Tiles along each side of a photograph.
+            report (Callable[[float], None]): Is told now and then, and at the end, which share of the training is done.
+            stopped (Event): Stops it.
+
+        Raises:
+            ValueError: If there is no good photograph, or one cannot be learnt.
+            StoppedError: If it was stopped.
+        """
+        before = self.project.read()
+        if not before.good():
+            msg = "There is no good photograph to learn from: add one to ten."
+            raise ValueError(msg)
+        with self._alone():
+            wanted = Wanted(project=self.project.folder, tiles=tiles)
+            try:
+                images = read_good(good_files(wanted, self.project))
+            except UnreadableImageError as error:
+                raise ValueError(str(error).replace(f"{self.project.folder}/", "")) from error
+            _, facts = get_model(wanted, self.project, images, [Watch(report, stopped)])
+            save_good_pictures(self.project, facts, images)
+            with self.project.changing() as state:
+                kept = {name: value for name, value in before.settings.items() if name != "of shots"}
+                state.settings = kept | state.settings
+                if before.model and before.threshold != before.model["threshold"]:
+                    state.threshold = before.threshold  # the user's own
+
+    def check(self, stopped: Event) -> Iterator[tuple[int, int]]:
+        """Check the photographs that wait, if there is a model; then they, or decisions, choose the threshold.
+
+        Yields:
+            tuple[int, int]: The number of photographs that are checked, after each, and of all that waited.
+
+        Raises:
+            ValueError: If another process works on the project.
+            StoppedError: If it was stopped.
+        """
+        state = self.project.read()
+        if state.model is None:
+            return
+        with self._alone():
+            with self.inspectors.of(self.project) as inspector:
+                checks = FolderCheck(self.project, inspector, self.project.folder / "checked", copies=True)
+            checking = checks.check_waiting(stopped)
+            for number in count(1):
+                with self.inspectors.of(self.project):  # for one photograph only, so that others get their turn
+                    if next(checking, None) is None:
+                        break
+                yield number, len(state.waiting())
+        if stopped.is_set() and self.project.read().waiting():
+            raise StoppedError
+        self.choose_threshold()
+
+    def choose_threshold(self) -> None:
+        """Choose the threshold by what is known by now."""
+        with self.inspectors.of(self.project) as inspector:
+            choose_threshold(self.project, inspector)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep the command, and other servers, from the model and the table meanwhile."""
+        try:
+            with FileLock(self.project.folder / ".check.lock", timeout=0, thread_local=False):
+                yield
+        except Timeout as error:
+            msg = "This project is being worked on, by another page or the command. Try again in a moment."
+            raise ValueError(msg) from error
+
+
+def advise(state: State) -> list[str]:
+    """Say which good photographs are copies of one another, and which is unlike the others."""
+    facts = state.model or {}
+    digests: dict[str, str] = facts.get("good", {})
+    copies = [digest for digest, number in Counter(digests.values()).items() if number > 1]
+    said = []
+    for digest in copies:
+        names = " and ".join(name for name, each in digests.items() if each == digest)
+        said.append(f"{names} are copies of one photograph, and tell nothing of how much good ones differ.")
+    unseen: dict[str, float] = facts.get("unseen", {})
+    odd = find_odd(list(unseen.values()))
+    return said + [describe_odd(name) for index, name in enumerate(unseen) if index in odd]

@@ -1,0 +1,106 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Who chooses the threshold of a project: decisions, photographs that nobody has looked at, or good ones."""
+
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+
+import numpy as np
+import pytest
+from anomalib.engine import Engine
+from PIL import Image
+
+from anomalib_htdgm import Htdgm
+from anomalib_htdgm.demo import part as part_module
+from anomalib_htdgm.demo import thresholds
+from anomalib_htdgm.demo.part import Part
+from anomalib_htdgm.demo.views import rows_of
+from anomalib_htdgm.inspection.facts import digest_of
+from anomalib_htdgm.inspection.report import finding_of
+from anomalib_htdgm.models.htdgm import calibration
+
+from .parts import basis, check, learn
+
+
+def score_anew(part: Part, raw: list[float]) -> None:
+    """Let photographs have scores; thresholds do not ask whose."""
+    with part.project.changing() as state:
+        for (key, each), value in zip(state.checked().items(), raw, strict=True):
+            state.photographs[key] = replace(each, finding=each.finding | {"raw": value})
+
+
+def test_decisions_are_learnt_and_choose_and_are_taken_back(
+    part: Part, photographs: list[Path], tmp_path: Path
+) -> None:
+    learn(part, *photographs[:3])
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(tmp_path / "noise.png")
+    before = check(part, *photographs[3:5], tmp_path / "noise.png")
+    part.project.decide("checked/noise.png", "defective")
+    part.choose_threshold()
+    assert basis(part) == "labelled images"
+    verdicts = {row.name: row.score > 0.5 for row in rows_of(part.project.read())}
+    assert [name for name, is_anomalous in verdicts.items() if is_anomalous] == ["noise.png"]
+    checkpoint = part.project.folder / "model.ckpt"
+    assert digest_of(checkpoint) == part.project.read().model["digest"]
+    model = Htdgm.load_from_checkpoint(checkpoint)
+    assert model.threshold_chosen_by == "labelled images"
+    engine = Engine(logger=False, default_root_dir=tmp_path / "elsewhere", enable_progress_bar=False)
+    for each in part.project.read().checked().values():
+        path = (tmp_path / "ascii.png").write_bytes(part.project.path_of(each).read_bytes()) and tmp_path / "ascii.png"
+        (batch,) = engine.predict(model, data_path=path)
+        assert float(batch.pred_score) == pytest.approx(finding_of(each).score, abs=1e-6)
+    part.project.take_back()
+    part.choose_threshold()
+    assert basis(part) == "training images"
+    assert {row.name: row.score for row in rows_of(part.project.read())} == pytest.approx(before, abs=1e-6)
+    part.project.decide("checked/part 3.png", "good")
+    part.learn(1, lambda _: None, Event())
+    assert next(iter(part.project.read().model["good"])) == "checked/part 3.png"
+    check(part)
+
+
+def test_unchecked_photographs_choose_and_are_undone(
+    part: Part, photographs: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(thresholds, "ENOUGH_UNCHECKED", 5)
+    monkeypatch.setattr(calibration, "GUESSED_RATIO", 0.1)  # far too low: all scores are above twice the threshold
+    learn(part, photographs[0])
+    check(part, *photographs[:3], photographs[2])  # copies of what was learnt, and of one another, tell nothing
+    assert basis(part) == "guess"
+    assert not thresholds.has_choice(part.project.read())
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(tmp_path / "noise.png")
+    scores = check(part, *photographs[3:6], tmp_path / "noise.png")
+    assert basis(part) == "unlabelled images"
+    assert [name for name, score in scores.items() if score > 0.5] == ["noise.png"]
+    assert "% higher than before" in part.project.read().settings[thresholds.NOTE]
+    for uses, chosen_by in ((False, "guess"), (True, "unlabelled images")):
+        with part.project.changing() as state:
+            state.settings[thresholds.USES_UNCHECKED] = uses
+        part.choose_threshold()
+        assert basis(part) == chosen_by
+    assert {row.name: row.score for row in rows_of(part.project.read())} == pytest.approx(scores, abs=1e-6)
+    part.project.move_threshold(0.62)
+    check(part, photographs[6])
+    assert part.project.read().settings[thresholds.NOTE] == "Your own threshold, 0.62, stays."
+    part.add(photographs[1:2], "good")
+    part.learn(1, lambda _: None, Event())
+    assert (part.project.read().threshold, basis(part)) == (0.62, "guess")
+
+
+def test_a_box_of_defects_does_not_raise_the_threshold(
+    part: Part, photographs: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(thresholds, "ENOUGH_UNCHECKED", 4)
+    learn(part, *photographs[:3])
+    part.add(photographs[3:], "checked")
+    monkeypatch.setattr(part_module, "choose_threshold", lambda *_: None)
+    list(part.check(Event()))
+    monkeypatch.undo()
+    monkeypatch.setattr(thresholds, "ENOUGH_UNCHECKED", 4)
+    limit = part.project.read().model["raw_threshold"]
+    score_anew(part, [2 * limit, 1.9 * limit, 0.8 * limit, 0.7 * limit])
+    part.choose_threshold()
+    assert basis(part) == "training images"
+    assert "2 of 4 unlabelled images, more than a fifth" in part.project.read().settings[thresholds.NOTE]
