@@ -165,7 +165,7 @@ def unscaled() -> PostProcessor:
 
 @pytest.mark.parametrize("preset", ["semantic", "semantic_grayscale"])
 def test_models_of_whole_images_export(preset: str, wall: MVTecAD, engine: Engine, tmp_path: Path) -> None:
-    small = {"iterations": 1, "num_members": 1, "coarsest_size": 14}
+    small = {"iterations": 1, "num_members": 1}
     model = Htdgm(preset=preset, precision="float32", settings=small, post_processor=unscaled())
     engine.fit(model, datamodule=wall)
     session = onnxruntime.InferenceSession(model.to_onnx(tmp_path))

@@ -306,7 +306,7 @@ def test_an_anomalib_that_moves_its_attributes(wheel: Path, tmp_path: Path) -> N
     assert len(warned) == 1, result.stderr
     assert warned[0].startswith("anomalib.models.ALLOWED_MODULES is not what it was")
     assert "dotted paths still work, as in `--model`: anomalib_htdgm.Devnet" in warned[0]
-    assert "anomalib_htdgm.Htdgm: KeyError: 'ALLOWED_MODULES'" in warned[0]
+    assert "anomalib_htdgm.HtdgmPublished: KeyError: 'ALLOWED_MODULES'" in warned[0]
     assert result.stdout.count("Htdgm\n") == 2
     assert result.stdout.count("k_shot: 3\n") == 2
 

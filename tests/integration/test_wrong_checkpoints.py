@@ -151,8 +151,11 @@ ALTERATIONS: dict[str, tuple[Alteration, str]] = {
         "an unknown version, or another package, wrote it, .* lacks 1, ",
     ),
     "later argument": (lambda each: each["hyper_parameters"].update(colour=3), "hyper_parameters: got colour"),
-    "wrong argument": (lambda each: each["hyper_parameters"].update(width=0), "width: got 0"),
-    "other argument": (lambda each: each["hyper_parameters"].update(width=5), r"weight: got \(4, 3, 3, 3\); "),
+    "wrong argument": (lambda each: each["hyper_parameters"]["settings"].update(width=0), "width: got 0"),
+    "other argument": (
+        lambda each: each["hyper_parameters"]["settings"].update(width=5),
+        r"weight: got \(4, 3, 3, 3\); ",
+    ),
     "no state": (lambda each: each.pop("state_dict"), "no state_dict"),
     "no Lightning": (lambda each: each.pop("pytorch-lightning_version"), "no pytorch-lightning_version"),
     "missing": (lambda each: each["state_dict"].pop(WEIGHT), f"lacks 1, first {WEIGHT}"),

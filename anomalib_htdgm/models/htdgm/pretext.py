@@ -191,15 +191,14 @@ class PretextTask(nn.Module):
 
         Args:
             classes (Sequence[int]): Index of the transformation of each.
-            logits (torch.Tensor): The discriminator's output on them, of shape ``(B, n, num_classes, h, h)``.
+            logits (torch.Tensor): Discriminators' output on them, of shape ``(..., n, num_classes, h, h)``.
 
         Returns:
             torch.Tensor: Log-probabilities of the right transformation, for each patch of the scale's own images:
-            ``(B, n, size - 10, size - 10)``.
+            ``(..., n, size - 10, size - 10)``.
         """
-        dtype = torch.promote_types(logits.dtype, torch.float32)
-        votes = logits.log_softmax(dim=2, dtype=dtype)
-        right = torch.stack([votes[:, index, each] for index, each in enumerate(classes)], dim=1)
+        votes = logits.log_softmax(dim=-3, dtype=torch.promote_types(logits.dtype, torch.float32))
+        right = votes[..., list(range(len(classes))), list(classes), :, :]
         is_enlarged = right.shape[-1] != len(self.nearest)
         return right[..., self.nearest, :][..., self.nearest] if is_enlarged else right
 

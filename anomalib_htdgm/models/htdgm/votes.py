@@ -101,8 +101,7 @@ class Votes(Signal):
         for transformed in task(views):
             batch = transformed.images.flatten(0, 1).to(self.dtype)
             logits = torch.stack([each(batch) for each in discriminators])
-            by_image = logits.unflatten(1, (-1, len(transformed.classes)))
-            votes.append(torch.stack([task.read(transformed.classes, each) for each in by_image]))
+            votes.append(task.read(transformed.classes, logits.unflatten(1, (-1, len(transformed.classes)))))
             classes += transformed.classes
         return torch.cat(votes, dim=2)[:, :, [classes.index(index) for index in range(len(classes))]]
 
