@@ -203,7 +203,8 @@ class TestLearning:
     def test_constant_images_train_and_score_finitely(self, value: float) -> None:
         constant = torch.full((1, 3, 64, 64), value)
         output = train(make_model(), constant, iterations=10, rate=5e-3)(torch.cat([constant, shingles()]))
-        assert output.pred_score[0] == pytest.approx(math.log(4), abs=0.5)  # of four equal images none is told
+        # Four equal images get the same four probabilities, whose logarithms' mean is at most that of a quarter.
+        assert output.pred_score[0] > math.log(4) - 0.01
         assert output.pred_score.isfinite().all()
         assert output.anomaly_map.isfinite().all()
 
