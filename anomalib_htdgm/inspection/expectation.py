@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special, stats
 
-from anomalib_htdgm.models.htdgm.threshold import MAD_TO_DEVIATION, USUAL_DEVIATION
+from anomalib_htdgm.models.htdgm.threshold import USUAL_DEVIATION
 
 CONFIDENCE = 0.9
 """How often what happens is to be within an interval."""
@@ -130,22 +130,6 @@ def spread_of_unseen(scores: Sequence[float]) -> Spread | None:
         return None
     logarithms = _logarithms(scores)
     return _spread(float(logarithms.mean()), float(logarithms.std(ddof=1)), len(scores))
-
-
-def spread_of_unlabelled(scores: Sequence[float]) -> Spread | None:
-    """Learn the spread from photographs that nobody has looked at, a few of which may be defective.
-
-    Args:
-        scores (Sequence[float]): Raw scores, at least 0.
-
-    Returns:
-        Spread | None: The spread, by median and median absolute deviation; ``None`` of fewer than five.
-    """
-    if len(scores) < 5:  # noqa: PLR2004
-        return None
-    logarithms = _logarithms(scores)
-    middle = float(np.median(logarithms))
-    return _spread(middle, MAD_TO_DEVIATION * float(np.median(np.abs(logarithms - middle))), len(scores))
 
 
 def spread_around(threshold: float, deviations: float = 1.6) -> Spread:

@@ -14,11 +14,12 @@ from anomalib.data import ImageBatch, ImageItem
 from anomalib.engine import Engine
 from lightning.pytorch import Callback
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms.v2.functional import affine, center_crop, pad, resize
+from torchvision.transforms.v2.functional import resize
 
 from anomalib_htdgm import Htdgm
 from anomalib_htdgm.data.appearance import SQUASHED
 from anomalib_htdgm.data.reading import UnreadableImageError, digest_image, read_image
+from anomalib_htdgm.models.htdgm.calibration import MOVES, move_images
 from anomalib_htdgm.models.htdgm.discriminator import RECEPTIVE_FIELD
 
 from .facts import Facts, describe, digests_of
@@ -26,8 +27,6 @@ from .signals import listening
 
 MOST_SHOTS = 10
 """Good photographs that are learnt at most: what the model's settings are made for."""
-NUDGES = ((2.0, 0.02, 0.0), (-2.0, -0.02, 0.01))
-"""Degrees and shares of the sides by which a single good photograph is moved, to see how its signals speak then."""
 
 
 def choose_shots(names: Sequence[str], most: int = MOST_SHOTS) -> list[str]:
@@ -130,8 +129,9 @@ def _score_unseen(model: Htdgm, images: dict[str, torch.Tensor]) -> tuple[dict[s
     with listening(model.model.signals) as heard:
         if len(images) == 1:
             for image in images.values():
-                for nudge in NUDGES:
-                    model.model(_prepare(model, _nudge(image, *nudge)))
+                prepared = _prepare(model, image)
+                for move in MOVES:
+                    model.model(move_images(prepared, *move))
         else:
             for shot, (name, image) in enumerate(images.items()):
                 if digests.count(digests[shot]) == 1:
@@ -144,13 +144,6 @@ def _score_unseen(model: Htdgm, images: dict[str, torch.Tensor]) -> tuple[dict[s
 def _prepare(model: Htdgm, image: torch.Tensor) -> torch.Tensor:
     batch = image[None].to(model.device)
     return model.pre_processor(batch) if model.pre_processor else batch
-
-
-def _nudge(image: torch.Tensor, degrees: float, right: float, down: float) -> torch.Tensor:
-    height, width = image.shape[-2:]
-    padded = pad(image, [width // 8, height // 8], padding_mode="reflect")
-    moved = affine(padded, degrees, [round(right * width), round(down * height)], scale=1.0, shear=[0.0, 0.0])
-    return center_crop(moved, [height, width])
 
 
 def _mean_log(scores: Sequence[float]) -> float:

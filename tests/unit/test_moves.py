@@ -6,7 +6,7 @@
 import pytest
 import torch
 
-from anomalib_htdgm.models.htdgm.calibration import MOVES, _move
+from anomalib_htdgm.models.htdgm.calibration import MOVES, move_images
 
 from .textures import shingles
 
@@ -14,11 +14,11 @@ from .textures import shingles
 @pytest.mark.parametrize("move", MOVES, ids=str)
 def test_moved_copies_show_the_same(move: tuple[float, float, float]) -> None:
     image = shingles(size=64)
-    moved = _move(image, *move)
+    moved = move_images(image, *move)
     assert moved.shape == image.shape
     degrees, right, down = move
     inside = slice(8, -8)
-    back = _move(_move(image, 0.0, right, down), 0.0, -right, -down)
+    back = move_images(move_images(image, 0.0, right, down), 0.0, -right, -down)
     torch.testing.assert_close(back[..., inside, inside], image[..., inside, inside], atol=1e-4, rtol=0)
     assert not torch.allclose(moved[..., inside, inside], image[..., inside, inside], atol=0.05)
     if not degrees:

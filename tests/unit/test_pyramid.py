@@ -14,17 +14,15 @@ from anomalib_htdgm.models.htdgm.pyramid import Pyramid, Resize, pyramid_sizes
 
 def test_sizes() -> None:
     assert pyramid_sizes(64) == [25, 32, 40, 51, 64]
-    assert pyramid_sizes(64, fit=False) == [27, 36, 48, 64]
     assert pyramid_sizes(25) == [25]
 
 
-@pytest.mark.parametrize("fit", [True, False])
-def test_sizes_grow_from_coarsest_to_finest(fit: bool) -> None:
+def test_sizes_grow_from_coarsest_to_finest() -> None:
     for finest in range(25, 257, 7):
-        sizes = pyramid_sizes(finest, 25, fit=fit)
+        sizes = pyramid_sizes(finest, 25)
         assert sizes[-1] == finest
         assert sizes == sorted(set(sizes))
-        assert sizes[0] == 25 if fit else 25 <= sizes[0] <= 34
+        assert sizes[0] == 25
         # Sizes are rounded up: the exact finer size is above fine - 1.
         assert all(coarse >= 0.75 * (fine - 1) for coarse, fine in pairwise(sizes))
 

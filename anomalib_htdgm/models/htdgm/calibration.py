@@ -152,7 +152,7 @@ class CalibrationMixin(SingleEpochMixin):
         if transform := getattr(self.pre_processor, "transform", None):
             batch.image, batch.gt_mask = transform(batch.image, batch.gt_mask)
         images = cast("torch.Tensor", batch.image)
-        images = images if move is None else _move(images, *move)
+        images = images if move is None else move_images(images, *move)
         scored = self.model(images) if unseen is None else self.model.score_unseen(images, unseen)
         return batch.update(**scored._asdict())
 
@@ -163,7 +163,7 @@ def _pick(batch: ImageBatch, index: int) -> ImageBatch:
     return ImageBatch(**{name: None if each is None else each[index : index + 1] for name, each in fields.items()})
 
 
-def _move(images: torch.Tensor, degrees: float, right: float, down: float) -> torch.Tensor:
+def move_images(images: torch.Tensor, degrees: float, right: float, down: float) -> torch.Tensor:
     """Turn images by ``degrees`` and shift them by shares of their size; what comes into view is reflected."""
     height, width = images.shape[-2:]
     margins = [width // 8] * 2 + [height // 8] * 2  # more than what comes into view

@@ -24,15 +24,14 @@ from anomalib_htdgm.validation import check_integer, check_number
 from .discriminator import RECEPTIVE_FIELD
 
 
-def pyramid_sizes(finest: int, coarsest: int = 25, factor: float = 0.75, *, fit: bool = True) -> list[int]:
+def pyramid_sizes(finest: int, coarsest: int = 25, factor: float = 0.75) -> list[int]:
     """Compute the sizes of a pyramid's scales, coarse to fine.
 
     Args:
         finest (int): Side of the finest scale in pixels.
         coarsest (int): Side of the coarsest scale in pixels; at least the receptive field of 11 pixels.
-        factor (float): Ratio ``r`` between a scale and the next finer one, in (0, 1).
-        fit (bool): Raise ``factor`` a little so that the coarsest scale has exactly ``coarsest`` pixels, as the
-            authors' code does, or (``False``) keep it and stop before the sizes fall below ``coarsest``.
+        factor (float): Ratio ``r`` between a scale and the next finer one, in (0, 1). It is raised a little so that the
+            coarsest scale has exactly ``coarsest`` pixels, as the authors' code does.
 
     Returns:
         list[int]: Sizes in pixels, strictly increasing, the last one ``finest``.
@@ -46,9 +45,8 @@ def pyramid_sizes(finest: int, coarsest: int = 25, factor: float = 0.75, *, fit:
     if coarsest > finest:
         msg = f"coarsest_size: got {coarsest}; allowed are at most image_size, {finest}, pixels"
         raise ValueError(msg)
-    steps = math.log(coarsest / finest) / math.log(factor)
-    num_steps = math.ceil(steps - 1e-9) if fit else math.floor(steps + 1e-9)
-    ratio = (coarsest / finest) ** (1 / num_steps) if fit and num_steps else factor
+    num_steps = math.ceil(math.log(coarsest / finest) / math.log(factor) - 1e-9)
+    ratio = (coarsest / finest) ** (1 / max(num_steps, 1))
     # The tolerance keeps 40.000000000000007 from becoming 41 on one machine and 40 on another.
     sizes = [math.ceil(finest * ratio**step - 1e-6) for step in range(num_steps, -1, -1)]
     if len(set(sizes)) < len(sizes):
