@@ -39,6 +39,16 @@ def main() -> None:
         "--project", type=Path, metavar="DIR", help="folder that keeps all of it, and copies of the photographs"
     )
     parser.add_argument("--tiles", type=int, help="look at N x N overlapping tiles, to find small defects (1)")
+    parser.add_argument(
+        "--region",
+        metavar="L,T,R,B",
+        help="where to look: left, top, right and bottom from 0 to 1, or an image that is white there (everywhere)",
+    )
+    parser.add_argument(
+        "--align",
+        action=argparse.BooleanOptionalAction,
+        help="move each photograph to where the first good one lies, for parts that are alike but shifted (no)",
+    )
     parser.add_argument("--watch", action="store_true", help="go on: check each file that comes, until Ctrl-C")
     arguments = parser.parse_args()
     _check(parser, arguments)
@@ -59,6 +69,9 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
         f"--good: got {good}, which is no folder; allowed is a folder of photographs": good and not good.is_dir(),
         f"--new: got {new}, which is no folder; allowed is a folder of photographs": new and not new.is_dir(),
         f"--model: got {model}, which is no file; allowed is a checkpoint": model and not model.is_file(),
+        f"--region, --align: got both {model} and what a model is learnt with; allowed is one of them": (
+            model is not None and (arguments.region is not None or arguments.align is not None)
+        ),
         f"--tiles: got {tiles}; allowed are 1 and more, and none beside --model": (
             tiles is not None and (tiles < 1 or model is not None)
         ),
@@ -71,11 +84,16 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
 def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     warnings.filterwarnings("ignore")  # of packages, which the reader cannot mend
     from anomalib_htdgm.inspection.preparing import CannotBeDoneError, Wanted  # noqa: PLC0415  # it takes seconds
+    from anomalib_htdgm.inspection.regions import parse_region  # noqa: PLC0415
     from anomalib_htdgm.inspection.run import check  # noqa: PLC0415
 
     for name in ("lightning.pytorch", "lightning.fabric", "lightning_fabric", "anomalib", "anomalib_htdgm"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    wanted = Wanted(**vars(arguments))
+    try:
+        region = None if arguments.region is None else parse_region(arguments.region)
+    except ValueError as error:
+        parser.error(str(error))
+    wanted = Wanted(**vars(arguments) | {"region": region})
     stopped, by = Event(), []
 
     def stop(number: int, _: object) -> None:

@@ -12,7 +12,7 @@ from anomalib_htdgm.inspection.facts import digest_of
 from anomalib_htdgm.inspection.inspecting import Inspector
 from anomalib_htdgm.inspection.learning import load, read_good
 from anomalib_htdgm.inspection.project import CHECKPOINT, Project, list_projects
-from anomalib_htdgm.inspection.report import facts_of
+from anomalib_htdgm.inspection.report import facts_of, read_reference
 
 MOST_LOADED = 4
 """Models that are kept in memory."""
@@ -66,4 +66,4 @@ class Inspectors:
         there = {name: state.photographs[key] for name, key in keys.items() if key in state.photographs}
         paths = {name: path for name, each in there.items() if (path := project.path_of(each)).is_file()}
         images = read_good(paths)
-        return Inspector(load(checkpoint, images)[0], facts, images)
+        return Inspector(load(checkpoint, images)[0], facts, images, read_reference(project, facts))

@@ -23,6 +23,8 @@ LEAST_BOX, MOST_BOX = 0.15, 0.5
 """Least and greatest side of the box around the strangest place."""
 MARGIN = 0.03
 """Share of the side that a box is wider than the region in it, to each side."""
+DIMMED = 0.35
+"""Brightness that is left of what does not count."""
 
 Picture = NDArray[np.uint8]
 """RGB, of shape ``(H, W, 3)``."""
@@ -119,6 +121,13 @@ def draw_outlines(picture: Picture, regions: Sequence[Region], colour: str) -> P
     for line, wide in (((255, 255, 255), 3 * thickness), (rgb, thickness)):
         cv2.drawContours(drawn, contours, -1, line, wide, cv2.LINE_AA)
     return drawn
+
+
+def dim(picture: Picture, counts: NDArray[np.bool_]) -> Picture:
+    """Darken what does not count in a photograph: ``counts`` is of shape ``(h, w)``, of whatever size."""
+    height, width = picture.shape[:2]
+    share = cv2.resize(counts.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)[:, :, None]
+    return np.asarray(picture * (DIMMED + (1 - DIMMED) * share), dtype=np.uint8)
 
 
 def shrink(picture: Picture, longest: int) -> Picture:

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from base64 import b64encode
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -17,14 +18,17 @@ import torch
 
 from anomalib_htdgm import Htdgm
 
+from . import aligning
 from .facts import Facts, digest_of, post_processor_of
 from .inspecting import spread_of
 from .project import CHECKPOINT, Project
-from .report import facts_of, write_report, write_table
+from .report import REFERENCE, facts_of, read_reference, write_report, write_table
 from .writing import write_whole
 
 SCRIPT = Path(__file__).with_name("score.py")
 """Is copied as it is; it is not imported, as it needs onnxruntime."""
+ALIGNING = Path(aligning.__file__)
+"""Is copied beside it where photographs are aligned."""
 SECONDS_PER_LOOK = 0.2
 """Seconds after which an export looks whether to stop."""
 EXPORT = """
@@ -90,10 +94,15 @@ def save_files(project: Project, stopped: Event) -> Iterator[Path]:
     yield checkpoint
     for write in (write_table, write_report):
         yield Path(shutil.copy(write(project), files))
-    yield from export(checkpoint, files, facts, state.threshold, stopped)
+    reference = ""
+    if read_reference(project, facts) is not None:
+        reference = b64encode((project.folder / REFERENCE).read_bytes()).decode()
+    yield from export(checkpoint, files, facts, state.threshold, stopped, reference)
 
 
-def export(checkpoint: Path, folder: Path, facts: Facts, threshold: float, stopped: Event) -> Iterator[Path]:
+def export(
+    checkpoint: Path, folder: Path, facts: Facts, threshold: float, stopped: Event, reference: str = ""
+) -> Iterator[Path]:
     """Export a checkpoint to ONNX, and write ``score.py`` beside it.
 
     Args:
@@ -102,16 +111,17 @@ def export(checkpoint: Path, folder: Path, facts: Facts, threshold: float, stopp
         facts (Facts): What is known of the model.
         threshold (float): Score in [0, 1] above which photographs are anomalous, which the checkpoint has, too.
         stopped (Event): Stops it.
+        reference (str): PNG in base64 of what photographs are aligned with; empty if they are not.
 
     Yields:
-        Path: ``model.onnx``, then ``score.py``.
+        Path: ``model.onnx``, then ``score.py``, and ``aligning.py`` if that needs it.
 
     Raises:
         RuntimeError: If it fails.
         StoppedError: If it was stopped.
     """
     band = [facts.score_at(raw) for raw in spread_of(facts).band(facts.raw_at(threshold))]
-    noted = json.dumps({"threshold": threshold, "band": band, "chosen by": facts.chosen_by})
+    noted = json.dumps({"threshold": threshold, "band": band, "chosen by": facts.chosen_by, "reference": reference})
     target = folder / "model.onnx"
     with TemporaryDirectory(prefix="htdgm_") as scratch, (Path(scratch) / "log").open("w+", encoding="utf-8") as said:
         command = [sys.executable, "-W", "ignore", "-c", EXPORT, str(checkpoint), scratch, noted, str(target)]
@@ -125,4 +135,5 @@ def export(checkpoint: Path, folder: Path, facts: Facts, threshold: float, stopp
             msg = f"The export to ONNX failed: {said.read().strip().splitlines()[-1:]}"
             raise RuntimeError(msg)
     yield target
-    yield Path(shutil.copyfile(SCRIPT, folder / SCRIPT.name))
+    for script in [SCRIPT, ALIGNING] if reference else [SCRIPT]:
+        yield Path(shutil.copyfile(script, folder / script.name))

@@ -3,6 +3,7 @@
 
 """Inspecting photographs one by one: score, verdict, reasons, and the pictures that show them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -14,11 +15,14 @@ from numpy.typing import NDArray
 from anomalib_htdgm import Htdgm
 from anomalib_htdgm.data.reading import UnreadableImageError, digest_image, read_image
 
+from .aligning import move
 from .colours import OF_VERDICTS, overlay
-from .evidence import Picture, box_around, crop, draw_outlines, find_similar, outline_regions, shrink
+from .evidence import Picture, box_around, crop, dim, draw_outlines, find_similar, outline_regions, shrink
 from .expectation import Spread, spread_around, spread_of_unseen, verdict
-from .facts import Facts, post_processor_of
+from .facts import Facts, digests_of, post_processor_of
+from .learning import aligned
 from .photograph_faults import compare_with, describe_copy, faults_of
+from .regions import EVERYWHERE, box_of
 from .signals import describe, listening, loudest
 
 THUMBNAIL = 200
@@ -79,13 +83,22 @@ class Inspector:
         facts (Facts): What is known of it.
         good (dict[str, torch.Tensor]): The good photographs to compare with, in [0, 1] and of shape ``(3, H, W)``, by
             their names.
+        reference (Picture | None): What photographs are aligned with, as the model's were; ``None`` if they were not.
         spread (Spread | None): How good photographs' scores are spread; ``None`` asks the good ones, or else guesses.
     """
 
-    def __init__(self, model: Htdgm, facts: Facts, good: dict[str, torch.Tensor], spread: Spread | None = None) -> None:
-        self.model, self.facts = model.eval(), facts
+    def __init__(
+        self,
+        model: Htdgm,
+        facts: Facts,
+        good: dict[str, torch.Tensor],
+        reference: Picture | None = None,
+        spread: Spread | None = None,
+    ) -> None:
+        self.model, self.facts, self.reference = model.eval(), facts, reference
         self.spread = spread or spread_of(facts)
-        self.good = compare_with(good)
+        self.good = compare_with({name: self._looked_at(image) for name, image in good.items()})
+        self.good.names.update({digest: name for name, digest in digests_of(good).items()})
         self._good_pictures = [(name, to_picture(image, 512)) for name, image in good.items()]
         self._seen: dict[str, str] = {}
 
@@ -111,9 +124,11 @@ class Inspector:
         except UnreadableImageError as error:
             text = str(error).replace(f"image {path} cannot be read", "It cannot be read").replace(str(path), path.name)
             return Result(Finding(problem=f"{text}."), None, {})
-        raw, score, heat, said = self._score(image)
+        moved, shift = aligned(image, self.reference)
+        raw, score, heat, said = self._score(moved)
+        heat = _move_back(heat, shift, image.shape[-2:])
         digest = digest_image(image)
-        faults = faults_of(image, self.good)
+        faults = faults_of(self._looked_at(image), self.good)
         twin = self.good.names.get(digest) or self._seen.get(digest)
         if remembers:
             self.remember(digest, name or path.name)
@@ -125,6 +140,12 @@ class Inspector:
             why = f"{why} The most similar place is in {similar}.".strip()
         copy = describe_copy(twin) if twin else ""
         return Result(Finding(score, raw, result, faults, copy, why, digest), heat, pictures)
+
+    def _looked_at(self, image: torch.Tensor) -> torch.Tensor:
+        """Cut an image to the box around the region: what is wrong with the rest of it is no matter."""
+        region, (height, width) = self.facts.settings.get("region"), image.shape[-2:]
+        left, top, right, bottom = box_of(region or EVERYWHERE)
+        return image[:, round(top * height) : round(bottom * height), round(left * width) : round(right * width)]
 
     @torch.inference_mode()
     def _score(self, image: torch.Tensor) -> tuple[float, float, NDArray[np.float32], dict[str, float]]:
@@ -168,7 +189,7 @@ class Inspector:
         regions = outline_regions(heat, limit)
         pictures = {
             "photograph": draw_outlines(thumbnail, regions, OF_VERDICTS[result]),
-            "heat": overlay(thumbnail, heat / limit),
+            "heat": dim(overlay(thumbnail, heat / limit), heat > 0),  # the map is 0 outside the region
         }
         if not regions or not self._good_pictures:
             return pictures, None
@@ -185,6 +206,14 @@ class Inspector:
 def spread_of(facts: Facts) -> Spread:
     """Learn how good photographs' scores are spread from what is known of a model, or guess."""
     return spread_of_unseen(list(facts.unseen.values())) or spread_around(facts.raw_threshold)
+
+
+def _move_back(heat: NDArray[np.float32], shift: tuple[int, int], size: Sequence[int]) -> NDArray[np.float32]:
+    """Move the map of a photograph that was aligned to where the photograph lies; of what was not in it, there is 0."""
+    rows, columns = heat.shape
+    right, down = round(-shift[0] * columns / size[1]), round(-shift[1] * rows / size[0])
+    moved: NDArray[np.float32] = move(heat[None], right, down)[0]
+    return moved
 
 
 def to_picture(image: torch.Tensor, longest: int) -> Picture:

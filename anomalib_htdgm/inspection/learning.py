@@ -22,6 +22,8 @@ from anomalib_htdgm.data.reading import UnreadableImageError, digest_image, read
 from anomalib_htdgm.models.htdgm.calibration import MOVES, move_images
 from anomalib_htdgm.models.htdgm.discriminator import RECEPTIVE_FIELD
 
+from .aligning import align
+from .evidence import Picture
 from .facts import Facts, describe, digests_of
 from .signals import listening
 
@@ -63,10 +65,23 @@ def read_good(files: dict[str, Path]) -> dict[str, torch.Tensor]:
     return images
 
 
+def aligned(image: torch.Tensor, reference: Picture | None) -> tuple[torch.Tensor, tuple[int, int]]:
+    """Move an image in [0, 1] of shape ``(3, H, W)`` to where the reference lies, if there is one.
+
+    Returns:
+        tuple[torch.Tensor, tuple[int, int]]: The image, and how many pixels it was moved to the right, and down.
+    """
+    if reference is None:
+        return image, (0, 0)
+    pixels, shift = align(image.cpu().numpy(), reference)
+    return torch.from_numpy(pixels), shift
+
+
 def learn(
     images: dict[str, torch.Tensor],
     checkpoint: Path,
     callbacks: Sequence[Callback] = (),
+    reference: Picture | None = None,
     **settings: Any,  # noqa: ANN401
 ) -> tuple[Htdgm, Facts]:
     """Learn from good photographs, and save the model.
@@ -76,12 +91,15 @@ def learn(
             :data:`MOST_SHOTS`.
         checkpoint (Path): Where the model is saved, whole or not at all.
         callbacks (Sequence[Callback]): Lightning's, which may report how far it is, or end it by an exception.
+        reference (Picture | None): What the images are to be aligned with, see
+            :func:`~anomalib_htdgm.inspection.aligning.reference_of`; ``None`` leaves them as they are.
         **settings (Any): Arguments of :class:`~anomalib_htdgm.Htdgm`, such as ``tiles``.
 
     Returns:
         tuple[Htdgm, Facts]: The model, ready to score, and what is known of it.
     """
-    model = Htdgm(k_shot=len(images), visualizer=False, **settings)
+    model, digests = Htdgm(k_shot=len(images), visualizer=False, **settings), digests_of(images)
+    images = {name: aligned(image, reference)[0] for name, image in images.items()}
     with TemporaryDirectory(prefix="htdgm_") as scratch:
         engine = Engine(
             default_root_dir=scratch,
@@ -94,8 +112,8 @@ def learn(
         engine.trainer.save_checkpoint(checkpoint)
     model.eval()
     unseen, usual = _score_unseen(model, images)
-    settings = {"k_shot": len(images), **settings}
-    return model, describe(model, checkpoint, digests_of(images), settings, unseen, usual)
+    settings = {"k_shot": len(images), "align": reference is not None, **settings}
+    return model, describe(model, checkpoint, digests, settings, unseen, usual)
 
 
 def load(checkpoint: Path, images: dict[str, torch.Tensor]) -> tuple[Htdgm, Facts]:
@@ -114,7 +132,7 @@ def load(checkpoint: Path, images: dict[str, torch.Tensor]) -> tuple[Htdgm, Fact
     """
     model = Htdgm.load_from_checkpoint(checkpoint, map_location="cpu")
     model.eval()
-    chosen = {name: model.hparams[name] for name in ("k_shot", "tiles") if name in model.hparams}
+    chosen = {name: model.hparams[name] for name in ("k_shot", "tiles", "region") if name in model.hparams}
     return model, describe(model, checkpoint, digests_of(images), chosen, {}, {})
 
 

@@ -15,12 +15,15 @@ import torch
 from lightning.pytorch import Callback
 
 from anomalib_htdgm import Htdgm
+from anomalib_htdgm.models.htdgm.region import Outlines
 
+from .aligning import reference_of
 from .checking import list_files
 from .facts import Facts, digest_of, digests_of
 from .learning import MOST_SHOTS, choose_shots, learn, load
 from .project import CHECKPOINT, FILE, Project
-from .report import REPORT, TABLE, THUMBNAILS, facts_of
+from .regions import EVERYWHERE
+from .report import REFERENCE, REPORT, TABLE, THUMBNAILS, facts_of, save_reference
 from .state import Photograph, State, free_key
 from .writing import write_whole
 
@@ -34,7 +37,7 @@ class CannotBeDoneError(Exception):
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a run is to do: the arguments of the command."""
+    """What a run is to do: the arguments of the command. ``None`` is what the project has."""
 
     good: Path | None = None
     model: Path | None = None
@@ -42,6 +45,8 @@ class Wanted:
     out: Path | None = None
     project: Path | None = None
     tiles: int | None = None
+    region: Outlines | None = None
+    align: bool | None = None
     watch: bool = False
 
 
@@ -69,24 +74,29 @@ def get_model(
 ) -> tuple[Htdgm, Facts]:
     """Take the model that is there if it is what a training would give, or else learn or load one."""
     checkpoint, state = project.folder / CHECKPOINT, project.read()
-    tiles = wanted.tiles or state.settings.get("tiles", 1)
+    settings = _choose_settings(wanted, state.settings)
     before = None if state.model is None or not checkpoint.is_file() else facts_of(state)
     if before is not None and before.digest == digest_of(checkpoint):
         is_same_model = wanted.model is not None and digest_of(wanted.model) == before.digest
-        is_same_training = wanted.model is None and _would_give(before, images, tiles)
+        is_same_training = wanted.model is None and _would_give(before, images, settings)
         if (is_same_model or is_same_training) and _is_of_folder(wanted, state.settings):
             tell("The model is as before.")
             return _load(checkpoint, images)[0], before
-    partial = project.folder / f".new.{CHECKPOINT}"
+    partial, reference = project.folder / f".new.{CHECKPOINT}", None
     try:
         if wanted.model:
             model, facts = _load(wanted.model, images)
             write_whole(partial, [wanted.model.read_bytes()])
         else:
             tell(f"Learning from {len(images)} good photograph{'' if len(images) == 1 else 's'}.")
-            model, facts = learn(images, partial, callbacks, tiles=tiles)
+            chosen = dict(settings)
+            if chosen.pop("align"):
+                reference = reference_of(next(iter(images.values())).cpu().numpy())
+            model, facts = learn(images, partial, callbacks, reference, **chosen)
         if wanted.out:
             _set_aside(project)
+        if reference is not None:
+            save_reference(project, reference)
         partial.replace(checkpoint)
     finally:
         partial.unlink(missing_ok=True)
@@ -94,13 +104,23 @@ def get_model(
     with project.changing() as state:
         if wanted.new and wanted.out:
             state.name = wanted.new.resolve().name
-        state.settings = {"tiles": tiles} | ({"new": str(wanted.new.resolve())} if wanted.new and wanted.out else {})
+        state.settings = settings | ({"new": str(wanted.new.resolve())} if wanted.new and wanted.out else {})
     return model, facts
 
 
-def _would_give(before: Facts, images: dict[str, torch.Tensor], tiles: int) -> bool:
+def _choose_settings(wanted: Wanted, before: dict[str, Any]) -> dict[str, Any]:
+    """Choose what a training is to be done with: what is wanted, or else what the project has."""
+    region = wanted.region or before.get("region")
+    return {
+        "tiles": wanted.tiles or before.get("tiles", 1),
+        "region": None if region == EVERYWHERE else region,
+        "align": before.get("align", False) if wanted.align is None else wanted.align,
+    }
+
+
+def _would_give(before: Facts, images: dict[str, torch.Tensor], settings: dict[str, Any]) -> bool:
     is_same = list(before.good.items()) == list(digests_of(images).items()) and bool(before.usual)
-    return is_same and before.settings.get("tiles") == tiles
+    return is_same and all(before.settings.get(name) == value for name, value in settings.items())
 
 
 def _is_of_folder(wanted: Wanted, settings: dict[str, Any]) -> bool:
@@ -117,7 +137,9 @@ def _load(checkpoint: Path, images: dict[str, torch.Tensor]) -> tuple[Htdgm, Fac
 
 def _set_aside(project: Project) -> None:
     """Keep the results of another model, or another folder, where no later run touches them."""
-    names = [name for name in (FILE, TABLE, REPORT, CHECKPOINT, THUMBNAILS) if (project.folder / name).exists()]
+    names = [
+        name for name in (FILE, TABLE, REPORT, CHECKPOINT, REFERENCE, THUMBNAILS) if (project.folder / name).exists()
+    ]
     if not names:
         return
     target = project.folder / EARLIER / f"{datetime.now().astimezone():%Y-%m-%d %H.%M.%S.%f}"

@@ -25,10 +25,11 @@ from .facts import Facts
 from .inspecting import DETAIL, NOT_READ, Finding, spread_of, to_picture
 from .photograph_faults import describe_odd, find_odd
 from .project import Project
+from .regions import polygons_of
 from .state import Photograph, State, now
 from .writing import write_whole
 
-REPORT, TABLE, THUMBNAILS = "report.html", "scores.csv", "thumbnails"
+REPORT, TABLE, THUMBNAILS, REFERENCE = "report.html", "scores.csv", "thumbnails", "reference.png"
 COLUMNS = ("photograph", "score", "threshold", "verdict", "threshold chosen by", "reason", "raw score", "decision")
 BARS = 40
 """Bars of the histogram, from score 0 to 1."""
@@ -129,6 +130,28 @@ def read_map(project: Project, identity: Identity) -> NDArray[np.float32] | None
     return np.load(path).astype(np.float32) if path.is_file() else None
 
 
+def save_reference(project: Project, reference: Picture) -> None:
+    """Keep what photographs are aligned with."""
+    content = BytesIO()
+    Image.fromarray(reference).save(content, "PNG")
+    write_whole(project.folder / REFERENCE, [content.getvalue()])
+
+
+def read_reference(project: Project, facts: Facts) -> Picture | None:
+    """Get what photographs are aligned with; ``None`` if the model's were not aligned.
+
+    Raises:
+        ValueError: If it is not there.
+    """
+    if not facts.settings.get("align"):
+        return None
+    try:
+        return np.asarray(Image.open(project.folder / REFERENCE).convert("RGB"))
+    except OSError as error:
+        msg = f"{project.folder / REFERENCE} is what photographs are aligned with, and cannot be read; learn again"
+        raise ValueError(msg) from error
+
+
 def save_good_pictures(project: Project, facts: Facts, images: dict[str, torch.Tensor]) -> None:
     """Keep small pictures of the good photographs, images in [0, 1] of shape ``(3, H, W)``, for reports."""
     for name, image in images.items():
@@ -174,6 +197,7 @@ def _content(project: Project, *, is_growing: bool) -> dict[str, Any]:
         "expectation": expectation_in_words(state, facts),
         "odd": [describe_odd(name) for name in odd],
         "legend": legend(),
+        "region": [" ".join(f"{x:g},{y:g}" for x, y in each) for each in polygons_of(facts.settings.get("region"))],
         "good": _good_pictures(project, facts),
         "rows": _rows(project, every, verdicts),
         "now": now(),

@@ -19,7 +19,15 @@ from .learning import read_good
 from .photograph_faults import describe_odd, find_odd
 from .preparing import CannotBeDoneError, Wanted, get_model, good_files, keep_good, tell
 from .project import Project
-from .report import expectation_in_words, facts_of, finding_of, save_good_pictures, write_report, write_table
+from .report import (
+    expectation_in_words,
+    facts_of,
+    finding_of,
+    read_reference,
+    save_good_pictures,
+    write_report,
+    write_table,
+)
 from .state import Photograph
 
 COUNTED = {"anomalous": "anomalous", "look at it": "to look at", "good": "good", NOT_READ: "that cannot be read"}
@@ -75,7 +83,12 @@ def _check(
     for name in (name for index, name in enumerate(facts.unseen) if index in odd):
         tell(describe_odd(name))
     folder = wanted.new or project.folder / "checked"
-    checks = FolderCheck(project, Inspector(model, facts, images), folder, copies=wanted.project is not None)
+    checks = FolderCheck(
+        project,
+        Inspector(model, facts, images, read_reference(project, facts)),
+        folder,
+        copies=wanted.project is not None,
+    )
     _check_what_is_there(checks, stopped, is_all=not wanted.watch and wanted.new is not None)
     if wanted.watch:
         tell(f"Watching {folder}. Ctrl-C ends it.")

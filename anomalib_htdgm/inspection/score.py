@@ -1,7 +1,9 @@
 # Copyright (C) 2026 The anomalib-htdgm authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Scores photographs by the ``model.onnx`` beside this file, which needs numpy, Pillow and onnxruntime alone.
+"""Scores photographs by the ``model.onnx`` beside this file.
+
+It needs numpy, Pillow and onnxruntime alone; and OpenCV, if there is an ``aligning.py`` beside it, too.
 
     python score.py PHOTOGRAPH...
 
@@ -12,6 +14,8 @@ be read, else 0. What is wrong with a photograph itself, such as blur, is not se
 import argparse
 import json
 import sys
+from base64 import b64decode
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +62,18 @@ class Scorer:
         noted = json.loads(self.session.get_modelmeta().custom_metadata_map.get("htdgm", "{}"))
         self.threshold = noted.get("threshold", 0.5)
         self.low, self.high = noted.get("band", [self.threshold, self.threshold])
+        self.reference = None
+        if noted.get("reference"):
+            self.reference = np.asarray(Image.open(BytesIO(b64decode(noted["reference"]))).convert("RGB"))
 
     def score(self, path: str | Path) -> dict[str, Any]:
         """Score a photograph: ``score``, ``threshold``, ``anomalous`` (is it above it?) and ``verdict``."""
-        outputs = self.session.run(["pred_score", "pred_label"], {"input": read(path)})
+        photograph = read(path)
+        if self.reference is not None:
+            from aligning import align  # noqa: PLC0415  # it is there only where it is needed
+
+            photograph = align(photograph[0], self.reference)[0][None]
+        outputs = self.session.run(["pred_score", "pred_label"], {"input": photograph})
         score, label = float(outputs[0].item()), bool(outputs[1].item())
         # Scores are cut off at 1, so nothing is known to be above a higher limit.
         verdict = "anomalous" if score > min(self.high, 1 - 1e-6) else "look at it" if score > self.low else "good"

@@ -55,9 +55,10 @@ from anomalib_htdgm.models.single_epoch import forget_thresholds
 
 from .calibration import CalibrationMixin
 from .discriminator import RECEPTIVE_FIELD
+from .region import Outlines
 from .settings import Preset, choose_settings
-from .tiles import OverlappingTiler, whole_size
-from .torch_model import HtdgmModel
+from .tiles import OverlappingTiler
+from .torch_model import HtdgmModel, default_size
 from .training import TrainingStep, configure_optimizer, count_steps, train
 
 logger = logging.getLogger(__name__)
@@ -89,6 +90,9 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
         tiles (int): Number of overlapping tiles along each side of an image, for defects that are lost when a large
             photograph is reduced to 96 pixels. Each tile is an image of its own to all that follows; the most
             anomalous one scores. Time of prediction grows with their number. 1 takes images as a whole.
+        region (Outlines | None): Where in an image to look: a rectangle ``[left, top, right, bottom]``, or a list of
+            polygons, each a list of corners ``[x, y]``, in shares of width and height in [0, 1]. What is outside
+            changes neither score nor map. ``None`` looks everywhere.
         precision (Precision): What the networks compute in: ``auto`` (bfloat16 where the device is faster at it),
             ``float32`` or ``bfloat16``, whatever the trainer's precision.
         settings (dict[str, Any] | None): Settings by name that take the place of the preset's, such as
@@ -96,8 +100,8 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
         skip_unreadable (bool): Whether files that cannot be read are left out of a prediction, and of the validation
             after the training, with a warning for each; else the first is an error, as it always is in training, tests
             and validations of their own. Checkpoints do not hold it.
-        pre_processor (PreProcessor | bool): Pre-processor; the default resizes to 256x256, with tiles so that each has
-            256x256, and brings pixels to [-1, 1].
+        pre_processor (PreProcessor | bool): Pre-processor; the default resizes to 256x256, with tiles or a
+            region so that these have 256x256, and brings pixels to [-1, 1].
         post_processor (PostProcessor | bool): Post-processor.
         evaluator (Evaluator | bool): Evaluator; the default reports AUROC and F1 of images and pixels, and AUPRO.
         visualizer (Visualizer | bool): Visualizer.
@@ -112,6 +116,7 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
         seed: int = 0,
         preset: Preset = "defects",
         tiles: int = 1,
+        region: Outlines | None = None,
         precision: Precision = "auto",
         settings: dict[str, Any] | None = None,
         skip_unreadable: bool = True,
@@ -120,7 +125,7 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
-        chosen = choose_settings(preset, settings, k_shot=k_shot, tiles=tiles, precision=precision)
+        chosen = choose_settings(preset, settings, k_shot=k_shot, tiles=tiles, region=region, precision=precision)
         super().__init__(
             skip_unreadable=skip_unreadable,
             pre_processor=pre_processor,
@@ -128,8 +133,8 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
             evaluator=evaluator,
             visualizer=visualizer,
         )
-        if pre_processor is True and tiles > 1:
-            self.pre_processor = self.configure_pre_processor(whole_size(tiles))
+        if pre_processor is True:
+            self.pre_processor = self.configure_pre_processor(default_size(chosen))
         self.automatic_optimization = False
         self.seed = seed
         self.model: HtdgmModel = HtdgmModel(chosen, self.input_size)

@@ -64,18 +64,26 @@ LARGEST_PIXEL = 1e6
 what follows from it stay finite."""
 
 
-def standardize_images(images: torch.Tensor) -> torch.Tensor:
+def standardize_images(images: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
     """Bring images to one brightness and contrast, so that one dark training image does not make all others anomalous.
 
     Args:
         images (torch.Tensor): Images of shape ``(B, C, H, W)``.
+        mask (torch.Tensor | None): Which pixels count, true or false, of shape ``(H, W)``; ``None`` counts all.
 
     Returns:
-        torch.Tensor: Images of the same shape, each with mean 0 and, unless it is all but constant, deviation 0.5.
+        torch.Tensor: Images of the same shape. Pixels that count have mean 0 in each and, unless they are all but
+        constant, deviation 0.5.
     """
-    centred = images - images.mean(dim=(1, 2, 3), keepdim=True)
-    deviations = centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+    centred = images - _mean(images, mask)
+    deviations = _mean(centred.square(), mask).sqrt()
     return centred * (DEVIATION / deviations.clamp(min=LEAST_DEVIATION))
+
+
+def _mean(images: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    if mask is None:
+        return images.mean(dim=(1, 2, 3), keepdim=True)
+    return torch.where(mask, images, 0.0).mean(dim=(1, 2, 3), keepdim=True) / mask.float().mean()
 
 
 def resize_matrix(size: int, new_size: int) -> torch.Tensor:

@@ -12,6 +12,7 @@ from anomalib_htdgm.validation import check_choice, check_integer, check_number
 
 from .pretext import TransformationSet
 from .pyramid import pyramid_sizes
+from .region import Outlines, check_region
 
 Preset = Literal["defects", "semantic", "semantic_grayscale"]
 Vote = Literal["probability", "log_probability"]
@@ -25,6 +26,9 @@ class Settings:
         k_shot (int): Most training images.
         tiles (int): Number of overlapping tiles along each side of an image, each of which is an image of its own to
             all that follows. 1 takes images as a whole.
+        region (Outlines | None): Where in an image to look: a rectangle (left, top, right, bottom), or polygons, each a
+            list of corners [x, y], all in shares of width and height in [0, 1]. What is outside changes neither score
+            nor map. ``None`` looks everywhere.
         precision (Precision): Type that the discriminators compute in: ``auto`` takes bfloat16 where the device is
             faster at it.
         standardize (bool): Whether all images are brought to one brightness and contrast.
@@ -55,6 +59,7 @@ class Settings:
 
     k_shot: int = 10
     tiles: int = 1
+    region: Outlines | None = None
     precision: Precision = "auto"
     standardize: bool = True
     transformations: TransformationSet = "sharpness"
@@ -83,6 +88,7 @@ class Settings:
             check_choice(name, getattr(self, name), get_args(allowed))
         for name in ("standardize", "gist"):
             check_choice(name, getattr(self, name), [True, False])
+        check_region(self.region)
         pyramid_sizes(self.image_size, self.coarsest_size, self.scale_factor)
         if self.gist and self.tiles > 1:
             msg = f"tiles: got {self.tiles} for whole images, whose gist scores; only 1 goes with it"

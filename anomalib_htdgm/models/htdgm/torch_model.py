@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-htdgm authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""PyTorch model of HTDGM: image -> (tiles) -> pyramid -> signals -> combination -> score and map.
+"""PyTorch model of HTDGM: image -> (region) -> (tiles) -> pyramid -> signals -> combination -> score and map.
 
 The signals are the votes of discriminators, a memory of patches at the coarse scales, which tells what looks different,
 and one of oriented energies, which tells what has another texture; for whole images votes and their gist.
@@ -33,6 +33,7 @@ from .energies import OrientedEnergies
 from .gist import Gist
 from .patches import Patches
 from .pyramid import LARGEST_PIXEL, Pyramid, standardize_images
+from .region import Region, frame_size
 from .scoring import AnomalyMapGenerator, combine
 from .settings import Settings
 from .signals import Signal, Views
@@ -47,13 +48,19 @@ UNTRAINED = (
 )
 
 
+def default_size(settings: Settings) -> tuple[int, int]:
+    """Choose height and width of images whose tiles, or else whose region, have 256x256 pixels."""
+    size = whole_size(settings.tiles)
+    return size if settings.region is None else frame_size(settings.region, size)
+
+
 class HtdgmModel(nn.Module):
     """Signals that score, and the pyramid of images that they look at.
 
     Args:
         settings (Settings): What it looks at.
         input_size (tuple[int, int] | None): Height and width in pixels of the images it is given; ``None`` is the size
-            that makes tiles of 256x256 pixels.
+            that makes tiles of 256x256 pixels, or a region of that size.
 
     Attributes:
         tiler (Tiler | None): Cuts images, if they are to be cut; anomalib's ``TilerConfigurationCallback`` sets it.
@@ -66,16 +73,16 @@ class HtdgmModel(nn.Module):
     def __init__(self, settings: Settings, input_size: tuple[int, int] | None = None) -> None:
         super().__init__()
         self.settings = settings
-        self.input_size = tuple(input_size or whole_size(settings.tiles))
-        self.tiler: Tiler | None = OverlappingTiler(self.input_size, settings.tiles) if settings.tiles > 1 else None
+        self.input_size = tuple(input_size or default_size(settings))
+        self.region = None if settings.region is None else Region(settings.region, self.input_size)
+        looked_at = self.looked_at = self.input_size if self.region is None else self.region.size
+        self.tiler: Tiler | None = OverlappingTiler(looked_at, settings.tiles) if settings.tiles > 1 else None
         self.votes = Votes(settings)
         self.patches = Patches(settings) if settings.remembered_sizes else None
         self.energies = OrientedEnergies(settings) if settings.energy_cells else None
         self.gist = Gist() if settings.gist else None
         sizes = sorted({size for signal in self.signals for size in signal.sizes})
-        self.pyramid = Pyramid(
-            sizes, (self.tiler.tile_size_h, self.tiler.tile_size_w) if self.tiler else self.input_size
-        )
+        self.pyramid = Pyramid(sizes, (self.tiler.tile_size_h, self.tiler.tile_size_w) if self.tiler else looked_at)
         self.anomaly_map_generator = AnomalyMapGenerator(settings.image_size)
         self.register_buffer("is_trained", torch.tensor(False))  # noqa: FBT003
         self.register_buffer("num_shots", torch.tensor(0))
@@ -138,7 +145,8 @@ class HtdgmModel(nn.Module):
         self._check_tiler()
         prepared, score = self.prepare(images), partial(self._combine, unseen=unseen)
         with without_tf32(images.device):
-            return score(prepared) if self.tiler is None else by_tiles(prepared, self.tiler, self.input_size, score)
+            scored = score(prepared) if self.tiler is None else by_tiles(prepared, self.tiler, self.looked_at, score)
+        return scored if self.region is None else (scored[0], self.region.paste(scored[1], images.shape[-2:]))
 
     def _combine(self, images: torch.Tensor, unseen: int | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Score prepared images, or tiles, by all signals, and make their maps, of the same size."""
@@ -177,7 +185,7 @@ class HtdgmModel(nn.Module):
             views: Views = self.pyramid(self.prepare(images))
             return views
         # Image by image, since the tiles are far larger than what they are reduced to.
-        tiles = (cut(self.prepare(each), copy.copy(self.tiler), self.input_size) for each in images.split(1))
+        tiles = (cut(self.prepare(each), copy.copy(self.tiler), self.looked_at) for each in images.split(1))
         reduced = [self.pyramid(each) for each in tiles]
         return {size: torch.cat([each[size] for each in reduced]) for size in reduced[0]}
 
@@ -187,13 +195,24 @@ class HtdgmModel(nn.Module):
         return {size: self.votes.share_of(member, each).flatten(0, 1) for size, each in by_image.items()}
 
     def prepare(self, images: torch.Tensor) -> torch.Tensor:
-        """Standardise images in [-1, 1] of shape ``(B, 3, H, W)``, if they are to be.
+        """Cut images in [-1, 1] of shape ``(B, 3, H, W)`` to the region, and standardise them, if they are to be.
 
         It is done to whole images: a tile's brightness is news, and the noise of a blank one is not to be blown up.
         """
+        standardized = self._standardize(images)
+        return standardized if self.region is None else self.region.fill(standardized)
+
+    def remember_outside(self, images: torch.Tensor) -> None:
+        """Remember what is outside the region in training images in [-1, 1] of shape ``(k, 3, H, W)``."""
+        if self.region is not None:
+            self.region.remember(self._standardize(images))
+
+    def _standardize(self, images: torch.Tensor) -> torch.Tensor:
+        images = images if self.region is None else self.region.cut(images)
         # Sums go through memory in its order: one layout gives one score.
         images = images.contiguous().clamp(-LARGEST_PIXEL, LARGEST_PIXEL)
-        return standardize_images(images) if self.settings.standardize else images
+        mask = None if self.region is None else self.region.mask
+        return standardize_images(images, mask) if self.settings.standardize else images
 
     def _check_tiler(self) -> None:
         if self.tiler is not None and self.gist is not None:

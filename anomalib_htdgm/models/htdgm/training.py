@@ -93,6 +93,7 @@ def _train(
     model.num_shots.fill_(len(images))
     model.votes.requires_grad_(True)  # noqa: FBT003
     optimizer = configure_optimizer(model) if optimizer is None else optimizer
+    model.remember_outside(images)
     votes, views, numbers = model.votes, model.reduce(images), count()
     for scale, task in enumerate(votes.tasks):
         for member, discriminator in enumerate(votes.discriminators[scale]):

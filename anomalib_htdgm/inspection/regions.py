@@ -1,0 +1,71 @@
+# Copyright (C) 2026 The anomalib-htdgm authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Regions of photographs, as people give them: four numbers, or a painted mask."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from anomalib_htdgm.data.reading import UnreadableImageError, read_image
+from anomalib_htdgm.models.htdgm.region import Outline, Outlines, check_region, list_polygons
+
+EVERYWHERE: Outlines = [0.0, 0.0, 1.0, 1.0]
+SMOOTHED = 0.003
+"""How far an outline may be from what was painted, as a share of the longer side."""
+LEAST_AREA = 0.0005
+"""Share of the picture below which a spot, or a hole, is a slip of the brush."""
+
+
+def parse_region(text: str) -> Outlines:
+    """Read a region that was given on the command line.
+
+    Args:
+        text (str): Left, top, right and bottom in shares of width and height, such as ``0.2,0.1,0.8,0.9``, or the path
+            of an image, which is white where to look.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    numbers = text.split(",")
+    try:
+        region = [float(each) for each in numbers] if len(numbers) == 4 else _of_file(Path(text))  # noqa: PLR2004
+        check_region(region)
+    except (ValueError, UnreadableImageError) as error:
+        msg = f"--region: got {text}; allowed are left,top,right,bottom from 0 to 1, or an image, white where to look"
+        raise ValueError(msg) from error
+    return region
+
+
+def outlines_of(mask: NDArray[np.bool_]) -> Outlines:
+    """Outline what was painted: polygons, of which one within another is a hole.
+
+    Args:
+        mask (NDArray): True where it was painted, of shape ``(H, W)``.
+
+    Raises:
+        ValueError: If too little was painted.
+    """
+    found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    large = [each for each in found if cv2.contourArea(each) >= LEAST_AREA * mask.size]
+    smooth = [cv2.approxPolyDP(each, SMOOTHED * max(mask.shape), closed=True)[:, 0] for each in large]
+    shares = [((each + 0.5) / mask.shape[::-1]).round(4).tolist() for each in smooth if len(each) > 2]  # noqa: PLR2004
+    check_region(shares)
+    return shares
+
+
+def polygons_of(region: Outlines | None) -> list[Outline]:
+    """List the polygons of a region, of which ``None`` has none."""
+    return [] if region is None else [each.tolist() for each in list_polygons(region)]
+
+
+def box_of(region: Outlines) -> list[float]:
+    """Give the rectangle around a region: left, top, right and bottom."""
+    corners = np.concatenate(list_polygons(region))
+    return [*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist()]
+
+
+def _of_file(path: Path) -> Outlines:
+    return outlines_of(np.asarray(read_image(path)).max(axis=2) > 0.5)  # noqa: PLR2004
