@@ -10,6 +10,8 @@ from typing import Any
 import gradio as gr
 from gradio.data_classes import ListFiles
 
+from .region_editor import PAINTED, RECTANGLE, lay_out_editor
+
 TILES = {"The whole photograph at once": 1, "2 x 2 tiles": 2, "4 x 4 tiles": 4, "8 x 8 tiles": 8}
 REMOVE = "Remove clicked"
 STYLE = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
@@ -73,13 +75,22 @@ def _lay_out_learning(on: SimpleNamespace) -> None:
     )
     on.good = gr.HTML(elem_id="good", js_on_load=CLICKED)
     on.good_files, on.good_camera, on.good_camera_note = _lay_out_sources("good")
-    on.tiles = gr.Dropdown(
-        list(TILES.items()),
-        value=1,
-        label="Look at",
-        info="Tiles find small defects, and take longer.",
-        elem_id="tiles",
-    )
+    with gr.Accordion("Where and how to look", open=False, elem_id="how") as on.how:
+        on.tiles = gr.Dropdown(
+            list(TILES.items()),
+            value=1,
+            label="Look at",
+            info="Tiles find small defects, and take longer.",
+            elem_id="tiles",
+        )
+        on.align = gr.Checkbox(
+            label="Parts lie shifted: move each photograph to where the first good one lies", elem_id="align"
+        )
+        on.editor = lay_out_editor()
+        on.kind = gr.Radio([RECTANGLE, PAINTED], value=RECTANGLE, show_label=False, elem_id="kind")
+        with gr.Row():
+            on.look_here = gr.Button("Look there alone", size="sm", elem_id="look-here", min_width=110)
+            on.look_everywhere = gr.Button("Look everywhere", size="sm", elem_id="look-everywhere", min_width=110)
     with gr.Row():
         on.learn = gr.Button("Learn", variant="primary", elem_id="learn", min_width=90)
         on.stop = gr.Button("Stop", variant="stop", elem_id="stop", min_width=90)

@@ -15,10 +15,12 @@ from anomalib_htdgm.inspection.exporting import StoppedError, save_files
 from anomalib_htdgm.inspection.project import list_projects
 from anomalib_htdgm.inspection.report import facts_of
 from anomalib_htdgm.inspection.state import Decision, Place, State
+from anomalib_htdgm.models.htdgm.region import Outlines
 
 from . import layout
 from .inspectors import Inspectors
 from .part import EXAMPLE, Part, advise, name_project
+from .region_editor import editor_value, region_of
 from .sentences import expect, offer_other_threshold, plural, shorten
 from .thresholds import USES_UNCHECKED
 from .views import show_good, show_projects, show_results
@@ -57,7 +59,7 @@ class Page:
         left, right, below = (
             in_turn | {"show_progress_on": each} for each in (on.message, on.new_message, on.files_message)
         )
-        learning = {"fn": self._learn, "inputs": [on.name, on.tiles], **left}
+        learning = {"fn": self._learn, "inputs": [on.name, on.tiles, on.align], **left}
         here = [on.name, on.chosen]
 
         blocks.load(self._open, None, **at_once).then(self._go_on, on.name, **left)
@@ -73,6 +75,9 @@ class Page:
         ):
             where = left if add == self._add_good else right
             added(add, [on.name, source], **where).then(lambda: None, None, source, api_visibility="private")
+        on.how.expand(self._show_editor, on.name, **at_once)
+        on.look_here.click(self._look_here, [on.name, on.editor, on.kind], **at_once)
+        on.look_everywhere.click(self._look_everywhere, on.name, **at_once)
         on.learn.click(**learning)
         on.stop.click(self._stop, on.name, None, queue=False, api_visibility="private")
         for shown in (on.good, on.results):
@@ -100,10 +105,11 @@ class Page:
         projects = list_projects(self.inspectors.root)
         if name not in {project.folder.name for project in projects}:
             return {self.on.projects: show_projects(projects)}
-        tiles = self._part(name).project.read().settings.get("tiles", 1)
+        settings = self._part(name).project.read().settings
         opened = {self.on.start: gr.Column(visible=False), self.on.job: gr.Row(visible=True), self.on.name: name}
-        tiles = tiles if tiles in layout.TILES.values() else 1
-        return self._show(name) | opened | {self.on.heading: layout.heading(name), self.on.tiles: tiles}
+        tiles = settings.get("tiles") if settings.get("tiles") in layout.TILES.values() else 1
+        as_learnt = {self.on.tiles: tiles, self.on.align: settings.get("align", False)}
+        return self._show(name) | opened | as_learnt | {self.on.heading: layout.heading(name)}
 
     def _begin(self, wanted: str) -> Shown:
         try:
@@ -116,7 +122,7 @@ class Page:
         yield {self.on.name: name}  # Gradio would empty the page after nothing
         state = self._part(name).project.read() if name else State("", "")
         if name == EXAMPLE and state.model is None:
-            yield from self._learn(name, 1, progress)
+            yield from self._learn(name, 1, align=False, progress=progress)
         elif state.model is not None and state.waiting():
             yield from self._check(name)
 
@@ -156,11 +162,35 @@ class Page:
         checked = len(state.checked()) - len(state.waiting())
         yield self._show(name) | {self.on.new_message: f"{said} {checked} checked. {waits}"}
 
-    def _learn(self, name: str, tiles: int, progress: gr.Progress = gr.Progress()) -> Iterator[Shown]:  # noqa: B008
+    def _show_editor(self, name: str) -> Shown:
+        return {self.on.editor: editor_value(self._part(name).project)}
+
+    def _look_here(self, name: str, edited: dict[str, Any] | None, kind: str) -> Shown:
+        try:
+            return self._look_at(name, region_of(edited, kind), "Only the painted place counts")
+        except ValueError as error:
+            return {self.on.message: f"{error}"}
+
+    def _look_everywhere(self, name: str) -> Shown:
+        return self._look_at(name, None, "All of each photograph counts")
+
+    def _look_at(self, name: str, region: Outlines | None, said: str) -> Shown:
+        project = self._part(name).project
+        with project.changing() as state:
+            state.settings["region"] = region
+        return self._show_editor(name) | {self.on.message: f"{said} from the next *Learn* on."}
+
+    def _learn(
+        self,
+        name: str,
+        tiles: int,
+        align: bool,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> Iterator[Shown]:
         part, begin, stopped = self._part(name), monotonic(), self._begin_work(name)
         yield {self.on.message: "Learning."}
         try:
-            part.learn(tiles, lambda share: progress(share, desc="Learning"), stopped)
+            part.learn(tiles, lambda share: progress(share, desc="Learning"), stopped, align=align)
         except StoppedError:
             kept = "What had been learnt before is still there." if part.project.read().model else NOTHING
             yield self._show(name) | {self.on.message: f"Stopped. {kept}"}

@@ -91,13 +91,14 @@ class Part:
             return f"{str(error).replace(str(path), path.name)}."
         return ""
 
-    def learn(self, tiles: int, report: Callable[[float], None], stopped: Event) -> None:
+    def learn(self, tiles: int, report: Callable[[float], None], stopped: Event, *, align: bool | None = None) -> None:
         """Learn from the good photographs, at most ten; a training that does not end leaves the model as it is.
 
         Args:
             tiles (int): Tiles along each side of a photograph.
             report (Callable[[float], None]): Is told now and then, and at the end, which share of the training is done.
             stopped (Event): Stops it.
+            align (bool | None): Whether photographs are moved to where the first good one lies; ``None`` is as before.
 
         Raises:
             ValueError: If there is no good photograph, or one cannot be learnt.
@@ -108,7 +109,7 @@ class Part:
             msg = "There is no good photograph to learn from: add one to ten."
             raise ValueError(msg)
         with self._alone():
-            wanted = Wanted(project=self.project.folder, tiles=tiles)
+            wanted = Wanted(project=self.project.folder, tiles=tiles, align=align)
             try:
                 images = read_good(good_files(wanted, self.project))
             except UnreadableImageError as error:
