@@ -76,7 +76,8 @@ def get_model(
     checkpoint, state = project.folder / CHECKPOINT, project.read()
     settings = _choose_settings(wanted, state.settings)
     before = None if state.model is None or not checkpoint.is_file() else facts_of(state)
-    if before is not None and before.digest == digest_of(checkpoint):
+    has_reference = before is None or not before.settings.get("align") or (project.folder / REFERENCE).is_file()
+    if before is not None and has_reference and before.digest == digest_of(checkpoint):
         is_same_model = wanted.model is not None and digest_of(wanted.model) == before.digest
         is_same_training = wanted.model is None and _would_give(before, images, settings)
         if (is_same_model or is_same_training) and _is_of_folder(wanted, state.settings):

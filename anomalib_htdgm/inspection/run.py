@@ -78,17 +78,16 @@ def _check(
     if wanted.project and wanted.good:
         keep_good(project, wanted.good)
     save_good_pictures(project, facts, images)
+    try:
+        inspector = Inspector(model, facts, images, read_reference(project, facts))
+    except ValueError as error:
+        raise CannotBeDoneError(str(error)) from error
     ready()
     odd = find_odd(list(facts.unseen.values()))
     for name in (name for index, name in enumerate(facts.unseen) if index in odd):
         tell(describe_odd(name))
     folder = wanted.new or project.folder / "checked"
-    checks = FolderCheck(
-        project,
-        Inspector(model, facts, images, read_reference(project, facts)),
-        folder,
-        copies=wanted.project is not None,
-    )
+    checks = FolderCheck(project, inspector, folder, copies=wanted.project is not None)
     _check_what_is_there(checks, stopped, is_all=not wanted.watch and wanted.new is not None)
     if wanted.watch:
         tell(f"Watching {folder}. Ctrl-C ends it.")

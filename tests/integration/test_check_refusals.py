@@ -59,6 +59,8 @@ def test_two_checks_do_not_write_to_one_folder(parts: Path, new: Path, tmp_path:
         (["--new", ".", "--out", "out"], "--good, --model: got none"),
         (["--model", "none.ckpt", "--new", ".", "--out", "out"], "--model: got none.ckpt, which is no file"),
         (["--good", ".", "--tiles", "0", "--new", ".", "--out", "out"], "--tiles: got 0"),
+        (["--good", ".", "--region", "0.5,0,0.4,1", "--new", ".", "--out", "out"], "--region: got 0.5,0,0.4,1"),
+        (["--model", __file__, "--align", "--new", ".", "--out", "out"], "--region, --align: got both"),
         (["--project", "out", "--watch"], "--new: got none"),
     ],
 )

@@ -16,12 +16,14 @@ from threading import Event
 import numpy as np
 import pytest
 from anomalib.engine import Engine
-from PIL import Image
+from PIL import Image, ImageChops
 
 from anomalib_htdgm import Htdgm
+from anomalib_htdgm.inspection.aligning import align, find_shift, reference_of
 from anomalib_htdgm.inspection.exporting import StoppedError, save_files
 from anomalib_htdgm.inspection.learning import learn, read_good
 from anomalib_htdgm.inspection.project import CHECKPOINT, Project
+from anomalib_htdgm.inspection.report import REFERENCE, save_reference
 
 from .checked import SMALL, write
 
@@ -34,14 +36,17 @@ from anomalib_htdgm.demo.inspectors import Inspectors  # noqa: E402
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Learn three good photographs, and move the threshold."""
+    """Learn three good photographs, aligned and of a region, and move the threshold."""
     root = tmp_path_factory.mktemp("projects")
     project = Project(root / "Jürgens Teil")
     paths = {f"good {index}.png": write(root / "photos", "good", index) for index in range(3)}
     for path in paths.values():
         project.add(path, "good")
-    small = {"settings": SMALL | {"iterations": 2}, "precision": "float32"}
-    _, facts = learn(read_good(paths), project.folder / CHECKPOINT, **small)
+    small = {"settings": SMALL | {"iterations": 2}, "precision": "float32", "region": [0.05, 0.1, 0.95, 1.0]}
+    images = read_good(paths)
+    reference = reference_of(images["good 0.png"].numpy())
+    save_reference(project, reference)
+    _, facts = learn(images, project.folder / CHECKPOINT, reference=reference, **small)
     project.note_model(asdict(facts), facts.threshold)
     project.move_threshold(0.44)
     return project
@@ -55,16 +60,21 @@ def client(project: Project) -> Iterator[object]:
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Write photographs: good and bad, one that EXIF turns, one in grey of 16 bits."""
+    """Write photographs: good and bad, one that EXIF turns, one in grey of 16 bits, a shifted one."""
     folder = tmp_path_factory.mktemp("new")
     paths = [write(folder, "good", 7), write(folder, "checkered", 2)]
+    with Image.open(paths[0]) as image:  # noise, since a copy of a good one has distances of rounding's size
+        noise = np.random.default_rng(0).integers(-2, 3, (*image.size, 3))
+        pixels = np.asarray(image).astype(int) + noise
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(paths[0])
     with Image.open(paths[0]) as image:
         lying = image.resize((60, 40))
         lying.getexif()[0x0112] = 6
         lying.save(folder / "lying.jpg", exif=lying.getexif())
+        ImageChops.offset(image, 5, 2).save(folder / "shifted.png")
         deep = np.asarray(image.convert("L")).astype(np.uint16) * 257
         Image.fromarray(deep).save(folder / "deep.png")
-    return [*paths, folder / "lying.jpg", folder / "deep.png"]
+    return [*paths, *(folder / name for name in ("lying.jpg", "deep.png", "shifted.png"))]
 
 
 def post(client: object, path: Path, **query: object) -> dict[str, object]:
@@ -78,16 +88,20 @@ def test_endpoint_script_and_anomalib_agree(
     client: object, project: Project, photographs: list[Path], tmp_path: Path
 ) -> None:
     files = {path.name: path for path in save_files(project, Event())}
-    assert set(files) == {"model.ckpt", "scores.csv", "report.html", "model.onnx", "score.py"}
+    assert set(files) == {"model.ckpt", "scores.csv", "report.html", "model.onnx", "score.py", "aligning.py"}
     command = [sys.executable, files["score.py"], *photographs, __file__]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     *lines, refused = map(json.loads, done.stdout.splitlines())
     assert (done.returncode, refused["verdict"]) == (2, "cannot be read")
+    reference = np.asarray(Image.open(project.folder / REFERENCE))
+    assert find_shift(answer_image(photographs[-1]).numpy(), reference) != (0, 0)
     model = Htdgm.load_from_checkpoint(files["model.ckpt"])
     engine = Engine(logger=False, default_root_dir=tmp_path, enable_progress_bar=False)
     verdicts = set()
     for path, line in zip(photographs, lines, strict=True):
-        (batch,) = engine.predict(model, data_path=path)
+        aligned = (align(answer_image(path).numpy(), reference)[0] * 255).round().astype(np.uint8)
+        Image.fromarray(aligned.transpose(1, 2, 0)).save(tmp_path / "aligned.png")  # anomalib does not align
+        (batch,) = engine.predict(model, data_path=tmp_path / "aligned.png")
         answer = post(client, path)
         score = pytest.approx(float(batch.pred_score), abs=1e-4)
         assert (answer["score"], line["score"]) == (score, score)
@@ -106,7 +120,7 @@ def answer_image(path: Path) -> object:
 def test_the_map_comes_on_request(client: object, photographs: list[Path]) -> None:
     assert post(client, photographs[1])["map"] is None
     with Image.open(BytesIO(b64decode(post(client, photographs[1], map=True)["map"]))) as picture:
-        assert (picture.mode, picture.size) == ("L", (256, 256))
+        assert (picture.mode, picture.size) == ("L", (284, 284))  # so that the region has 256 x 256
         assert picture.getextrema()[1] > 127
 
 

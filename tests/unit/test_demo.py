@@ -11,6 +11,7 @@ from PIL import Image
 
 from anomalib_htdgm.demo.inspectors import Inspectors
 from anomalib_htdgm.demo.part import Part, advise, name_project, write_example
+from anomalib_htdgm.demo.region_editor import PAINTED, RECTANGLE, editor_value, region_of
 from anomalib_htdgm.demo.views import choose_row, draw, rows_of, show_good, show_projects, show_results
 from anomalib_htdgm.inspection.exporting import StoppedError
 from anomalib_htdgm.inspection.project import Project
@@ -125,3 +126,24 @@ def test_all_broken_bricks_of_the_example_are_found(tmp_path: Path) -> None:
         name for name in verdicts if name.startswith("defect")
     }
     assert set(verdicts.values()) == {"anomalous", "good"}
+
+
+def test_what_is_painted_is_looked_at(part: Part, photographs: list[Path]) -> None:
+    assert editor_value(part.project) is None
+    learn(part, *photographs[:2])
+    shown = editor_value(part.project)
+    assert not shown["layers"][0].any()
+    for kind in (RECTANGLE, PAINTED):
+        with pytest.raises(ValueError, match="Nothing is painted"):
+            region_of(shown, kind)
+    shown["layers"][0][10:40, 20:60] = 255
+    assert region_of(shown, RECTANGLE) == pytest.approx([20 / 64, 10 / 64, 60 / 64, 40 / 64], abs=1 / 64)
+    with part.project.changing() as state:
+        state.settings["region"] = region_of(shown, PAINTED)
+    learn(part)
+    assert part.project.read().model["settings"]["region"] == region_of(shown, PAINTED)
+    assert (editor_value(part.project)["layers"][0][..., 3] > 0).mean() == pytest.approx(30 * 40 / 64**2, abs=0.05)
+    shown["layers"][0][:] = 0
+    shown["layers"][0][:3, :3] = 255
+    with pytest.raises(ValueError, match="Too little is painted"):
+        region_of(shown, PAINTED)
