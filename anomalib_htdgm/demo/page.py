@@ -15,6 +15,7 @@ from anomalib_htdgm.inspection.exporting import StoppedError, save_files
 from anomalib_htdgm.inspection.project import list_projects
 from anomalib_htdgm.inspection.report import facts_of
 from anomalib_htdgm.inspection.state import Decision, Place, State
+from anomalib_htdgm.inspection.thresholds import USES_UNCHECKED
 from anomalib_htdgm.models.htdgm.region import Outlines
 
 from . import layout
@@ -22,7 +23,6 @@ from .inspectors import Inspectors
 from .part import EXAMPLE, Part, advise, name_project
 from .region_editor import editor_value, region_of
 from .sentences import expect, offer_other_threshold, plural, shorten
-from .thresholds import USES_UNCHECKED
 from .views import show_good, show_projects, show_results
 
 SECONDS_PER_SHOW = 0.5

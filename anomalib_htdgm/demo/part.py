@@ -22,9 +22,9 @@ from anomalib_htdgm.inspection.preparing import Wanted, get_model, good_files
 from anomalib_htdgm.inspection.project import Project
 from anomalib_htdgm.inspection.report import save_good_pictures
 from anomalib_htdgm.inspection.state import Place, State
+from anomalib_htdgm.inspection.thresholds import choose_threshold
 
 from .inspectors import Inspectors
-from .thresholds import choose_threshold
 from .watching import Watch
 
 EXAMPLE = "Bricks, an example"

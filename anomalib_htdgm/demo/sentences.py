@@ -9,8 +9,7 @@ import gradio as gr
 
 from anomalib_htdgm.inspection.report import expectation_in_words, facts_of
 from anomalib_htdgm.inspection.state import State
-
-from .thresholds import NOTE, has_choice
+from anomalib_htdgm.inspection.thresholds import NOTE, has_choice
 
 GUESS = (
     "The threshold is a guess: so few good photographs do not tell how much good ones differ. Two more good ones, or "

@@ -15,7 +15,7 @@ SIDE = 256
 """Side in pixels that photographs are compared at, squashed to a square as the model does."""
 MOST_SHIFT = 0.2
 """Share of width, or height, that a photograph is moved by at most."""
-LEAST_ALIKE = 0.6
+LEAST_ALIKE = 0.75
 """Correlation with the reference, at most 1, from which on there is something to align: parts have more, surfaces
 less."""
 Array = Any

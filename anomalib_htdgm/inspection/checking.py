@@ -73,6 +73,7 @@ class FolderCheck:
         for key, each in self.project.read().waiting().items():
             if stopped.is_set():
                 return
+            self._follow()
             result = self.inspector.inspect(self.project.path_of(each), each.name)
             save_pictures(self.project, identity_of(each), result.pictures)
             save_map(self.project, identity_of(each), result.heat)
@@ -101,13 +102,14 @@ class FolderCheck:
             if stopped.is_set():
                 return
             identity = _identify(name, path)
+            self._follow()
             result = self.inspector.inspect(path, name)
             save_pictures(self.project, identity, result.pictures)
             is_replaced = self._forget_failure(name)
             noted = {"finding": asdict(result.finding), "size": identity[1], "modified": identity[2]}
             try:
                 copy = self.copies and not result.finding.problem
-                key = self.project.add(path, "checked", name, copy=copy, **noted)
+                key = self.project.add(path, "checked", name, copy=copy, model=self.inspector.facts.digest, **noted)
             except FileNotFoundError:  # it was taken away again
                 continue
             if is_replaced:
@@ -139,6 +141,10 @@ class FolderCheck:
                 write_report(self.project, is_growing=True)
                 written, is_old = time.monotonic(), False
             stopped.wait(seconds)
+
+    def _follow(self) -> None:
+        """Take over a threshold that the page, or another process, has chosen meanwhile."""
+        self.inspector.follow(facts_of(self.project.read()))
 
     def _complete(self, files: dict[str, Path]) -> dict[str, Path]:
         """Pick the files that are as they were at the last look: others may still be being written."""

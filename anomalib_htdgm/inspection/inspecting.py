@@ -6,7 +6,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from anomalib_htdgm import Htdgm
 from anomalib_htdgm.data.reading import UnreadableImageError, digest_image, read_image
+from anomalib_htdgm.models.htdgm.calibration import set_threshold
 
 from .aligning import move
 from .colours import OF_VERDICTS, overlay
@@ -24,6 +25,9 @@ from .learning import aligned
 from .photograph_faults import compare_with, describe_copy, faults_of
 from .regions import EVERYWHERE, box_of
 from .signals import describe, listening, loudest
+
+if TYPE_CHECKING:
+    from anomalib_htdgm.models.htdgm.threshold import Basis
 
 THUMBNAIL = 200
 """Longest side in pixels of a thumbnail."""
@@ -106,6 +110,16 @@ class Inspector:
     def band(self) -> tuple[float, float]:
         """Raw scores between which the verdict is ``look at it``."""
         return self.spread.band(self.facts.raw_threshold)
+
+    def follow(self, facts: Facts) -> None:
+        """Take over another threshold of the same model, which is at a score of 0.5."""
+        if facts == self.facts:
+            return
+        for kind, threshold in (("image", facts.raw_threshold), ("pixel", facts.pixel_threshold)):
+            set_threshold(post_processor_of(self.model), kind, torch.tensor(threshold))
+        post_processor_of(self.model).image_sensitivity = 0.5
+        self.model.threshold_chosen_by = cast("Basis", facts.chosen_by)
+        self.facts, self.spread = facts, spread_of(facts)
 
     def remember(self, digest: str, name: str) -> None:
         """Note a photograph that was inspected before, so that copies of it are found."""

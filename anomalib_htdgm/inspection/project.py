@@ -68,7 +68,16 @@ class Project:
             yield state
             write_whole(self.folder / FILE, [to_text(state).encode()])
 
-    def add(self, source: Path, place: Place, name: str | None = None, *, copy: bool = True, **noted: Any) -> str:  # noqa: ANN401
+    def add(
+        self,
+        source: Path,
+        place: Place,
+        name: str | None = None,
+        *,
+        copy: bool = True,
+        model: str | None = None,
+        **noted: Any,  # noqa: ANN401
+    ) -> str:
         """Add a photograph.
 
         Args:
@@ -76,6 +85,8 @@ class Project:
             place (Place): What it is given as.
             name (str | None): Its name; ``None`` is the file's.
             copy (bool): Whether the project gets a copy of the file, as it is.
+            model (str | None): Digest of the model that has found what is to be noted. If there is another one by now,
+                the finding is left out, and the photograph waits.
             **noted (Any): What else is to be noted at once, such as its ``finding``; or its ``size`` and ``modified``,
                 if the file may have changed since they were taken.
 
@@ -98,6 +109,8 @@ class Project:
             if copy:
                 with source.open("rb") as content:
                     write_whole(self.folder / key, iter(lambda: content.read(2**20), b""))
+            if model is not None and (state.model or {}).get("digest") != model:
+                noted.pop("finding", None)
             about = {"size": status.st_size, "modified": status.st_mtime_ns, **noted}
             state.photographs[key] = Photograph(str(path), file, place, now(), **about)
         return key

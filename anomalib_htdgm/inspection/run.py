@@ -29,6 +29,7 @@ from .report import (
     write_table,
 )
 from .state import Photograph
+from .thresholds import NOTE, choose_threshold
 
 COUNTED = {"anomalous": "anomalous", "look at it": "to look at", "good": "good", NOT_READ: "that cannot be read"}
 """What the last line counts: verdicts, and how it names them."""
@@ -89,6 +90,8 @@ def _check(
     folder = wanted.new or project.folder / "checked"
     checks = FolderCheck(project, inspector, folder, copies=wanted.project is not None)
     _check_what_is_there(checks, stopped, is_all=not wanted.watch and wanted.new is not None)
+    if wanted.model is None:
+        choose_threshold(project, inspector)
     if wanted.watch:
         tell(f"Watching {folder}. Ctrl-C ends it.")
         checks.watch(stopped, _tell_of)
@@ -114,7 +117,7 @@ def _conclude(project: Project, report: Path) -> bool:
     verdicts = [each.verdict_at(spread_of(facts).band(facts.raw_at(state.threshold))) for each in findings]
     counts = ", ".join(f"{verdicts.count(verdict)} {name}" for verdict, name in COUNTED.items())
     tell(f"{counts}. The report is {report}.")
-    tell(expectation_in_words(state, facts))
+    tell(" ".join([expectation_in_words(state, facts), state.settings.get(NOTE, "")]).strip())
     return any(verdict in {"anomalous", "look at it"} for verdict in verdicts)
 
 

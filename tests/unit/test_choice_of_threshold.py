@@ -14,9 +14,9 @@ from PIL import Image
 
 from anomalib_htdgm import Htdgm
 from anomalib_htdgm.demo import part as part_module
-from anomalib_htdgm.demo import thresholds
 from anomalib_htdgm.demo.part import Part
 from anomalib_htdgm.demo.views import rows_of
+from anomalib_htdgm.inspection import thresholds
 from anomalib_htdgm.inspection.facts import digest_of
 from anomalib_htdgm.inspection.report import finding_of
 from anomalib_htdgm.models.htdgm import calibration

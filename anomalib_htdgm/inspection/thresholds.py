@@ -12,15 +12,15 @@ from typing import Any, cast
 
 import torch
 
-from anomalib_htdgm.inspection.exporting import save_checkpoint
-from anomalib_htdgm.inspection.facts import Facts, post_processor_of
-from anomalib_htdgm.inspection.inspecting import Inspector, spread_of
-from anomalib_htdgm.inspection.project import CHECKPOINT, Project
-from anomalib_htdgm.inspection.report import finding_of, identity_of, read_map
-from anomalib_htdgm.inspection.reviewing import threshold_of_decisions
-from anomalib_htdgm.inspection.state import Photograph, State
-from anomalib_htdgm.models.htdgm.calibration import set_threshold
 from anomalib_htdgm.models.htdgm.threshold import Basis, doubt_about_unlabelled, threshold_above_most
+
+from .exporting import save_checkpoint
+from .facts import Facts
+from .inspecting import Inspector
+from .project import CHECKPOINT, Project
+from .report import finding_of, identity_of, read_map
+from .reviewing import threshold_of_decisions
+from .state import Photograph, State
 
 ENOUGH_UNCHECKED = 20
 """Photographs that nobody has looked at which tell, by most of them being good, how much good ones differ."""
@@ -102,27 +102,21 @@ def _unchecked(state: State) -> list[Photograph]:
 
 def _set(project: Project, inspector: Inspector, image: float, pixel: float, basis: Basis) -> None:
     """Let 0.5 be another threshold, from then on and of what has been checked."""
-    model = inspector.model
-    for kind, threshold in (("image", image), ("pixel", pixel)):
-        set_threshold(post_processor_of(model), kind, torch.tensor(threshold))
-    post_processor_of(model).image_sensitivity = 0.5
-    model.threshold_chosen_by = basis
     checkpoint = project.folder / CHECKPOINT
-    inspector.facts = replace(
-        inspector.facts,
-        digest=save_checkpoint(model, checkpoint, checkpoint),
-        chosen_by=basis,
-        threshold=0.5,
-        raw_threshold=image,
-        raw_range=2 * image,
-        pixel_threshold=pixel,
-    )
-    inspector.spread = spread_of(inspector.facts)
+    chosen: dict[str, Any] = {
+        "raw_threshold": image,
+        "raw_range": 2 * image,
+        "pixel_threshold": pixel,
+        "chosen_by": basis,
+    }
+    inspector.follow(replace(inspector.facts, threshold=0.5, **chosen))
+    facts = replace(inspector.facts, digest=save_checkpoint(inspector.model, checkpoint, checkpoint))
+    inspector.follow(facts)
     with project.changing() as state:
-        state.model, state.threshold = asdict(inspector.facts), 0.5
+        state.model, state.threshold = asdict(facts), 0.5
         for key, each in state.photographs.items():
             finding = finding_of(each)
             if finding.raw is not None:
-                score = min(max(inspector.facts.score_at(finding.raw), 0.0), 1.0)
+                score = min(max(facts.score_at(finding.raw), 0.0), 1.0)
                 moved = replace(finding, score=score, verdict=finding.verdict_at(inspector.band))
                 state.photographs[key] = replace(each, finding=asdict(moved))
