@@ -67,7 +67,7 @@ def learn(
     images: dict[str, torch.Tensor],
     checkpoint: Path,
     callbacks: Sequence[Callback] = (),
-    **settings: Any,  # noqa: ANN401
+    **settings: Any,
 ) -> tuple[Htdgm, Facts]:
     """Learn from good photographs, and save the model.
 

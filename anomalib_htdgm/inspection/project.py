@@ -68,7 +68,7 @@ class Project:
             yield state
             write_whole(self.folder / FILE, [to_text(state).encode()])
 
-    def add(self, source: Path, place: Place, name: str | None = None, *, copy: bool = True, **noted: Any) -> str:  # noqa: ANN401
+    def add(self, source: Path, place: Place, name: str | None = None, *, copy: bool = True, **noted: Any) -> str:
         """Add a photograph.
 
         Args:

@@ -82,7 +82,7 @@ class SingleEpochMixin:
     given: frozenset[str] = frozenset()
     """Names of the components that the caller has given; a checkpoint takes the place of the others only."""
 
-    def __init__(self, *, skip_unreadable: bool = True, **components: Any) -> None:  # noqa: ANN401
+    def __init__(self, *, skip_unreadable: bool = True, **components: Any) -> None:
         super().__init__(**components)
         self.given = frozenset(name for name, component in components.items() if component is not True)
         self.pre_processor = adopt_pre_processor(self.pre_processor)
@@ -288,7 +288,7 @@ class SingleEpochMixin:
         if isinstance(given, PostProcessor) and given.enable_thresholding and given.image_threshold.isnan():
             logger.warning("The model has no threshold, for nothing was validated: validate it before it predicts")
 
-    def forward(self, batch: torch.Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:  # noqa: ANN401
+    def forward(self, batch: torch.Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:
         """Score and localise, in the model's own types: in float32, and as ``precision`` says, whatever the caller's.
 
         Images are in [0, 1], of shape ``(B, 3, H, W)`` and any floating-point type.
@@ -313,7 +313,7 @@ class SingleEpochMixin:
         del batch_idx
         return batch.update(**self.model(batch.image)._asdict())
 
-    def to_onnx(self, export_root: Path | str, *args: Any, **kwargs: Any) -> Path:  # noqa: ANN401
+    def to_onnx(self, export_root: Path | str, *args: Any, **kwargs: Any) -> Path:
         """Export to ONNX, see :meth:`anomalib.models.components.base.ExportMixin.to_onnx`.
 
         By default ``opset_version`` is :data:`OPSET`, and ``external_data`` is false, as weights in a file of their own

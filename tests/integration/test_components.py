@@ -35,11 +35,11 @@ class OwnPostProcessor(PostProcessor):
     """A post-processor of somebody's own."""
 
 
-def load_directly(path: Path, **components: Any) -> Htdgm:  # noqa: ANN401
+def load_directly(path: Path, **components: Any) -> Htdgm:
     return Htdgm.load_from_checkpoint(path, **components)
 
 
-def load_in_engine(path: Path, **components: Any) -> Htdgm:  # noqa: ANN401
+def load_in_engine(path: Path, **components: Any) -> Htdgm:
     model = Htdgm(**components)
     image = path.with_name("image.png")
     to_pil_image(make_image("good")).save(image)
@@ -60,7 +60,7 @@ def trained(tmp_path: Path, small_checkpoint: Path) -> Path:
 
 @pytest.fixture
 def train(tmp_path: Path) -> Callable[..., tuple[Htdgm, Path]]:
-    def fit(**components: Any) -> tuple[Htdgm, Path]:  # noqa: ANN401
+    def fit(**components: Any) -> tuple[Htdgm, Path]:
         engine, model = make_engine(tmp_path), make_small_model(**components)
         engine.fit(model, datamodule=write_good_images(tmp_path))
         return model, Path(engine.best_model_path)

@@ -6,7 +6,7 @@
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from anomalib_htdgm.models.devnet.torch_model import DevnetModel, mean_of_highest
 from anomalib_htdgm.models.pre_processor import AntialiasedResize

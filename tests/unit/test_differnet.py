@@ -12,7 +12,7 @@ import torch
 from kornia.geometry.transform import rotate as kornia_rotate
 from scipy.ndimage import gaussian_filter
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 from torchvision.transforms.functional import normalize
 from torchvision.transforms.v2.functional import resize
 

@@ -43,7 +43,7 @@ def shown(picture: Path) -> int:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Any:  # noqa: ANN401
-    def write(name: str, grey: int = 200, **options: Any) -> Path:  # noqa: ANN401
+    def write(name: str, grey: int = 200, **options: Any) -> Path:
         path = tmp_path / "photos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (16, 16), (grey,) * 3).save(path, **options)

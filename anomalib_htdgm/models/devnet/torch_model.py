@@ -19,7 +19,7 @@ import torch
 from anomalib.data import InferenceBatch
 from anomalib.models.components import GaussianBlur2d
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from anomalib_htdgm.models.backbone import count_features, create_backbone
 from anomalib_htdgm.models.pre_processor import AntialiasedResize

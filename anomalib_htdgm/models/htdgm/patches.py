@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from .memory import FARTHEST, MemoryBank

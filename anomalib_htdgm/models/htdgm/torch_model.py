@@ -200,7 +200,7 @@ class HtdgmModel(nn.Module):
             msg = "tiler: got one for whole images, whose gist scores; only None goes with it"
             raise ValueError(msg)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Refuse too many shots."""
         self._knows_shots = False
         super()._load_from_state_dict(state_dict, prefix, *args)

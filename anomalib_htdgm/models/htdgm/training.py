@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import count
 
 import torch
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 from torch.optim import Adam, Optimizer
 
 from .discriminator import MARGIN, RECEPTIVE_FIELD, Discriminator

@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from anomalib.data import InferenceBatch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 from torchvision.utils import make_grid
 from typing_extensions import Self
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from kornia.color import hsv_to_rgb, rgb_to_hsv
 from kornia.enhance import equalize_clahe
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 from torch.optim import Adam, Optimizer
 from torch.optim.swa_utils import update_bn
 

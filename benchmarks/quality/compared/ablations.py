@@ -58,11 +58,11 @@ class MeanSquaredDistance(Untrained):
         **components: Pre-processor, post-processor, evaluator and visualizer, as anomalib's models take them.
     """
 
-    def __init__(self, image_size: int = 64, **components: Any) -> None:  # noqa: ANN401
+    def __init__(self, image_size: int = 64, **components: Any) -> None:
         super().__init__(**components)
         self.model: DistanceModel = DistanceModel(image_size)
 
-    def training_step(self, batch: ImageBatch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401
+    def training_step(self, batch: ImageBatch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
         """Remember the training images."""
         self.model.remember(cast("torch.Tensor", batch.image))
         return super().training_step(batch, *args, **kwargs)

@@ -19,7 +19,7 @@ import torch
 from anomalib.data import ImageBatch, ImageItem, InferenceBatch
 from anomalib.models.components import AnomalibModule
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 from torch.optim import Adam, Optimizer
 from torch.utils.data import DataLoader
 
@@ -299,7 +299,7 @@ class Geom(SingleEpochMixin, AnomalibModule):  # type: ignore[misc]  # anomalib'
         batch_size: int = 128,
         generator: HtdgmPublished | None = None,
         num_samples: int = 6000,
-        **components: Any,  # noqa: ANN401
+        **components: Any,
     ) -> None:
         if generator is not None and not generator.model.has_generators:
             msg = "generator: got a model with fake_weight=0, which generates nothing; only a positive one does"

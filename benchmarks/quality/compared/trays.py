@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from skimage.io import imread
 from sklearn.metrics import roc_auc_score
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from anomalib_htdgm import Htdgm
 from anomalib_htdgm.models.htdgm import training as htdgm
