@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .single_epoch import SingleEpochMixin, forget_thresholds
+from anomalib_htdgm.anomalib_fixes.single_epoch import SingleEpochMixin, forget_thresholds
 
 logger = logging.getLogger(__name__)
 

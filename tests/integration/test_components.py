@@ -18,8 +18,8 @@ from torchvision.transforms.v2 import Compose, GaussianBlur, Normalize, Resize
 from torchvision.transforms.v2.functional import to_pil_image
 
 from anomalib_htdgm import Htdgm
+from anomalib_htdgm.anomalib_fixes.checkpoint import CheckpointError
 from anomalib_htdgm.data.reading import read_image
-from anomalib_htdgm.models.checkpoint import CheckpointError
 
 from .small import SMALL, TESTED, make_engine, make_image, make_small_model, write_good_images
 

@@ -15,7 +15,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from anomalib_htdgm import Htdgm
-from anomalib_htdgm.models.checkpoint_io import WholeCheckpointIO
+from anomalib_htdgm.anomalib_fixes.checkpoint_io import WholeCheckpointIO
 
 from .conftest import assert_equal_states
 from .small import make_engine, make_small_model

@@ -326,6 +326,7 @@ def test_every_import_order(wheel: Path, tmp_path: Path) -> None:
     """Whichever module of the package or of anomalib comes first, the classes get registered silently."""
     orders = (
         "anomalib_htdgm.models.htdgm.lightning_model",  # as a pickled model does
+        "anomalib_htdgm.anomalib_fixes.pre_processor",
         "anomalib_htdgm.models",
         "anomalib_htdgm.data.few_shot",
         "anomalib.metrics",  # imports anomalib.data

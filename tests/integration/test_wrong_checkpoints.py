@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from anomalib_htdgm import Devnet, Differnet, Htdgm, __version__
-from anomalib_htdgm.models.checkpoint import CheckpointError
+from anomalib_htdgm.anomalib_fixes.checkpoint import CheckpointError
 
 from .small import make_engine, make_small_model, score
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from anomalib_htdgm.anomalib_fixes.pre_processor import AntialiasedResize
 from anomalib_htdgm.models.devnet.torch_model import DevnetModel, mean_of_highest
-from anomalib_htdgm.models.pre_processor import AntialiasedResize
 
 BACKBONE = "test_resnet"
 SIZES = (96, 64)

@@ -9,7 +9,7 @@ from anomalib.pre_processing import PreProcessor
 from torch import nn
 from torchvision.transforms.v2 import CenterCrop, Compose, Identity, InterpolationMode, Normalize, Resize, Transform
 
-from anomalib_htdgm.models.pre_processor import (
+from anomalib_htdgm.anomalib_fixes.pre_processor import (
     AntialiasedPreProcessor,
     adopt_pre_processor,
     check_exported,

@@ -14,8 +14,8 @@ from anomalib.data import ImageBatch
 from anomalib.visualization import ImageVisualizer
 from PIL import Image
 
-from anomalib_htdgm.models.pre_processor import configure_pre_processor
-from anomalib_htdgm.models.visualizer import DistinctVisualizer, adopt_visualizer
+from anomalib_htdgm.anomalib_fixes.pre_processor import configure_pre_processor
+from anomalib_htdgm.anomalib_fixes.visualizer import DistinctVisualizer, adopt_visualizer
 
 MODEL = SimpleNamespace(pre_processor=configure_pre_processor((32, 32)))
 

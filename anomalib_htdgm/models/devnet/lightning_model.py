@@ -45,11 +45,11 @@ from torch.optim.lr_scheduler import StepLR
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
+from anomalib_htdgm.anomalib_fixes.pre_processor import AntialiasedPreProcessor
 from anomalib_htdgm.data.augmentation import augmentation_of
 from anomalib_htdgm.data.shots import read_anomalies, read_shots
 from anomalib_htdgm.models.backbone import IMAGENET_MEAN, IMAGENET_STD, load_pretrained
 from anomalib_htdgm.models.baseline import BaselineMixin
-from anomalib_htdgm.models.pre_processor import AntialiasedPreProcessor
 from anomalib_htdgm.validation import check_choice, check_integer, check_number
 
 from .batches import BalancedBatches

@@ -21,8 +21,8 @@ from anomalib.models.components import GaussianBlur2d
 from torch import nn
 from torch.nn import functional as F
 
+from anomalib_htdgm.anomalib_fixes.pre_processor import AntialiasedResize
 from anomalib_htdgm.models.backbone import count_features, create_backbone
-from anomalib_htdgm.models.pre_processor import AntialiasedResize
 from anomalib_htdgm.validation import check_choice, check_integer, check_number
 
 Ranking = Literal["signed", "absolute"]

@@ -44,10 +44,10 @@ from torch.optim import Adam, Optimizer
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import Resize
 
+from anomalib_htdgm.anomalib_fixes.pre_processor import AntialiasedPreProcessor
 from anomalib_htdgm.data.augmentation import augmentation_of
 from anomalib_htdgm.data.shots import read_shots
 from anomalib_htdgm.models.baseline import BaselineMixin
-from anomalib_htdgm.models.pre_processor import AntialiasedPreProcessor
 from anomalib_htdgm.models.precision import Precision
 from anomalib_htdgm.validation import check_integer, check_number
 

@@ -28,9 +28,9 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.transforms.v2.functional import normalize
 
+from anomalib_htdgm.anomalib_fixes.pre_processor import AntialiasedResize
 from anomalib_htdgm.models.backbone import IMAGENET_MEAN, IMAGENET_STD, create_backbone, load_pretrained
 from anomalib_htdgm.models.exporting import require_training
-from anomalib_htdgm.models.pre_processor import AntialiasedResize
 from anomalib_htdgm.models.precision import Precision, choose_dtype
 from anomalib_htdgm.validation import check_choice, check_integer, check_number
 

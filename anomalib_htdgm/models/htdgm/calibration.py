@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import affine, center_crop
 
-from anomalib_htdgm.models.single_epoch import SingleEpochMixin
+from anomalib_htdgm.anomalib_fixes.single_epoch import SingleEpochMixin
 
 from .threshold import (
     GUESSED_RATIO,

@@ -46,12 +46,12 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from anomalib_htdgm.anomalib_fixes.pre_processor import configure_pre_processor
+from anomalib_htdgm.anomalib_fixes.single_epoch import forget_thresholds
 from anomalib_htdgm.data.appearance import Appearance
 from anomalib_htdgm.data.augmentation import Augmentation, augmentation_of
 from anomalib_htdgm.data.shots import OneBatch, digest_images, read_anomalies, read_shots
-from anomalib_htdgm.models.pre_processor import configure_pre_processor
 from anomalib_htdgm.models.precision import Precision
-from anomalib_htdgm.models.single_epoch import forget_thresholds
 
 from .calibration import CalibrationMixin
 from .discriminator import RECEPTIVE_FIELD
@@ -237,7 +237,7 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
 
     @staticmethod
     def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
-        """Make the default pre-processor, see :func:`~anomalib_htdgm.models.pre_processor.configure_pre_processor`."""
+        """Make the default pre-processor: resize, then bring pixels from [0, 1] to [-1, 1]."""
         return configure_pre_processor(image_size)
 
 

@@ -24,10 +24,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
+from anomalib_htdgm.anomalib_fixes.pre_processor import configure_pre_processor
 from anomalib_htdgm.data.augmentation import augmentation_of
 from anomalib_htdgm.data.shots import read_shots
 from anomalib_htdgm.models.baseline import BaselineMixin
-from anomalib_htdgm.models.pre_processor import configure_pre_processor
 from anomalib_htdgm.validation import check_integer
 
 from .networks import RECEPTIVE_FIELD
@@ -204,7 +204,7 @@ class HtdgmPublished(BaselineMixin, AnomalibModule):  # type: ignore[misc]  # an
 
     @staticmethod
     def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
-        """Make the default pre-processor, see :func:`~anomalib_htdgm.models.pre_processor.configure_pre_processor`."""
+        """Make the default pre-processor: resize, then bring pixels from [0, 1] to [-1, 1]."""
         return configure_pre_processor(image_size)
 
 

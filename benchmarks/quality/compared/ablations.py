@@ -17,10 +17,10 @@ from torch import nn
 from torchvision.transforms.v2.functional import resize
 
 from anomalib_htdgm import HtdgmPublished
+from anomalib_htdgm.anomalib_fixes.pre_processor import configure_pre_processor
 from anomalib_htdgm.models.htdgm.pretext import Transformation
 from anomalib_htdgm.models.htdgm_published.torch_model import HtdgmPublishedModel
 from anomalib_htdgm.models.htdgm_published.transformations import TRANSFORMATION_SETS
-from anomalib_htdgm.models.pre_processor import configure_pre_processor
 
 
 class RealOrFakeModel(HtdgmPublishedModel):

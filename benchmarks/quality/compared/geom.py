@@ -24,14 +24,14 @@ from torch.optim import Adam, Optimizer
 from torch.utils.data import DataLoader
 
 from anomalib_htdgm import HtdgmPublished
+from anomalib_htdgm.anomalib_fixes.pre_processor import configure_pre_processor
+from anomalib_htdgm.anomalib_fixes.single_epoch import SingleEpochMixin
 from anomalib_htdgm.data.shots import OneBatch, read_shots
 from anomalib_htdgm.models.htdgm.pretext import translate
 from anomalib_htdgm.models.htdgm_published.torch_model import HtdgmPublishedModel
 from anomalib_htdgm.models.htdgm_published.training import equalize
 from anomalib_htdgm.models.htdgm_published.training import train as train_generator
-from anomalib_htdgm.models.pre_processor import configure_pre_processor
 from anomalib_htdgm.models.precision import choose_dtype
-from anomalib_htdgm.models.single_epoch import SingleEpochMixin
 
 SHIFT_FRACTION = 0.25
 """Length of a translation as a fraction of the image's side."""
