@@ -30,6 +30,7 @@ from importlib.machinery import ModuleSpec
 from importlib.metadata import EntryPoint, entry_points
 from threading import get_ident
 from types import ModuleType
+from typing import Any
 from warnings import warn
 
 NAMESPACES = ("anomalib.data", "anomalib.models")
@@ -86,9 +87,9 @@ class AnomalibPluginFinder:
             del self._complete[get_ident()]
 
     def _watch(self, spec: ModuleSpec) -> None:
-        loader = copy(spec.loader)  # one loader may serve many modules, e.g. that of a zip file
+        loader: Any = copy(spec.loader)  # one loader may serve many modules, e.g. that of a zip file
         try:
-            execute = loader.exec_module  # type: ignore[union-attr]
+            execute = loader.exec_module
             vars(loader)["exec_module"] = lambda module: self._execute(execute, module)
         except (AttributeError, TypeError):  # neither loaded by Python's protocol nor to be changed
             return

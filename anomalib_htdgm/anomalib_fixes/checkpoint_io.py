@@ -1,8 +1,15 @@
 # Copyright (C) 2026 The anomalib-htdgm authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Checkpoints that are whole or not there, whatever ends a process that writes them."""
+"""Checkpoints that are whole or not there, and that are looked at before they are loaded.
 
+Lightning 2.6 moves a file from the folder for temporary files. To another file system, as ``/tmp`` often is, that is to
+copy: what breaks it off, a signal or a full disk, leaves half a file in place of the checkpoint that was there. In a
+folder that may not be written to, a checkpoint is lost without a word. What it says of a wrong file names no file.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -13,19 +20,26 @@ import torch
 from anomalib.engine.plugins import AnomalibCheckpointIO
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
+from lightning.fabric.utilities.types import _MAP_LOCATION_TYPE
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 
 class WholeCheckpointIO(AnomalibCheckpointIO):
-    """Writes checkpoints whole or not at all.
+    """Writes checkpoints whole or not at all, and reads those of a trainer's model once they have been looked at.
 
-    Lightning moves a file from the folder for temporary files. To another file system, as ``/tmp`` often is, that is
-    to copy: what breaks it off, a signal or a full disk, leaves half a file in place of the checkpoint that was there.
-    In a folder that may not be written to, a checkpoint is lost without a word.
+    Args:
+        trainer (Trainer): The trainer, whose model may change.
+        extra_safe_globals (Sequence[Any]): Types of the model that a checkpoint may hold.
     """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:  # noqa: ANN401
+    def __init__(self, trainer: Trainer, extra_safe_globals: Sequence[Any]) -> None:
+        super().__init__(extra_safe_globals)
+        self.trainer = trainer
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: object | None = None
+    ) -> None:
         """Write a checkpoint beside its place, and move it there when it is complete.
 
         Lightning writes those that are not of this machine.
@@ -33,26 +47,36 @@ class WholeCheckpointIO(AnomalibCheckpointIO):
         Raises:
             OSError: If it cannot be written; the message tells what to do.
         """
-        local = local_path(path)
+        local = _local_path(path)
         if local is None:
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         content = BytesIO()
         torch.save(checkpoint, content)
         partial = local.with_name(f"{local.name}.{uuid4().hex}.part")
-        try:
-            local.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("xb") as file:
-                file.write(content.getbuffer())
-            partial.replace(local)
-        except OSError as error:
-            msg = (
-                f"checkpoint {local} cannot be written ({error.strerror}); those written before are as they were. "
-                "Make room, or choose another folder (default_root_dir of the trainer, dirpath of ModelCheckpoint)"
-            )
-            raise OSError(error.errno, msg) from error
-        finally:
-            partial.unlink(missing_ok=True)
+        with _advised(f"checkpoint {local} cannot be written; those written before are as they were"):
+            try:
+                local.parent.mkdir(parents=True, exist_ok=True)
+                partial.write_bytes(content.getbuffer())
+                partial.replace(local)
+            finally:
+                partial.unlink(missing_ok=True)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: _MAP_LOCATION_TYPE = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Load a checkpoint: tensors and plain data only, unless ``weights_only`` is ``False``.
+
+        Lightning says nothing, which an environment variable of PyTorch could take for ``False``.
+
+        Raises:
+            CheckpointError: If it is refused.
+        """
+        trusts = weights_only is False
+        check_file = getattr(self.trainer.lightning_module, "check_file", None)
+        if check_file is not None and not trusts:
+            check_file(path)
+        return super().load_checkpoint(path, map_location=map_location, weights_only=not trusts)
 
 
 def check_writable(trainer: Trainer) -> None:
@@ -62,22 +86,24 @@ def check_writable(trainer: Trainer) -> None:
         OSError: If there is such a folder; the message names it.
     """
     for callback in trainer.checkpoint_callbacks:
-        folder = local_path(callback.dirpath) if isinstance(callback, ModelCheckpoint) and callback.dirpath else None
-        if folder is None:
-            continue
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            msg = (
-                f"no checkpoint can be written to {folder} ({error.strerror}). Choose another folder (default_root_dir "
-                "of the trainer, dirpath of ModelCheckpoint), or let this one be written to"
-            )
-            raise OSError(error.errno, msg) from error
+        folder = _local_path(callback.dirpath) if isinstance(callback, ModelCheckpoint) and callback.dirpath else None
+        if folder is not None:
+            with _advised(f"no checkpoint can be written to {folder}"):
+                folder.mkdir(parents=True, exist_ok=True)
+                TemporaryFile(dir=folder).close()
 
 
-def local_path(path: str | Path) -> Path | None:
+@contextmanager
+def _advised(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        advice = "Make room, or choose another folder (default_root_dir of the trainer, dirpath of ModelCheckpoint)"
+        msg = f"{what} ({error.strerror}). {advice}"
+        raise OSError(error.errno, msg) from error
+
+
+def _local_path(path: str | Path) -> Path | None:
     """Return a path of this machine, ``None`` for one of another (``s3://...``)."""
     file_system, local = url_to_fs(str(path))
     return Path(local) if isinstance(file_system, LocalFileSystem) else None

@@ -64,7 +64,7 @@ def test_a_checkpoint_is_the_model_with_its_arguments(
     assert torch.equal(scored.anomaly_map, expected.anomaly_map)
     other = Differnet(**SMALL | {"hidden_width": 8, "test_rotations": 1})
     assert engine.test(other, datamodule=wall, ckpt_path=path) == [metrics]
-    assert (other.seed, other.hparams["hidden_width"]) == (1, 32)
+    assert (other.hparams["seed"], other.hparams["hidden_width"]) == (1, 32)
     # Weights and a few thresholds, and no optimiser's state.
     assert path.stat().st_size < 1.2 * sum(each.nbytes for each in model.state_dict().values())
 

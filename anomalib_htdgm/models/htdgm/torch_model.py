@@ -77,9 +77,9 @@ class HtdgmModel(nn.Module):
             sizes, (self.tiler.tile_size_h, self.tiler.tile_size_w) if self.tiler else self.input_size
         )
         self.anomaly_map_generator = AnomalyMapGenerator(settings.image_size)
-        self.register_buffer("is_trained", torch.tensor(False))  # noqa: FBT003
+        self.register_buffer("is_trained", torch.tensor(False))
         self.register_buffer("num_shots", torch.tensor(0))
-        self.requires_grad_(False)  # noqa: FBT003  # until it is trained
+        self.requires_grad_(False)  # until it is trained
 
     @property
     def signals(self) -> list[Signal]:

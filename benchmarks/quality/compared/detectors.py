@@ -110,7 +110,7 @@ class PixelDetector(Untrained):
 
     def training_step(self, batch: ImageBatch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
         """Keep a batch."""
-        assert batch.image is not None  # noqa: S101  # for the type checker
+        assert batch.image is not None  # for the type checker
         self._images.append(batch.image)
         return super().training_step(batch, *args, **kwargs)
 

@@ -265,7 +265,7 @@ def draw_samples(generator: HtdgmPublishedModel, number: int, seed: int) -> Iter
         yield generator.sample(min(SAMPLES_AT_ONCE, number - start), batch_seed)[-1]
 
 
-class Geom(SingleEpochMixin, AnomalibModule):  # type: ignore[misc]  # anomalib's `to_onnx` is not Lightning's
+class Geom(SingleEpochMixin, AnomalibModule):
     """GEOM, trained on a few images or on samples of a generator that is trained on them.
 
     Args:
@@ -342,8 +342,8 @@ class Geom(SingleEpochMixin, AnomalibModule):  # type: ignore[misc]  # anomalib'
 
     def _train_and_sample(self, generator: HtdgmPublished, images: torch.Tensor) -> torch.Tensor:
         """Make samples, of shape ``(num_samples, 3, image_size, image_size)``, that are like the images."""
-        shots = equalize(images) if generator.equalize else images
-        for _ in train_generator(generator.model, shots, generator.schedule, generator.seed):
+        shots = equalize(images) if generator.hparams["equalize"] else images
+        for _ in train_generator(generator.model, shots, generator.schedule, generator.hparams["seed"]):
             pass
         samples = draw_samples(generator.model, self.num_samples, self.seed)
         return torch.cat([self.model.reduce(each) for each in samples])

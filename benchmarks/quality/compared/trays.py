@@ -54,7 +54,7 @@ def prepare(model: Htdgm, image: NDArray[np.uint8]) -> torch.Tensor:
     """Pre-process an image as the model does: ``(1, 3, H, W)``."""
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
     transform = cast("PreProcessor", model.pre_processor).transform
-    assert transform is not None  # noqa: S101  # for the type checker
+    assert transform is not None  # for the type checker
     prepared: torch.Tensor = transform(pixels)
     return prepared
 
