@@ -10,16 +10,12 @@ folder that may not be written to, a checkpoint is lost without a word. What it 
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 from uuid import uuid4
 
-import torch
 from anomalib.engine.plugins import AnomalibCheckpointIO
-from fsspec.core import url_to_fs
-from fsspec.implementations.local import LocalFileSystem
 from lightning.fabric.utilities.types import _MAP_LOCATION_TYPE
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -47,18 +43,14 @@ class WholeCheckpointIO(AnomalibCheckpointIO):
         Raises:
             OSError: If it cannot be written; the message tells what to do.
         """
-        local = _local_path(path)
-        if local is None:
+        if _is_remote(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        content = BytesIO()
-        torch.save(checkpoint, content)
-        partial = local.with_name(f"{local.name}.{uuid4().hex}.part")
-        with _advised(f"checkpoint {local} cannot be written; those written before are as they were"):
+        partial = Path(f"{path}.{uuid4().hex}.part")
+        with _advised(f"checkpoint {path} cannot be written; those written before are as they were"):
             try:
-                local.parent.mkdir(parents=True, exist_ok=True)
-                partial.write_bytes(content.getbuffer())
-                partial.replace(local)
+                super().save_checkpoint(checkpoint, partial, storage_options)
+                partial.replace(path)
             finally:
                 partial.unlink(missing_ok=True)
 
@@ -85,11 +77,11 @@ def check_writable(trainer: Trainer) -> None:
     Raises:
         OSError: If there is such a folder; the message names it.
     """
-    for callback in trainer.checkpoint_callbacks:
-        folder = _local_path(callback.dirpath) if isinstance(callback, ModelCheckpoint) and callback.dirpath else None
-        if folder is not None:
+    folders = [each.dirpath for each in trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint)]
+    for folder in folders:
+        if folder and not _is_remote(folder):
             with _advised(f"no checkpoint can be written to {folder}"):
-                folder.mkdir(parents=True, exist_ok=True)
+                Path(folder).mkdir(parents=True, exist_ok=True)
                 TemporaryFile(dir=folder).close()
 
 
@@ -103,7 +95,5 @@ def _advised(what: str) -> Iterator[None]:
         raise OSError(error.errno, msg) from error
 
 
-def _local_path(path: str | Path) -> Path | None:
-    """Return a path of this machine, ``None`` for one of another (``s3://...``)."""
-    file_system, local = url_to_fs(str(path))
-    return Path(local) if isinstance(file_system, LocalFileSystem) else None
+def _is_remote(path: str | Path) -> bool:
+    return "://" in str(path)  # as in s3://...

@@ -15,11 +15,8 @@ from typing import Any, cast
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
-from anomalib.pre_processing.utils.spec import transform_to_spec
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, Checkpoint
-from torch import nn
-from torchvision.transforms.v2 import Compose
+from lightning.pytorch.callbacks import Callback
 
 from .checkpoint import MARK, CheckpointError
 from .post_processor import ThresholdingPostProcessor
@@ -36,25 +33,15 @@ HELD = {
 ENABLED = "anomalib_components_enabled"
 
 
-def describe_lost(model: AnomalibModule) -> dict[str, str]:
-    """Tell, by the components' names, what a checkpoint cannot hold of them."""
-    transforms = _unknown_transforms(getattr(model.pre_processor, "transform", None))
-    lost = {"pre_processor": ", ".join(transforms)} if transforms else {}
-    for name, held in HELD.items():
-        kind = type(getattr(model, name))
-        if kind not in {*held, type(None)}:
-            lost[name] = kind.__name__
+def describe_lost(model: AnomalibModule, checkpoint: dict[str, Any]) -> dict[str, str]:
+    """Tell, by the components' names, what a checkpoint that anomalib has written does not hold of them."""
+    components = {name: getattr(model, name) for name in HELD}
+    kinds = {name: type(each) for name, each in components.items() if each is not None}
+    lost = {name: kind.__name__ for name, kind in kinds.items() if kind not in HELD[name]}
+    transform = getattr(components["pre_processor"], "transform", None)
+    if transform is not None and not checkpoint.get("anomalib_pre_processor_config", {}).get("transform"):
+        lost.setdefault("pre_processor", " ".join(str(transform).split()))
     return lost
-
-
-def _unknown_transforms(transform: nn.Module | None) -> list[str]:
-    if isinstance(transform, Compose):
-        return [name for each in transform.transforms for name in _unknown_transforms(each)]
-    try:
-        transform_to_spec(transform)
-    except ValueError:
-        return [type(transform).__name__]
-    return []
 
 
 def check_held(checkpoint: dict[str, Any], given: Collection[str], model_name: str) -> None:
@@ -72,19 +59,12 @@ def check_held(checkpoint: dict[str, Any], given: Collection[str], model_name: s
             raise CheckpointError(msg)
 
 
-def hide_given(model: AnomalibModule, checkpoint: dict[str, Any], given: Collection[str]) -> dict[str, Any]:
-    """Make the checkpoint that anomalib is to restore components from: it says nothing of those that are the caller's.
-
-    What the model lacks and the checkpoint has, for an earlier one has switched it off, the model gets back first.
-    """
-    flags = checkpoint.get(ENABLED) or {}
-    restored = {name: flags.get(name, True) for name in HELD if name not in given}
-    for name, is_enabled in restored.items():
-        if is_enabled and getattr(model, name) is None:
-            setattr(model, name, getattr(model, f"configure_{name}")())
+def hide_given(checkpoint: dict[str, Any], given: Collection[str]) -> dict[str, Any]:
+    """Make the checkpoint that anomalib restores components from: it says nothing of those that are given."""
     hidden = {f"anomalib_{name}_config" for name in given}
     others = {key: value for key, value in checkpoint.items() if key not in hidden}
-    return others | {ENABLED: restored}
+    flags = checkpoint.get(ENABLED) or {}
+    return others | {ENABLED: {name: flags.get(name, True) for name in HELD if name not in given}}
 
 
 def adapt_weights(model: AnomalibModule, checkpoint: dict[str, Any]) -> None:
@@ -103,8 +83,7 @@ def callbacks_of(model: AnomalibModule) -> Sequence[Callback]:
     return cast("Sequence[Callback]", model.configure_callbacks())
 
 
-def replace_callbacks(trainer: Trainer, old: Sequence[Callback], new: Sequence[Callback] = ()) -> None:
-    """Let a trainer work with other components, before its checkpoints; by itself it keeps those of its last model."""
+def detach(trainer: Trainer, components: Sequence[Callback]) -> None:
+    """Take components from a trainer, which would have them work for its next model, too."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it elsewhere
-    kept = [each for each in callbacks if not any(each is one for one in old)]
-    callbacks[:] = sorted([*kept, *new], key=lambda each: isinstance(each, Checkpoint))
+    callbacks[:] = [each for each in callbacks if not any(each is one for one in components)]

@@ -21,7 +21,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from anomalib_htdgm.version import __version__
 
 from .checkpoint import MARK, VERSION, check_file, check_state, named, written_by
-from .components import adapt_weights, callbacks_of, check_held, describe_lost, hide_given, replace_callbacks
+from .components import adapt_weights, callbacks_of, check_held, describe_lost, detach, hide_given
 
 if TYPE_CHECKING:
     Base = AnomalibModule
@@ -60,7 +60,7 @@ class RestoringMixin(Base):
         checkpoint[VERSION] = __version__
         if not self.resumes:
             checkpoint.pop("optimizer_states", None)  # twice as large as the model
-        checkpoint[MARK] = {"model": self.checkpoint_name(), "lost": describe_lost(self)}
+        checkpoint[MARK] = {"model": self.checkpoint_name(), "lost": describe_lost(self, checkpoint)}
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
@@ -91,11 +91,12 @@ class RestoringMixin(Base):
         before, input_size = callbacks_of(self), self.input_size
         with self._naming_checkpoint():
             check_held(checkpoint, self.given, type(self).__name__)
-            super().on_load_checkpoint(hide_given(self, checkpoint, self.given))
+            super().on_load_checkpoint(hide_given(checkpoint, self.given))
             self._take_arguments(checkpoint.get("hyper_parameters", {}), input_size)
         adapt_weights(self, checkpoint)
         if self._running_trainer is not None:
-            replace_callbacks(self._running_trainer, before, callbacks_of(self))
+            after = callbacks_of(self)
+            detach(self._running_trainer, [each for each in before if not any(each is one for one in after)])
 
     def _take_arguments(self, saved: Mapping[str, Any], input_size: tuple[int, int] | None) -> None:
         """Become what a model with the saved arguments, and for images of the restored size, would be."""

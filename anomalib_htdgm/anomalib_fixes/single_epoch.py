@@ -28,9 +28,9 @@ from anomalib_htdgm.data.appearance import Inspection
 from anomalib_htdgm.data.reading import check_is_image
 
 from .checkpoint_io import WholeCheckpointIO, check_writable
-from .components import callbacks_of, replace_callbacks
+from .components import callbacks_of, detach
 from .dataloaders import replace_dataloaders, take_over_training_data
-from .post_processor import ThresholdingPostProcessor, adopt_post_processor
+from .post_processor import adopt_post_processor
 from .pre_processor import adopt_pre_processor, check_exported, configure_pre_processor
 from .restoring import RestoringMixin
 from .visualizer import adopt_visualizer
@@ -87,10 +87,6 @@ class SingleEpochMixin(RestoringMixin):
         """Make the default pre-processor, which resizes to 256x256 and brings pixels from [0, 1] to [-1, 1]."""
         return configure_pre_processor(image_size)
 
-    def configure_post_processor(self) -> PostProcessor:
-        """Make the default post-processor."""
-        return ThresholdingPostProcessor()
-
     @staticmethod
     def configure_evaluator() -> Evaluator:
         """Make the default evaluator: anomalib's AUROC and F1 of images and pixels, and AUPRO."""
@@ -139,7 +135,7 @@ class SingleEpochMixin(RestoringMixin):
         """Let go of the training images, and of the trainer's callbacks, for the next model."""
         del stage
         self._batches = ()
-        replace_callbacks(self.trainer, callbacks_of(self))
+        detach(self.trainer, callbacks_of(self))
 
     def on_before_batch_transfer(self, batch: ImageBatch, dataloader_idx: int) -> ImageBatch:
         """Refuse what is no batch of images before anything else meets it.

@@ -120,8 +120,6 @@ class Differnet(SingleEpochMixin, AnomalibModule):
             msg = f"weights: got {str(weights)!r} with pre_trained=False; only None goes with it"
             raise ValueError(msg)
         super().__init__(**components)
-        if "pre_processor" not in self.given:
-            self.pre_processor = self.configure_pre_processor((image_sizes[0], image_sizes[0]))
         self.model: DiffernetModel = DiffernetModel(
             backbone=backbone,
             image_sizes=image_sizes,
@@ -132,6 +130,8 @@ class Differnet(SingleEpochMixin, AnomalibModule):
             map_rotations=map_rotations,
             precision=precision,
         )
+        if "pre_processor" not in self.given:
+            self.pre_processor = self.configure_pre_processor((image_sizes[0], image_sizes[0]))
 
     def prepare_training(self, dataloader: DataLoader[ImageItem]) -> ShuffledBatches:
         """Give the model its initial weights, and read all training images, once.
