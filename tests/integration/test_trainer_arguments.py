@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from anomalib.data import Folder, MVTecAD
+from anomalib.data import AnomalibDataModule, Folder, MVTecAD
 from anomalib.engine import Engine
 from anomalib.models.components import AnomalibModule
 from lightning.pytorch import Trainer
@@ -24,7 +24,7 @@ from .test_differnet import SMALL as SMALL_DIFFERNET
 SHORT_DIFFERNET = SMALL_DIFFERNET | {"epochs": 2}
 
 
-def fit(root: Path, data: Any, model: AnomalibModule, **arguments: Any) -> AnomalibModule:  # noqa: ANN401
+def fit(root: Path, data: AnomalibDataModule, model: AnomalibModule, **arguments: Any) -> AnomalibModule:
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
     engine = Engine(default_root_dir=root, **quiet, **arguments)
     engine.fit(model, datamodule=data)
