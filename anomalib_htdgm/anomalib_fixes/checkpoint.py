@@ -70,7 +70,8 @@ def written_by(checkpoint: Mapping[str, Any]) -> str:
 
 def named(error: object, path: object, writer: str = "") -> CheckpointError:
     """Put the name of a file, if it is known, before what is wrong with it, once; of many lines the last says what."""
-    message = writer + str(error).splitlines()[-1].strip()
+    lines = str(error).splitlines() or [type(error).__name__]
+    message = writer + lines[-1].strip()
     is_named = path is None or message.startswith("checkpoint ")
     return CheckpointError(message if is_named else f"checkpoint {path}: {message}")
 
