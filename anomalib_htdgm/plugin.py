@@ -28,8 +28,9 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from importlib.machinery import ModuleSpec
 from importlib.metadata import EntryPoint, entry_points
-from threading import get_ident
+from threading import local
 from types import ModuleType
+from typing import Any
 from warnings import warn
 
 NAMESPACES = ("anomalib.data", "anomalib.models")
@@ -46,17 +47,15 @@ def install() -> None:
     finder.register_all([sys.modules[name] for name in NAMESPACES if name in sys.modules])
 
 
-class AnomalibPluginFinder:
+class AnomalibPluginFinder(local):
     """Importer hook: finds nothing by itself, but acts when an import of anomalib is complete.
 
     ``anomalib.data`` is first imported in the middle of other modules of anomalib, such as ``anomalib.models`` or
     ``anomalib.metrics``. A plugin may need those, so it has to wait until the outermost of them is complete.
     """
 
-    def __init__(self) -> None:
-        """Begin to watch."""
-        # For each thread that is importing anomalib or its plugins: the namespaces it has completed.
-        self._complete: dict[int, list[ModuleType]] = {}
+    complete: list[ModuleType] | None = None
+    """The namespaces that this thread has completed, while it is importing anomalib or plugins."""
 
     def find_spec(
         self,
@@ -71,32 +70,32 @@ class AnomalibPluginFinder:
         specs = (finder.find_spec(name, path, target) for finder in finders if hasattr(finder, "find_spec"))
         spec = next(filter(None, specs), None)
         # No more than needed is watched, for a warning may name the watcher in place of the importing line.
-        done = get_ident() in self._complete or sys.modules.keys() >= set(NAMESPACES)
+        done = self.complete is not None or sys.modules.keys() >= set(NAMESPACES)
         if spec is not None and (name in NAMESPACES or not done):
             self._watch(spec)
         return spec
 
     def register_all(self, complete: list[ModuleType]) -> None:
         """Register the entry points of namespaces, and of those that loading these adds to the list."""
-        self._complete[get_ident()] = complete
+        self.complete = complete
         try:
             for namespace in complete:
                 register(namespace)
         finally:
-            del self._complete[get_ident()]
+            self.complete = None
 
     def _watch(self, spec: ModuleSpec) -> None:
-        loader = copy(spec.loader)  # one loader may serve many modules, e.g. that of a zip file
+        loader: Any = copy(spec.loader)  # one loader may serve many modules, e.g. that of a zip file
         try:
-            execute = loader.exec_module  # type: ignore[union-attr]
+            execute = loader.exec_module
             vars(loader)["exec_module"] = lambda module: self._execute(execute, module)
         except (AttributeError, TypeError):  # neither loaded by Python's protocol nor to be changed
             return
         spec.loader = loader
 
     def _execute(self, execute: Callable[[ModuleType], None], module: ModuleType) -> None:
-        outermost = get_ident() not in self._complete
-        complete = self._complete.setdefault(get_ident(), [])
+        outermost = self.complete is None
+        complete = self.complete = [] if self.complete is None else self.complete
         try:
             execute(module)
             if module.__name__ in NAMESPACES:

@@ -307,7 +307,7 @@ class ReadingLoader(DataLoader[Any]):
             loader anew to note which items it has served.
     """
 
-    def __init__(self, dataset: Dataset[Any], *, skip_unreadable: bool, **settings: Any) -> None:  # noqa: ANN401
+    def __init__(self, dataset: Dataset[Any], *, skip_unreadable: bool, **settings: Any) -> None:
         super().__init__(dataset, **settings)
         self.skip_unreadable = skip_unreadable
 

@@ -82,7 +82,7 @@ def learn(
     checkpoint: Path,
     callbacks: Sequence[Callback] = (),
     reference: Picture | None = None,
-    **settings: Any,  # noqa: ANN401
+    **settings: Any,
 ) -> tuple[Htdgm, Facts]:
     """Learn from good photographs, and save the model.
 

@@ -76,7 +76,7 @@ class Project:
         *,
         copy: bool = True,
         model: str | None = None,
-        **noted: Any,  # noqa: ANN401
+        **noted: Any,
     ) -> str:
         """Add a photograph.
 

@@ -34,15 +34,12 @@ def create_backbone(name: str) -> nn.Module:
     network = _create_network(name)
     if not name.startswith(TORCHVISION):
         return network
-    children = OrderedDict(network.named_children())
-    if "avgpool" not in children:
+    children = list(network.named_children())
+    names = [child for child, _ in children]
+    if "avgpool" not in names:
         msg = f"backbone: got {name!r}; allowed are models of torchvision that end in a pooling named 'avgpool'"
         raise ValueError(msg)
-    for child in reversed(list(children)):
-        children.pop(child)
-        if child == "avgpool":
-            break
-    return nn.Sequential(children)
+    return nn.Sequential(OrderedDict(children[: names.index("avgpool")]))
 
 
 def load_pretrained(backbone: nn.Module, name: str, weights: str | Path | None = None) -> None:

@@ -63,7 +63,7 @@ def run_key(config: DictConfig) -> str:
         str: 16 hexadecimal digits.
     """
     parts = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(parts, dict)  # noqa: S101  # for the type checker
+    assert isinstance(parts, dict)  # for the type checker
     text = json.dumps([parts[name] for name in PARTS_OF_KEY], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

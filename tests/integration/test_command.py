@@ -64,19 +64,6 @@ def test_bad_input_is_one_clear_error_and_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_corrupt_training_image_is_named(
-    photographs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    broken = tmp_path / "photographs" / "broken.png"
-    broken.parent.mkdir()
-    broken.write_bytes((Path(photographs[5]) / "000.png").read_bytes()[:1000])
-    photographs[5] = str(broken.parent)
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=r"broken\.png cannot be read"):
-        AnomalibCLI(["fit", "--model", "Htdgm", *photographs])
-    assert not list(tmp_path.rglob("*.ckpt"))
-
-
 @pytest.mark.skipif(os.name == "nt", reason="Windows has other signals")
 @pytest.mark.parametrize(
     ("number", "exit_code"),

@@ -14,147 +14,11 @@ import pytest
 
 from anomalib_htdgm import Htdgm, plugin
 
+from .plugin_programs import COMMAND, DOORS, ORDERS, POINTS, SWITCH, THIRD_PARTY, USE
+
 PROJECT = Path(__file__).parents[2]
 HOOK = "anomalib_plugins.pth"
 WARNING = "RuntimeWarning: The plugin"
-
-DOORS = """
-import sys
-from importlib import reload
-from importlib.metadata import entry_points
-
-assert "torch" not in sys.modules
-(anomalib,) = entry_points(group="console_scripts", name="anomalib")
-sys.argv = ["anomalib", "train", "--model", "Htdgm", "--data", "MVTecAD", "--print_config"]
-try:
-    anomalib.load()()
-except SystemExit as end:
-    assert not end.code, end.code
-
-import anomalib.data
-import anomalib.models
-from anomalib.data import AnomalibDataModule, UnknownDatamoduleError, get_datamodule
-from anomalib.models import get_model, list_models
-
-from anomalib_htdgm import FewShot, Htdgm
-
-dotted = f"{Htdgm.__module__}.Htdgm"
-for _ in range(2):  # the second time with a fresh ALLOWED_MODULES
-    assert anomalib.models.Htdgm is Htdgm
-    assert anomalib.models.__all__.count("Htdgm") == 1
-    assert "htdgm" in list_models()
-    for model in (
-        "htdgm",
-        "Htdgm",
-        {"class_path": "Htdgm"},
-        {"class_path": "anomalib.models.Htdgm"},
-        {"class_path": "anomalib_htdgm.Htdgm"},
-        {"class_path": "anomalib_htdgm.models.htdgm.Htdgm"},
-        {"class_path": dotted},
-    ):
-        assert type(get_model(model)) is Htdgm, model
-    reload(anomalib.models)
-
-assert issubclass(FewShot, AnomalibDataModule)
-assert anomalib.data.FewShot is FewShot
-try:  # an unexpected argument: found and called
-    get_datamodule({"class_path": "FewShot", "init_args": {"no such": 0}})
-except UnknownDatamoduleError:
-    raise
-except TypeError:
-    pass
-assert type(anomalib.models.__spec__.loader).__name__ == "SourceFileLoader"
-"""
-
-# Every order starts in a process that knows the dependencies, but not anomalib.
-ORDERS = """
-import os
-import sys
-import warnings
-from importlib import import_module
-
-import cv2, kornia, lightning.pytorch, omegaconf, timm, torch, torchmetrics, torchvision  # noqa: E401
-assert not any(name.startswith("anomalib.") for name in sys.modules)
-
-failed = []
-for first in sys.argv[1:]:
-    child = os.fork()
-    if not child:
-        try:
-            warnings.filterwarnings("error", message=".*plugin.* of anomalib")
-            import_module(first)
-            import anomalib.data
-            import anomalib.models
-            import anomalib_htdgm
-            assert anomalib.data.FewShot is anomalib_htdgm.FewShot
-            assert anomalib.models.Htdgm is anomalib_htdgm.Htdgm
-            assert "anomalib_htdgm" in anomalib.models.ALLOWED_MODULES
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-            os._exit(1)
-        os._exit(0)
-    if os.waitpid(child, 0)[1]:
-        failed.append(first)
-assert not failed, failed
-"""
-
-WORKER = """
-from multiprocessing import get_context
-
-def known():
-    import anomalib.models
-    return hasattr(anomalib.models, "Htdgm")
-
-if __name__ == "__main__":
-    with get_context("spawn").Pool(1) as pool:
-        assert pool.apply(known)
-"""
-
-# A release of anomalib that keeps under another name what the hook writes to.
-MOVED = """
-import sys
-from importlib.machinery import PathFinder, SourceFileLoader
-
-class Moved(SourceFileLoader):
-    def get_code(self, fullname):
-        source = self.get_data(self.path)
-        assert b"ALLOWED_MODULES" in source
-        return self.source_to_code(source.replace(b"ALLOWED_MODULES", b"PERMITTED_MODULES"), self.path)
-
-class Finder:
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if name != "anomalib.models":
-            return None
-        spec = PathFinder.find_spec(name, path, target)
-        spec.loader = Moved(name, spec.origin)
-        return spec
-
-sys.meta_path.insert(0, Finder)
-"""
-
-FROM_THE_COMMAND_LINE = """
-from importlib.metadata import entry_points
-
-(anomalib,) = entry_points(group="console_scripts", name="anomalib")
-for model in ("anomalib_htdgm.Htdgm", "Htdgm"):
-    sys.argv = ["anomalib", "train", "--model", model, "--model.k_shot", "3", "--data", "MVTecAD", "--print_config"]
-    try:
-        anomalib.load()()
-    except SystemExit as end:
-        assert not end.code, end.code
-"""
-
-THIRD_PARTY = """
-from anomalib.data import AnomalibDataModule
-from anomalib.metrics import Evaluator  # incomplete when anomalib.metrics imports anomalib.data
-from anomalib.models import AnomalibModule, Padim
-
-class Theirs(AnomalibDataModule): ...
-class AnotherPadim(AnomalibModule): ...
-"""
-
-
 PIP = ("-m", "pip", "--disable-pip-version-check", "--quiet")
 
 
@@ -213,7 +77,7 @@ def test_every_door_opens_until_uninstalled(mode: str, built: Path, tmp_path: Pa
     assert (site_packages(python) / HOOK).exists()
     assert not (site_packages(python) / "anomalib_htdgm" / HOOK).exists()
 
-    result = execute(python, "-c", DOORS, cwd=tmp_path)
+    result = execute(python, "-c", COMMAND + DOORS, cwd=tmp_path)
     assert "Htdgm\n" in result.stdout  # of the printed configuration
     assert WARNING not in result.stderr
 
@@ -246,29 +110,10 @@ def test_half_removed_package_is_silent(tmp_path: Path) -> None:
 
 
 def test_switch_and_installation_by_hand(wheel: Path, tmp_path: Path) -> None:
-    """The environment variable switches the hook off; installed by hand, it catches up, and only once."""
-    code = """
-import os, sys
-import anomalib.models
-from anomalib_htdgm import plugin
-
-def hooks():
-    return [finder for finder in sys.meta_path if type(finder).__name__ == "AnomalibPluginFinder"]
-
-plugin.install()
-assert not hooks() and not hasattr(anomalib.models, "Htdgm") and not hasattr(anomalib.data, "FewShot")
-del os.environ["ANOMALIB_PLUGINS"]
-plugin.install()
-plugin.install()
-assert len(hooks()) == 1 and "htdgm" in anomalib.models.list_models() and hasattr(anomalib.data, "FewShot")
-"""
-    assert WARNING not in execute(wheel, "-c", code, cwd=tmp_path, ANOMALIB_PLUGINS="0").stderr
-
-
-def test_spawned_worker(wheel: Path, tmp_path: Path) -> None:
-    """A worker process that starts afresh has the hook, too."""
-    (tmp_path / "worker.py").write_text(WORKER, encoding="utf-8")
-    execute(wheel, "worker.py", cwd=tmp_path)
+    """Switched off, dotted paths still work; installed by hand, the hook catches up, and only once."""
+    result = execute(wheel, "-c", COMMAND + SWITCH, cwd=tmp_path, ANOMALIB_PLUGINS="0")
+    assert "anomalib_htdgm.Htdgm\n" in result.stdout  # of the printed configuration
+    assert WARNING not in result.stderr
 
 
 def test_other_packages(wheel: Path, tmp_path: Path) -> None:
@@ -277,45 +122,25 @@ def test_other_packages(wheel: Path, tmp_path: Path) -> None:
     info = tmp_path / "third_party-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: third-party\nVersion: 1.0\n", encoding="utf-8")
-    points = """
-[anomalib.data]
-Theirs = third_party:Theirs
-[anomalib.models]
-Nowhere = third_party:Nowhere
-Padim = third_party:AnotherPadim
-"""
-    (info / "entry_points.txt").write_text(points, encoding="utf-8")
-    code = """
-import anomalib.metrics
-import anomalib.data, anomalib.models, third_party
-assert anomalib.data.Theirs is third_party.Theirs
-assert anomalib.models.Padim is third_party.Padim is not third_party.AnotherPadim
-assert "htdgm" in anomalib.models.list_models()
-"""
-    stderr = execute(wheel, "-c", code, cwd=tmp_path, PYTHONPATH=str(tmp_path)).stderr
+    (info / "entry_points.txt").write_text(POINTS, encoding="utf-8")
+    stderr = execute(wheel, "-c", USE, cwd=tmp_path, PYTHONPATH=str(tmp_path)).stderr
     warned = [line.partition("RuntimeWarning: ")[2] for line in stderr.splitlines() if WARNING in line]
     assert len(warned) == 2, stderr
     assert "'Nowhere = third_party:Nowhere' of anomalib.models could not be loaded: AttributeError" in warned[0]
     assert "'Padim = third_party:AnotherPadim' of anomalib.models could not be loaded: ValueError" in warned[1]
 
 
-def test_an_anomalib_that_moves_its_attributes(wheel: Path, tmp_path: Path) -> None:
-    """One warning names what is missing; the command takes the dotted path, as the warning says."""
-    result = execute(wheel, "-c", MOVED + FROM_THE_COMMAND_LINE, cwd=tmp_path)
-    warned = [line.partition("RuntimeWarning: ")[2] for line in result.stderr.splitlines() if "RuntimeWarning" in line]
-    assert len(warned) == 1, result.stderr
-    assert warned[0].startswith("anomalib.models.ALLOWED_MODULES is not what it was")
-    assert "dotted paths still work, as in `--model`: anomalib_htdgm.Devnet" in warned[0]
-    assert "anomalib_htdgm.HtdgmPublished: KeyError: 'ALLOWED_MODULES'" in warned[0]
-    assert result.stdout.count("Htdgm\n") == 2
-    assert result.stdout.count("k_shot: 3\n") == 2
-
-
-def test_an_anomalib_that_freezes_its_attributes() -> None:
-    """What cannot be changed is as good as gone; the names are there nevertheless."""
+@pytest.mark.parametrize(
+    ("kept", "reason"),
+    [({}, "KeyError: 'ALLOWED_MODULES'"), ({"ALLOWED_MODULES": frozenset()}, "'frozenset' object has no")],
+    ids=["moved", "frozen"],
+)
+def test_an_anomalib_that_has_changed_costs_one_warning(kept: dict[str, object], reason: str) -> None:
+    """What cannot be changed is as good as gone; the names are there nevertheless, and dotted paths are named."""
     namespace = ModuleType("anomalib.models")
-    namespace.ALLOWED_MODULES = frozenset({"anomalib.models"})
-    with pytest.warns(RuntimeWarning, match="ALLOWED_MODULES is not what it was.*'frozenset' object has no") as warned:
+    vars(namespace).update(kept)
+    match = f"ALLOWED_MODULES is not what it was.*`--model`: anomalib_htdgm.Devnet.*HtdgmPublished: .*{reason}"
+    with pytest.warns(RuntimeWarning, match=match) as warned:
         plugin.register(namespace)
     assert len(warned) == 1
     assert namespace.Htdgm is Htdgm
@@ -326,6 +151,7 @@ def test_every_import_order(wheel: Path, tmp_path: Path) -> None:
     """Whichever module of the package or of anomalib comes first, the classes get registered silently."""
     orders = (
         "anomalib_htdgm.models.htdgm.lightning_model",  # as a pickled model does
+        "anomalib_htdgm.anomalib_fixes.pre_processor",
         "anomalib_htdgm.models",
         "anomalib_htdgm.data.few_shot",
         "anomalib.metrics",  # imports anomalib.data

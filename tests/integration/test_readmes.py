@@ -257,7 +257,7 @@ def run_only_parsing(main: Any) -> None:  # noqa: ANN401
     """Run a program until its command line is parsed."""
     parse = argparse.ArgumentParser.parse_args
 
-    def parse_and_end(parser: argparse.ArgumentParser, *arguments: Any, **options: Any) -> None:  # noqa: ANN401
+    def parse_and_end(parser: argparse.ArgumentParser, *arguments: Any, **options: Any) -> None:
         parse(parser, *arguments, **options)
         raise Parsed
 

@@ -47,7 +47,7 @@ def mvtec(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def bottle(root: Path, **arguments: Any) -> MVTecAD:  # noqa: ANN401
+def bottle(root: Path, **arguments: Any) -> MVTecAD:
     return MVTecAD(root, "bottle", **{"num_workers": 0, **arguments})
 
 

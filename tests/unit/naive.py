@@ -6,7 +6,7 @@
 import math
 
 import torch
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from anomalib_htdgm.models.htdgm.discriminator import MARGIN, NEGATIVE_SLOPE, Discriminator
 from anomalib_htdgm.models.htdgm.pretext import TRANSFORMATIONS, Transformation, enlarged_size

@@ -7,7 +7,7 @@ import pytest
 import torch
 from anomalib.data import ImageBatch
 from compared.ablations import MeanSquaredDistance, RealOrFake
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from anomalib_htdgm.models.htdgm_published.training import train
 

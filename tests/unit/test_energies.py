@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 from skimage import data as photographs
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from anomalib_htdgm.models.htdgm import energies as module
 from anomalib_htdgm.models.htdgm.energies import GRID, NUM_FEATURES, SCALE, SIZES, OrientedEnergies

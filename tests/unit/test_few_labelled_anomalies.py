@@ -17,7 +17,7 @@ from anomalib_htdgm import FewLabelledAnomalies, FewShot
 from .conftest import NUM_BROKEN, NUM_HOLE, NUM_TRAIN, bottle, paths
 
 
-def folder(mvtec: Path, **arguments: Any) -> Folder:  # noqa: ANN401
+def folder(mvtec: Path, **arguments: Any) -> Folder:
     test = mvtec / "bottle" / "test"
     defects = [test / "broken", test / "hole"]
     settings = {"abnormal_dir": defects, "normal_test_dir": test / "good", "num_workers": 0} | arguments

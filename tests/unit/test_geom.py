@@ -38,7 +38,7 @@ def fit_model(images: torch.Tensor, steps: int = 100, seed: int = 0) -> tuple[Ge
     return model, [float(loss) for loss in losses]
 
 
-def fit(root: Path, directory: Path, **arguments: Any) -> Geom:  # noqa: ANN401
+def fit(root: Path, directory: Path, **arguments: Any) -> Geom:
     datamodule = FewShot(bottle(root), k_shot=2)
     model = Geom(k_shot=2, **SMALL, **{"min_steps": 2, "evaluator": False, "visualizer": False, **arguments})
     engine = Engine(

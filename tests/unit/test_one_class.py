@@ -41,7 +41,7 @@ def cifar10(tmp_path: Path) -> Path:
     return tmp_path / "cifar10.npz"
 
 
-def prepared(arrays: Path, normal_class: int | str = 0, **kwargs: Any) -> OneClass:  # noqa: ANN401
+def prepared(arrays: Path, normal_class: int | str = 0, **kwargs: Any) -> OneClass:
     arguments: dict[str, Any] = {"root": arrays.parent / "images", "num_workers": 0, **kwargs}
     datamodule = OneClass(normal_class=normal_class, arrays=arrays, **arguments)
     datamodule.prepare_data()
@@ -125,7 +125,7 @@ class TestWriting:
     def test_an_interruption_leaves_nothing(self, cifar10: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         save = Image.Image.save
 
-        def disk_full(image: Image.Image, path: Path, **kwargs: Any) -> None:  # noqa: ANN401
+        def disk_full(image: Image.Image, path: Path, **kwargs: Any) -> None:
             if path.name == "00007.png":
                 raise OSError(ENOSPC, os.strerror(ENOSPC))
             save(image, path, **kwargs)
@@ -146,7 +146,7 @@ class TestWriting:
         first, second = (OneClass(arrays=cifar10, root=cifar10.parent / "images") for _ in range(2))
         save = Image.Image.save
 
-        def overtaken(*args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        def overtaken(*args: Any, **kwargs: Any) -> None:
             monkeypatch.undo()
             second.prepare_data()
             save(*args, **kwargs)

@@ -40,7 +40,7 @@ def archives(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def prepared(root: Path, **kwargs: Any) -> Paris:  # noqa: ANN401
+def prepared(root: Path, **kwargs: Any) -> Paris:
     datamodule = Paris(root, num_workers=0, **kwargs)
     datamodule.setup()
     return datamodule

@@ -8,7 +8,7 @@ import torch
 from anomalib.data import ImageBatch, InferenceBatch
 from anomalib.post_processing import PostProcessor
 
-from anomalib_htdgm.models.post_processor import ThresholdingPostProcessor, adopt_post_processor
+from anomalib_htdgm.anomalib_fixes.post_processor import ThresholdingPostProcessor, adopt_post_processor
 
 RAW = torch.tensor([1.0, 2.9, 3.1, 5.9])
 

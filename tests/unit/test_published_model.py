@@ -23,7 +23,7 @@ FULL = TRANSFORMATION_SETS["full"]
 LUMINANCE = np.array([0.299, 0.587, 0.114])[:, None, None]
 
 
-def make_trained(**arguments: Any) -> HtdgmPublishedModel:  # noqa: ANN401
+def make_trained(**arguments: Any) -> HtdgmPublishedModel:
     sizes = {"input_size": (40, 40), "image_size": 20, "coarsest_size": 15, "width": 4}
     model = HtdgmPublishedModel(**{**sizes, "k_shot": 2, **arguments})
     shots = torch.cat([shingles(size=40), shingles(size=40, angle=1.0)])

@@ -5,7 +5,7 @@
 
 import pytest
 import torch
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from anomalib_htdgm.models.htdgm_published import training
 from anomalib_htdgm.models.htdgm_published.torch_model import HtdgmPublishedModel

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from anomalib_htdgm.models.htdgm.pyramid import Pyramid, Resize, pyramid_sizes
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from anomalib.data.utils.tiler import ImageUpscaleMode, Tiler
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from anomalib_htdgm import Htdgm
 from anomalib_htdgm.models.htdgm import training

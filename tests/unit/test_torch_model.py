@@ -10,7 +10,7 @@ from collections.abc import Callable
 import explore
 import pytest
 import torch
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from anomalib_htdgm.models.htdgm.pyramid import standardize_images
 from anomalib_htdgm.models.htdgm.scoring import top_mean

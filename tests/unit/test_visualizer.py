@@ -3,6 +3,7 @@
 
 """Every image has a picture of its own, which shows it as the model has read it."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,13 +15,16 @@ from anomalib.data import ImageBatch
 from anomalib.visualization import ImageVisualizer
 from PIL import Image
 
-from anomalib_htdgm.models.pre_processor import configure_pre_processor
-from anomalib_htdgm.models.visualizer import DistinctVisualizer, adopt_visualizer
+from anomalib_htdgm.anomalib_fixes.pre_processor import configure_pre_processor
+from anomalib_htdgm.anomalib_fixes.visualizer import DistinctVisualizer, adopt_visualizer
 
+Write = Callable[..., Path]
 MODEL = SimpleNamespace(pre_processor=configure_pre_processor((32, 32)))
 
 
-def draw(folder: Path, paths: list[Path] | None, visualizer: Any = None, grey: float = 0.0, **where: Any) -> set[str]:  # noqa: ANN401
+def draw(
+    folder: Path, paths: list[Path] | None, visualizer: ImageVisualizer | None = None, grey: float = 0.0, **where: Any
+) -> set[str]:
     """Draw images of one grey in [-1, 1], and list the pictures that there are then."""
     number = 2 if paths is None else len(paths)
     batch = ImageBatch(
@@ -42,8 +46,8 @@ def shown(picture: Path) -> int:
 
 
 @pytest.fixture
-def write(tmp_path: Path) -> Any:  # noqa: ANN401
-    def write(name: str, grey: int = 200, **options: Any) -> Path:  # noqa: ANN401
+def write(tmp_path: Path) -> Write:
+    def write(name: str, grey: int = 200, **options: Any) -> Path:
         path = tmp_path / "photos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (16, 16), (grey,) * 3).save(path, **options)
@@ -52,7 +56,7 @@ def write(tmp_path: Path) -> Any:  # noqa: ANN401
     return write
 
 
-def test_files_of_one_name_have_pictures_each(write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN401
+def test_files_of_one_name_have_pictures_each(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     paths = [write(name) for name in ("cam1/ok/0.png", "cam2/ok/0.png")]
     drawn = draw(tmp_path, paths)
@@ -62,7 +66,7 @@ def test_files_of_one_name_have_pictures_each(write: Any, tmp_path: Path, monkey
     assert other == "images/photos/cam3/ok/0.png"
 
 
-def test_elsewhere_the_whole_path_is_the_name(write: Any, tmp_path: Path) -> None:  # noqa: ANN401
+def test_elsewhere_the_whole_path_is_the_name(write: Write, tmp_path: Path) -> None:
     paths = [write(name, format="JPEG") for name in ("a/0.jfif", "b/0.jfif", "nameless")]
     drawn = draw(tmp_path / "results", paths)
     assert {name.rpartition("photos/")[2] for name in drawn} == {"a/0.jfif.png", "b/0.jfif.png", "nameless.png"}
@@ -89,7 +93,7 @@ def test_an_image_of_one_row_has_a_picture(size: tuple[int, int], tmp_path: Path
     assert shown(tmp_path / name) == 200
 
 
-def test_anomalibs_own_is_adopted_and_others_left_alone(tmp_path: Path, write: Any) -> None:  # noqa: ANN401
+def test_anomalibs_own_is_adopted_and_others_left_alone(tmp_path: Path, write: Write) -> None:
     class Own(ImageVisualizer):
         """A visualizer of somebody's own."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from anomalib.data import ImageBatch
+from torch.utils.data import RandomSampler
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import rotate
 
@@ -46,11 +47,11 @@ class BalancedBatches:
     def __iter__(self) -> Iterator[ImageBatch]:
         """Serve batches of images in [0, 1] and their labels; the first half is normal."""
         source = torch.Generator().manual_seed(self.seed)
-        normal, anomalous = _turns(len(self.normal), source), _turns(len(self.anomalous), source)
         half = self.batch_size // 2
+        kinds = (self.normal, self.anomalous)
+        orders = [iter(RandomSampler(kind, num_samples=self.steps * half, generator=source)) for kind in kinds]
         for step in range(self.steps):
-            images = [self.normal[next(normal)] for _ in range(half)]
-            images += [self.anomalous[next(anomalous)] for _ in range(half)]
+            images = [kind[next(order)] for kind, order in zip(kinds, orders, strict=True) for _ in range(half)]
             turned = torch.stack([self._turn(image, source) for image in images])
             yield ImageBatch(
                 image=turned if self.augmentation is None else self.augmentation(turned, step),
@@ -62,8 +63,3 @@ class BalancedBatches:
         angle = self.rotation * (2 * torch.rand((), generator=source).item() - 1)
         turned: torch.Tensor = rotate(image / 255, angle, InterpolationMode.BILINEAR)
         return turned
-
-
-def _turns(count: int, source: torch.Generator) -> Iterator[int]:
-    while True:
-        yield from torch.randperm(count, generator=source).tolist()

@@ -30,26 +30,24 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast, get_args
+from typing import Any, cast, get_args
 
 import torch
 from anomalib.data import ImageBatch, ImageItem
-from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
-from anomalib.visualization import Visualizer
 from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRSchedulerConfig
 from torch.optim import Adam
 from torch.optim.lr_scheduler import StepLR
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
+from anomalib_htdgm.anomalib_fixes.pre_processor import AntialiasedPreProcessor
+from anomalib_htdgm.anomalib_fixes.single_epoch import SingleEpochMixin, forget_thresholds
 from anomalib_htdgm.data.augmentation import augmentation_of
 from anomalib_htdgm.data.shots import read_anomalies, read_shots
 from anomalib_htdgm.models.backbone import IMAGENET_MEAN, IMAGENET_STD, load_pretrained
-from anomalib_htdgm.models.baseline import BaselineMixin
-from anomalib_htdgm.models.pre_processor import AntialiasedPreProcessor
 from anomalib_htdgm.validation import check_choice, check_integer, check_number
 
 from .batches import BalancedBatches
@@ -63,7 +61,7 @@ DECAY_EPOCHS = 10
 """Epochs after which the learning rate falls to a tenth, again and again, as published."""
 
 
-class Devnet(BaselineMixin, AnomalibModule):  # type: ignore[misc]  # anomalib's `to_onnx`, not Lightning's
+class Devnet(SingleEpochMixin, AnomalibModule):
     """DevNet, and with ``loss="focal"`` its sibling FLOS: anomaly detection from a few labelled anomalies.
 
     Its training set has to have both kinds of images, see :class:`anomalib_htdgm.FewLabelledAnomalies`. The defaults
@@ -93,14 +91,9 @@ class Devnet(BaselineMixin, AnomalibModule):  # type: ignore[misc]  # anomalib's
         rotation (float): Greatest angle, in degrees, by which training images are turned to either side.
         seed (int): Seed of weights, order, angles and reference scores. On one CPU, with one number of threads, a
             seed gives one model, bit for bit.
-        skip_unreadable (bool): Whether files that cannot be read are left out of a prediction, and of the validation
-            after the training, with a warning for each; else the first is an error, as it always is in training, tests
-            and validations of their own. Checkpoints do not hold it.
-        pre_processor (PreProcessor | bool): Pre-processor; the default resizes to the greatest of ``image_sizes`` and
-            normalises by ImageNet's statistics.
-        post_processor (PostProcessor | bool): Post-processor.
-        evaluator (Evaluator | bool): Evaluator; the default reports AUROC and F1 of images and pixels, and AUPRO.
-        visualizer (Visualizer | bool): Visualizer.
+        **components (Any): Components and ``skip_unreadable``, see
+            :class:`~anomalib_htdgm.anomalib_fixes.single_epoch.SingleEpochMixin`. The default pre-processor resizes to
+            the greatest of ``image_sizes`` and normalises by ImageNet's statistics.
 
     Raises:
         ValueError: If an argument is out of its range; the message names it.
@@ -109,8 +102,8 @@ class Devnet(BaselineMixin, AnomalibModule):  # type: ignore[misc]  # anomalib's
     def __init__(
         self,
         backbone: str = "torchvision/resnet18",
-        pre_trained: bool = True,  # noqa: ARG002  # `setup` takes it from the hyper-parameters
-        weights: str | Path | None = None,  # noqa: ARG002
+        pre_trained: bool = True,
+        weights: str | Path | None = None,
         image_sizes: tuple[int, ...] = (448, 224),
         top_fraction: float = 0.1,
         ranking: Ranking = "signed",
@@ -125,11 +118,7 @@ class Devnet(BaselineMixin, AnomalibModule):  # type: ignore[misc]  # anomalib's
         weight_decay: float = 1e-5,
         rotation: float = 180.0,
         seed: int = 0,
-        skip_unreadable: bool = True,
-        pre_processor: PreProcessor | bool = True,
-        post_processor: PostProcessor | bool = True,
-        evaluator: Evaluator | bool = True,
-        visualizer: Visualizer | bool = True,
+        **components: Any,
     ) -> None:
         check_choice("loss", loss, get_args(Loss))
         check_number("margin", margin, above=0)
@@ -145,14 +134,8 @@ class Devnet(BaselineMixin, AnomalibModule):  # type: ignore[misc]  # anomalib's
         check_number("rotation", rotation, at_least=0, at_most=180)
         check_integer("seed", seed, at_least=0)
         model = DevnetModel(backbone, image_sizes, top_fraction, ranking, explanation)
-        super().__init__(
-            skip_unreadable=skip_unreadable,
-            pre_processor=pre_processor,
-            post_processor=post_processor,
-            evaluator=evaluator,
-            visualizer=visualizer,
-        )
-        if pre_processor is True:
+        super().__init__(**components)
+        if "pre_processor" not in self.given:
             self.pre_processor = self.configure_pre_processor((max(image_sizes), max(image_sizes)))
         self.model: DevnetModel = model
 
@@ -171,6 +154,8 @@ class Devnet(BaselineMixin, AnomalibModule):  # type: ignore[misc]  # anomalib's
             raise ValueError(msg)
         normal = read_shots(dataloader, sys.maxsize, self.hparams["seed"], SMALLEST_SIZE)
         logger.info("Training on %d normal and %d anomalous images", normal.batch_size, anomalous.batch_size)
+        forget_thresholds(self.post_processor)
+        self._source = torch.Generator().manual_seed(self.hparams["seed"])
         self.model.initialize(self.hparams["seed"])
         if self.hparams["pre_trained"]:
             load_pretrained(self.model.backbone, self.hparams["backbone"], self.hparams["weights"])
@@ -193,7 +178,6 @@ class Devnet(BaselineMixin, AnomalibModule):  # type: ignore[misc]  # anomalib's
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> STEP_OUTPUT:
         """Score a batch of normal and anomalous images, and compute the loss."""
-        del batch_idx
         scores = self.model.score(cast("torch.Tensor", batch.image), learning=True)
         labels = cast("torch.Tensor", batch.gt_label)
         if self.hparams["loss"] == "focal":

@@ -19,10 +19,10 @@ import torch
 from anomalib.data import InferenceBatch
 from anomalib.models.components import GaussianBlur2d
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
+from anomalib_htdgm.anomalib_fixes.pre_processor import AntialiasedResize
 from anomalib_htdgm.models.backbone import count_features, create_backbone
-from anomalib_htdgm.models.pre_processor import AntialiasedResize
 from anomalib_htdgm.validation import check_choice, check_integer, check_number
 
 Ranking = Literal["signed", "absolute"]
@@ -84,7 +84,7 @@ class DevnetModel(nn.Module):
     def train(self, mode: bool = True) -> "DevnetModel":
         """Stay in evaluation, whatever the mode: only a training's own scores are of its batches' statistics."""
         del mode
-        super().train(False)  # noqa: FBT003
+        super().train(False)
         return self
 
     def forward(self, images: torch.Tensor) -> InferenceBatch:
@@ -148,7 +148,7 @@ class DevnetModel(nn.Module):
     def _explain_by_gradient(self, images: torch.Tensor) -> InferenceBatch:
         """Score, and map by the gradient of each image's score with respect to its pixels."""
         # Lightning tests in inference mode, whose tensors cannot be differentiated, but their clones can.
-        with torch.inference_mode(False), torch.enable_grad():  # noqa: FBT003
+        with torch.inference_mode(False), torch.enable_grad():
             images = images.clone().requires_grad_()
             scores = self.score(images)
             (gradients,) = torch.autograd.grad(scores.sum(), images)

@@ -30,24 +30,21 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from anomalib.data import ImageBatch, ImageItem
-from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
-from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
-from anomalib.visualization import Visualizer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch.optim import Adam, Optimizer
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import Resize
 
+from anomalib_htdgm.anomalib_fixes.pre_processor import AntialiasedPreProcessor
+from anomalib_htdgm.anomalib_fixes.single_epoch import SingleEpochMixin, forget_thresholds
 from anomalib_htdgm.data.augmentation import augmentation_of
 from anomalib_htdgm.data.shots import read_shots
-from anomalib_htdgm.models.baseline import BaselineMixin
-from anomalib_htdgm.models.pre_processor import AntialiasedPreProcessor
 from anomalib_htdgm.models.precision import Precision
 from anomalib_htdgm.validation import check_integer, check_number
 
@@ -62,7 +59,7 @@ BETAS, EPSILON = (0.8, 0.8), 1e-4
 """Adam's, as in the authors' code."""
 
 
-class Differnet(BaselineMixin, AnomalibModule):  # type: ignore[misc]  # anomalib's `to_onnx`, not Lightning's
+class Differnet(SingleEpochMixin, AnomalibModule):
     """DifferNet: a normalizing flow on features of a frozen network.
 
     Args:
@@ -86,15 +83,10 @@ class Differnet(BaselineMixin, AnomalibModule):  # type: ignore[misc]  # anomali
         weight_decay (float): Adam's weight decay.
         precision (str): What the backbone computes in: ``auto`` (bfloat16 where the device is faster at it),
             ``float32`` or ``bfloat16``, whatever the trainer's precision.
-        skip_unreadable (bool): Whether files that cannot be read are left out of a prediction, and of the validation
-            after the training, with a warning for each; else the first is an error, as it always is in training, tests
-            and validations of their own. Checkpoints do not hold it.
-        pre_processor (PreProcessor | bool): Pre-processor; the default resizes to the first of ``image_sizes``, which
-            is the size of the maps. Pixels have to stay in [0, 1]: the model normalises them itself, once it has
-            rotated the image.
-        post_processor (PostProcessor | bool): Post-processor.
-        evaluator (Evaluator | bool): Evaluator; the default reports AUROC and F1 of images and pixels, and AUPRO.
-        visualizer (Visualizer | bool): Visualizer.
+        **components (Any): Components and ``skip_unreadable``, see
+            :class:`~anomalib_htdgm.anomalib_fixes.single_epoch.SingleEpochMixin`. The default pre-processor resizes to
+            the first of ``image_sizes``, which is the size of the maps. Pixels have to stay in [0, 1]: the model
+            normalises them itself, once it has rotated the image.
 
     Raises:
         ValueError: If an argument is out of its range; the message names it.
@@ -117,11 +109,7 @@ class Differnet(BaselineMixin, AnomalibModule):  # type: ignore[misc]  # anomali
         learning_rate: float = 2e-4,
         weight_decay: float = 1e-5,
         precision: Precision = "auto",
-        skip_unreadable: bool = True,
-        pre_processor: PreProcessor | bool = True,
-        post_processor: PostProcessor | bool = True,
-        evaluator: Evaluator | bool = True,
-        visualizer: Visualizer | bool = True,
+        **components: Any,
     ) -> None:
         check_integer("seed", seed, at_least=0)
         check_integer("epochs", epochs, at_least=1)
@@ -131,20 +119,7 @@ class Differnet(BaselineMixin, AnomalibModule):  # type: ignore[misc]  # anomali
         if weights is not None and not pre_trained:
             msg = f"weights: got {str(weights)!r} with pre_trained=False; only None goes with it"
             raise ValueError(msg)
-        super().__init__(
-            skip_unreadable=skip_unreadable,
-            pre_processor=pre_processor,
-            post_processor=post_processor,
-            evaluator=evaluator,
-            visualizer=visualizer,
-        )
-        self.seed = seed
-        self.pre_trained = pre_trained
-        self.weights = weights
-        self.epochs = epochs
-        self.train_rotations = train_rotations
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
+        super().__init__(**components)
         self.model: DiffernetModel = DiffernetModel(
             backbone=backbone,
             image_sizes=image_sizes,
@@ -155,7 +130,7 @@ class Differnet(BaselineMixin, AnomalibModule):  # type: ignore[misc]  # anomali
             map_rotations=map_rotations,
             precision=precision,
         )
-        if pre_processor is True:
+        if "pre_processor" not in self.given:
             self.pre_processor = self.configure_pre_processor((image_sizes[0], image_sizes[0]))
 
     def prepare_training(self, dataloader: DataLoader[ImageItem]) -> ShuffledBatches:
@@ -164,28 +139,30 @@ class Differnet(BaselineMixin, AnomalibModule):  # type: ignore[misc]  # anomali
         Raises:
             ValueError: If there are no such weights, or no normal images that can be read.
         """
-        self.model.initialize(self.seed, pre_trained=self.pre_trained, weights=self.weights)
-        shots = read_shots(dataloader, k_shot=sys.maxsize, seed=self.seed, smallest_side=1)
+        seed = self.hparams["seed"]
+        forget_thresholds(self.post_processor)
+        self._source = torch.Generator().manual_seed(seed)
+        self.model.initialize(seed, pre_trained=self.hparams["pre_trained"], weights=self.hparams["weights"])
+        shots = read_shots(dataloader, sys.maxsize, seed, smallest_side=1)
         images = cast("torch.Tensor", shots.image)
         logger.info("Training on %d normal images", len(images))
-        augmentation = augmentation_of(dataloader, self.seed)
-        return ShuffledBatches(images, IMAGES_AT_ONCE, self.epochs, self.seed, augmentation)
+        augmentation = augmentation_of(dataloader, seed)
+        return ShuffledBatches(images, IMAGES_AT_ONCE, self.hparams["epochs"], seed, augmentation)
 
     def configure_optimizers(self) -> Optimizer:
         """Make the flow's optimiser."""
         return Adam(
             self.model.trainable_parameters(),
-            lr=self.learning_rate,
+            lr=self.hparams["learning_rate"],
             betas=BETAS,
             eps=EPSILON,
-            weight_decay=self.weight_decay,
+            weight_decay=self.hparams["weight_decay"],
             fused=True,
         )
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> STEP_OUTPUT:
         """Compute the loss of a few images in random rotations."""
-        del batch_idx
-        images = cast("torch.Tensor", batch.image).repeat(self.train_rotations, 1, 1, 1)
+        images = cast("torch.Tensor", batch.image).repeat(self.hparams["train_rotations"], 1, 1, 1)
         degrees = 360 * torch.rand(len(images), generator=self._source)
         loss = self.model.loss(images, degrees.to(self.device))
         self.log("train_loss", loss, prog_bar=True, batch_size=len(images))

@@ -4,7 +4,7 @@
 """Rotation of images by any angle: of those to train on, of those to score, and of maps back again."""
 
 import torch
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 
 def rotate(images: torch.Tensor, degrees: torch.Tensor) -> torch.Tensor:

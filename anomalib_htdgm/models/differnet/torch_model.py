@@ -25,12 +25,12 @@ from typing import get_args
 import torch
 from anomalib.data import InferenceBatch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 from torchvision.transforms.v2.functional import normalize
 
+from anomalib_htdgm.anomalib_fixes.pre_processor import AntialiasedResize
 from anomalib_htdgm.models.backbone import IMAGENET_MEAN, IMAGENET_STD, create_backbone, load_pretrained
 from anomalib_htdgm.models.exporting import require_training
-from anomalib_htdgm.models.pre_processor import AntialiasedResize
 from anomalib_htdgm.models.precision import Precision, choose_dtype
 from anomalib_htdgm.validation import check_choice, check_integer, check_number
 
@@ -95,10 +95,10 @@ class DiffernetModel(nn.Module):
         self.precision: Precision = precision
         # The layout of the weights decides that of all feature maps; processors are faster with this one.
         network = create_backbone(backbone).to(memory_format=torch.channels_last)
-        self.backbone = network.requires_grad_(False).eval()  # noqa: FBT003
+        self.backbone = network.requires_grad_(False).eval()
         self.flow = create_flow(self._count_features(), coupling_blocks, hidden_width, clamp)
         self.anomaly_map_generator = AnomalyMapGenerator()
-        self.register_buffer("is_trained", torch.tensor(False))  # noqa: FBT003
+        self.register_buffer("is_trained", torch.tensor(False))
 
     def train(self, mode: bool = True) -> "DiffernetModel":
         """Switch between training and evaluation; the backbone is always in evaluation."""
@@ -114,7 +114,7 @@ class DiffernetModel(nn.Module):
         Raises:
             ValueError: If the file lacks the weights, or cannot be read.
         """
-        self.is_trained.fill_(False)  # noqa: FBT003
+        self.is_trained.fill_(False)
         if pre_trained:
             load_pretrained(self.backbone, self.backbone_name, weights)
         with torch.random.fork_rng(devices=[]):
@@ -136,7 +136,7 @@ class DiffernetModel(nn.Module):
             images (torch.Tensor): Images in [0, 1] of shape ``(B, 3, H, W)``.
             degrees (torch.Tensor): By how much to turn each, of shape ``(B,)``.
         """
-        self.is_trained.fill_(True)  # noqa: FBT003
+        self.is_trained.fill_(True)
         return self._negative_log_likelihood(rotate(images, degrees)).mean()
 
     def forward(self, images: torch.Tensor) -> InferenceBatch:
@@ -194,7 +194,7 @@ class DiffernetModel(nn.Module):
         """
         maps = []
         # Trainers switch gradients off, and what they make meanwhile has none for ever: hence the clone.
-        with torch.inference_mode(False), torch.enable_grad():  # noqa: FBT003
+        with torch.inference_mode(False), torch.enable_grad():
             for turned, degrees in _turn(images.detach().clone(), self.map_rotations):
                 loss = self._negative_log_likelihood(turned.requires_grad_()).sum()
                 (gradients,) = torch.autograd.grad(loss, turned)

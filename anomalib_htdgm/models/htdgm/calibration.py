@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import affine, center_crop
 
-from anomalib_htdgm.models.single_epoch import SingleEpochMixin
+from anomalib_htdgm.anomalib_fixes.single_epoch import SingleEpochMixin
 
 from .threshold import (
     GUESSED_RATIO,
@@ -106,13 +106,13 @@ class CalibrationMixin(SingleEpochMixin):
             if isinstance(self.post_processor, PostProcessor):
                 self._calibrate(self.post_processor)
         except BaseException:
-            self.model.is_trained.fill_(False)  # noqa: FBT003
+            self.model.is_trained.fill_(False)
             raise
 
     @torch.no_grad()
     def _calibrate(self, post_processor: PostProcessor) -> None:
         """Choose thresholds by the training images, and known defects; anomalib would compare raw scores with 0.5."""
-        assert self._shots is not None  # noqa: S101  # for the type checker
+        assert self._shots is not None  # for the type checker
         digests = list(self._digests.values())
         # The twin of an image is remembered even where the image is not, so it does not tell how unseen ones score.
         alone = [shot for shot, digest in enumerate(digests) if digests.count(digest) == 1]
@@ -148,7 +148,7 @@ class CalibrationMixin(SingleEpochMixin):
         self, batch: ImageBatch, *, unseen: int | None = None, move: tuple[float, float, float] | None = None
     ) -> ImageBatch:
         """Score images as they are read: one as if it had not been trained on, or moved ones."""
-        batch = self.transfer_batch_to_device(copy.copy(batch), self.device, 0)  # type: ignore[attr-defined]
+        batch = self.transfer_batch_to_device(copy.copy(batch), self.device, 0)
         if transform := getattr(self.pre_processor, "transform", None):
             batch.image, batch.gt_mask = transform(batch.image, batch.gt_mask)
         images = cast("torch.Tensor", batch.image)

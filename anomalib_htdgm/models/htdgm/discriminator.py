@@ -4,11 +4,11 @@
 """The discriminator of one scale: five 3x3 convolutions without padding, a receptive field of 11x11 (Sec. 3.4)."""
 
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,8 +35,8 @@ class Discriminator(nn.Module):
         # Batch norm would subtract any bias of a hidden layer.
         hidden = nn.ModuleList(nn.Conv2d(*pair, kernel_size=3, bias=False) for pair in channels)
         norms = nn.ModuleList(nn.BatchNorm2d(width) for _ in range(NUM_LAYERS - 1))
-        self.hidden: Sequence[nn.Conv2d] = hidden  # type: ignore[assignment]
-        self.norms: Sequence[nn.BatchNorm2d] = norms  # type: ignore[assignment]
+        self.hidden = cast("Sequence[nn.Conv2d]", hidden)
+        self.norms = cast("Sequence[nn.BatchNorm2d]", norms)
         self.last = nn.Conv2d(width, num_classes, kernel_size=3)
 
     def initialize(self, rng: torch.Generator) -> None:
@@ -101,6 +101,7 @@ def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[torch.Tensor, t
 
     PyTorch's ``fuse_conv_bn_weights`` makes parameters, which let no gradient through.
     """
-    assert norm.running_var is not None and norm.running_mean is not None  # noqa: S101, PT018  # for the type checker
+    assert norm.running_var is not None
+    assert norm.running_mean is not None
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
     return convolution.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale

@@ -17,7 +17,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from anomalib_htdgm.models.exporting import chunks
 

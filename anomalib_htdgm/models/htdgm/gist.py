@@ -11,7 +11,7 @@ with the mean of the training images' gists, and counts for less where these dif
 import math
 
 import torch
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from .pretext import to_grayscale
 from .pyramid import standardize_images

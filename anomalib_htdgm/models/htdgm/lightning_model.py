@@ -46,12 +46,11 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from anomalib_htdgm.anomalib_fixes.single_epoch import forget_thresholds
 from anomalib_htdgm.data.appearance import Appearance
 from anomalib_htdgm.data.augmentation import Augmentation, augmentation_of
 from anomalib_htdgm.data.shots import OneBatch, digest_images, read_anomalies, read_shots
-from anomalib_htdgm.models.pre_processor import configure_pre_processor
 from anomalib_htdgm.models.precision import Precision
-from anomalib_htdgm.models.single_epoch import forget_thresholds
 
 from .calibration import CalibrationMixin
 from .discriminator import RECEPTIVE_FIELD
@@ -73,7 +72,7 @@ TRAINED_ON = "trained_on"
 """Key of a checkpoint for the digests of the training images, which tell nothing in a later validation."""
 
 
-class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib's `to_onnx`, not Lightning's
+class Htdgm(CalibrationMixin, AnomalibModule):
     """HTDGM: few-shot anomaly detection without pretrained weights.
 
     It trains on normal images only. Validation images choose the threshold; if none of them is labelled as anomalous,
@@ -136,7 +135,6 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
         if pre_processor is True:
             self.pre_processor = self.configure_pre_processor(default_size(chosen))
         self.automatic_optimization = False
-        self.seed = seed
         self.model: HtdgmModel = HtdgmModel(chosen, self.input_size)
         self._digests: dict[str, str] = {}
         self._augmentation: Augmentation | None = None
@@ -151,17 +149,10 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Become the model that was saved, whatever arguments this one was made with."""
+        tiler = self.model.tiler
         super().on_load_checkpoint(checkpoint)
-        arguments = self.arguments_of(checkpoint.get("hyper_parameters", {}))
-        if arguments != dict(self.hparams) or self.input_size not in {None, self.model.input_size}:
-            components: dict[str, Any] = {"pre_processor": self.pre_processor or False, "post_processor": False}
-            model = self.rebuild(arguments, **components)
-            self.seed, tiler = model.seed, self.model.tiler
-            self.model = model.model.to(self.device)
-            if tiler is not None and not isinstance(tiler, OverlappingTiler):
-                self.model.tiler = tiler  # a callback has set it, before the checkpoint was read
-            self.hparams.update(arguments)
-            logger.info("Arguments of the model are those of the checkpoint.")
+        if tiler is not None and not isinstance(tiler, OverlappingTiler):
+            self.model.tiler = tiler  # a callback has set it, before the checkpoint was read
         self.threshold_chosen_by = checkpoint.get(THRESHOLD, "unknown")
         self.inspection.good = [Appearance(*each) for each in checkpoint.get(APPEARANCES, [])]
         self._digests = {digest: digest for digest in checkpoint.get(TRAINED_ON, ())}
@@ -182,9 +173,9 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
         Raises:
             ValueError: If the images cannot be read.
         """
-        self._shots = read_shots(dataloader, self.model.settings.k_shot, self.seed, RECEPTIVE_FIELD)
+        self._shots = read_shots(dataloader, self.model.settings.k_shot, self.hparams["seed"], RECEPTIVE_FIELD)
         self._known_defects = read_anomalies(dataloader, RECEPTIVE_FIELD, self._shots)
-        self._augmentation = augmentation_of(dataloader, self.seed)
+        self._augmentation = augmentation_of(dataloader, self.hparams["seed"])
         self._digests = digest_images(self._shots)
         self.inspection.good = vars(self._shots)["appearances"]  # of the images before they are resized
         logger.info("Training on %d normal images: %s", self._shots.batch_size, ", ".join(self._digests))
@@ -199,10 +190,9 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
 
         Whatever breaks it off leaves a model that is not trained.
         """
-        del batch_idx
         augment = None if self._augmentation is None else self._augment
         images, optimizer = cast("torch.Tensor", batch.image), cast("Optimizer", self.optimizers())
-        steps = train(self.model, images, self.seed, optimizer, augment)
+        steps = train(self.model, images, self.hparams["seed"], optimizer, augment)
         forget_thresholds(self.post_processor)
         is_hidden = self.trainer.progress_bar_callback is None
         # Lightning's own bar, on the same line, stands still meanwhile.
@@ -230,7 +220,8 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
 
     def _augment(self, number: int) -> torch.Tensor:
         """Augment the training images for an iteration, and pre-process them."""
-        assert self._augmentation is not None and self._shots is not None  # noqa: S101, PT018  # for the type checker
+        assert self._augmentation is not None
+        assert self._shots is not None
         images = self._augmentation(cast("torch.Tensor", self._shots.image), number).to(self.device)
         transform = getattr(self.pre_processor, "transform", None)
         return transform(images) if transform else images
@@ -239,11 +230,6 @@ class Htdgm(CalibrationMixin, AnomalibModule):  # type: ignore[misc]  # anomalib
         """Let go of the training images, which an exported model must not carry."""
         super().teardown(stage)
         self._shots = self._known_defects = self._augmentation = None
-
-    @staticmethod
-    def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
-        """Make the default pre-processor, see :func:`~anomalib_htdgm.models.pre_processor.configure_pre_processor`."""
-        return configure_pre_processor(image_size)
 
 
 def _check_trainer(trainer: Trainer) -> None:

@@ -15,11 +15,11 @@ score; a map shows distances as they are.
 """
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from .memory import FARTHEST, MemoryBank
@@ -66,7 +66,7 @@ class Patches(Signal):
         super().__init__()
         self.sizes, self.patch_fraction = settings.remembered_sizes, settings.patch_fraction
         memories = (PatchMemory(size, settings.num_images, settings.memory_patches) for size in self.sizes)
-        self.memories: Sequence[PatchMemory] = nn.ModuleList(memories)  # type: ignore[assignment]
+        self.memories = cast("Sequence[PatchMemory]", nn.ModuleList(memories))
 
     def fit(self, views: Views, rng: torch.Generator, num_shots: int) -> None:
         """Remember patches of all scales."""

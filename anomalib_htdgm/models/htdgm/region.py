@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from skimage.draw import polygon2mask
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 Outline: TypeAlias = list[list[float]]
 """A polygon: its corners, each a share of the width from the left, and of the height from the top."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from anomalib.models.components import GaussianBlur2d
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 BLUR_SIGMA = 2.0
 """Standard deviation of the smoothing of maps, in pixels of the finest scale."""

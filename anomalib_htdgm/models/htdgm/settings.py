@@ -148,7 +148,7 @@ PRESETS: dict[Preset, Settings] = {
 and ``semantic_grayscale`` those without colour. How they were chosen is in benchmarks/FINDINGS.md."""
 
 
-def choose_settings(preset: Preset, given: Mapping[str, Any] | None = None, **arguments: Any) -> Settings:  # noqa: ANN401
+def choose_settings(preset: Preset, given: Mapping[str, Any] | None = None, **arguments: Any) -> Settings:
     """Take a preset's settings, but for those that are given.
 
     Args:

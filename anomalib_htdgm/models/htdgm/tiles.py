@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from anomalib.data.utils.tiler import ImageUpscaleMode, Tiler
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from anomalib_htdgm.models.exporting import chunks
 from anomalib_htdgm.validation import check_integer

@@ -84,9 +84,9 @@ class HtdgmModel(nn.Module):
         sizes = sorted({size for signal in self.signals for size in signal.sizes})
         self.pyramid = Pyramid(sizes, (self.tiler.tile_size_h, self.tiler.tile_size_w) if self.tiler else looked_at)
         self.anomaly_map_generator = AnomalyMapGenerator(settings.image_size)
-        self.register_buffer("is_trained", torch.tensor(False))  # noqa: FBT003
+        self.register_buffer("is_trained", torch.tensor(False))
         self.register_buffer("num_shots", torch.tensor(0))
-        self.requires_grad_(False)  # noqa: FBT003  # until it is trained
+        self.requires_grad_(False)  # until it is trained
 
     @property
     def signals(self) -> list[Signal]:
@@ -219,7 +219,7 @@ class HtdgmModel(nn.Module):
             msg = "tiler: got one for whole images, whose gist scores; only None goes with it"
             raise ValueError(msg)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Refuse too many shots."""
         self._knows_shots = False
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import count
 
 import torch
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 from torch.optim import Adam, Optimizer
 
 from .discriminator import MARGIN, RECEPTIVE_FIELD, Discriminator
@@ -89,9 +89,9 @@ def _train(
     optimizer: Optimizer | None,
     augment: Callable[[int], torch.Tensor] | None,
 ) -> Iterator[TrainingStep]:
-    model.is_trained.fill_(False)  # noqa: FBT003
+    model.is_trained.fill_(False)
     model.num_shots.fill_(len(images))
-    model.votes.requires_grad_(True)  # noqa: FBT003
+    model.votes.requires_grad_(True)
     optimizer = configure_optimizer(model) if optimizer is None else optimizer
     model.remember_outside(images)
     votes, views, numbers = model.votes, model.reduce(images), count()
@@ -112,8 +112,8 @@ def _train(
             crops.transformed = task(model.share_of(member, views))
             discriminator.reestimate_statistics(crops.draw(rng, ITERATIONS_FOR_STATISTICS)[0])
     model.fit(views, rng)
-    model.is_trained.fill_(True)  # noqa: FBT003
-    model.requires_grad_(False)  # noqa: FBT003
+    model.is_trained.fill_(True)
+    model.requires_grad_(False)
 
 
 def _step(

@@ -8,10 +8,11 @@ Patches whose transformation they cannot tell are anomalous. They are trained in
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from anomalib_htdgm.models.exporting import chunks
 from anomalib_htdgm.models.precision import choose_dtype
@@ -42,12 +43,12 @@ class Votes(Signal):
         self.vote, self.patch_fraction = settings.vote, settings.patch_fraction
         transformations = TRANSFORMATIONS[settings.transformations]
         tasks = (PretextTask(transformations, size) for size in settings.voting_sizes)
-        self.tasks: Sequence[PretextTask] = nn.ModuleList(tasks)  # type: ignore[assignment]
+        self.tasks = cast("Sequence[PretextTask]", nn.ModuleList(tasks))
         members = range(settings.num_members)
         discriminators = (
             nn.ModuleList(Discriminator(len(transformations), settings.width) for _ in members) for _ in self.tasks
         )
-        self.discriminators: Sequence[Sequence[Discriminator]] = nn.ModuleList(discriminators)  # type: ignore[assignment]
+        self.discriminators = cast("Sequence[Sequence[Discriminator]]", nn.ModuleList(discriminators))
         self.sizes = sorted({size for task in self.tasks for size in task.sizes})
 
     @property

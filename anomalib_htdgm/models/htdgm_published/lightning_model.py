@@ -11,23 +11,19 @@ Paper:
 import copy
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, cast
 
+import torch
 from anomalib.data import ImageBatch, ImageItem
-from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
-from anomalib.post_processing import PostProcessor
-from anomalib.pre_processing import PreProcessor
-from anomalib.visualization import Visualizer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
+from anomalib_htdgm.anomalib_fixes.single_epoch import SingleEpochMixin, forget_thresholds
 from anomalib_htdgm.data.augmentation import augmentation_of
 from anomalib_htdgm.data.shots import read_shots
-from anomalib_htdgm.models.baseline import BaselineMixin
-from anomalib_htdgm.models.pre_processor import configure_pre_processor
 from anomalib_htdgm.validation import check_integer
 
 from .networks import RECEPTIVE_FIELD
@@ -40,7 +36,7 @@ RNG_STATE = "rng_state"
 """Key of a checkpoint for the state of the source of randomness."""
 
 
-class HtdgmPublished(BaselineMixin, AnomalibModule):  # type: ignore[misc]  # anomalib's `to_onnx`, not Lightning's
+class HtdgmPublished(SingleEpochMixin, AnomalibModule):
     """HTDGM as published. Its defaults are those of the paper for defects in one image; it trains for minutes to hours.
 
     Each scale is one epoch of the trainer, and one iteration is one step. A training that was broken off goes on with
@@ -64,10 +60,8 @@ class HtdgmPublished(BaselineMixin, AnomalibModule):  # type: ignore[misc]  # an
             image, 0.1 with five or ten, 1 for whole images.
         equalize (bool): Whether the histograms of the training images are equalised, as with all sets but
             ``rotations`` in the authors' code.
-        pre_processor (PreProcessor | bool): Pre-processor; the default resizes to 256x256 and brings pixels to [-1, 1].
-        post_processor (PostProcessor | bool): Post-processor.
-        evaluator (Evaluator | bool): Evaluator; the default reports AUROC and F1 of images and pixels, and AUPRO.
-        visualizer (Visualizer | bool): Visualizer.
+        **components (Any): Components and ``skip_unreadable``, see
+            :class:`~anomalib_htdgm.anomalib_fixes.single_epoch.SingleEpochMixin`.
 
     Raises:
         ValueError: If an argument is out of its range; the message names it.
@@ -90,19 +84,11 @@ class HtdgmPublished(BaselineMixin, AnomalibModule):  # type: ignore[misc]  # an
         reestimate_statistics: bool = False,
         patch_fraction: float = 0.05,
         equalize: bool = False,
-        pre_processor: PreProcessor | bool = True,
-        post_processor: PostProcessor | bool = True,
-        evaluator: Evaluator | bool = True,
-        visualizer: Visualizer | bool = True,
+        **components: Any,
     ) -> None:
         check_integer("seed", seed, at_least=0)
-        super().__init__(
-            pre_processor=pre_processor, post_processor=post_processor, evaluator=evaluator, visualizer=visualizer
-        )
+        super().__init__(**components)
         self.automatic_optimization = False
-        self.k_shot, self.seed, self.equalize = k_shot, seed, equalize
-        self.iterations, self.steps = iterations, steps
-        self.fake_weight, self.reestimate_statistics = fake_weight, reestimate_statistics
         self.model: HtdgmPublishedModel = self.torch_model(
             self.input_size or (256, 256),
             k_shot,
@@ -118,7 +104,7 @@ class HtdgmPublished(BaselineMixin, AnomalibModule):  # type: ignore[misc]  # an
     @property
     def schedule(self) -> Schedule:
         """How the model is trained."""
-        return Schedule(self.iterations, self.steps, self.fake_weight, self.reestimate_statistics)
+        return Schedule(**{each.name: self.hparams[each.name] for each in fields(Schedule)})
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
@@ -141,11 +127,13 @@ class HtdgmPublished(BaselineMixin, AnomalibModule):  # type: ignore[misc]  # an
         Raises:
             ValueError: If the images cannot be read, or are to be augmented.
         """
-        if augmentation_of(dataloader, self.seed) is not None:
+        if augmentation_of(dataloader, self.hparams["seed"]) is not None:
             msg = "train_augmentations: got some; only None goes with generators, which learn images as they are"
             raise ValueError(msg)
-        shots = read_shots(dataloader, self.k_shot, self.seed, RECEPTIVE_FIELD)
-        return RepeatedBatch(shots, self.iterations)
+        forget_thresholds(self.post_processor)
+        self._source = torch.Generator().manual_seed(self.hparams["seed"])
+        shots = read_shots(dataloader, self.hparams["k_shot"], self.hparams["seed"], RECEPTIVE_FIELD)
+        return RepeatedBatch(shots, self.hparams["iterations"])
 
     def configure_optimizers(self) -> list[Optimizer]:
         """Make an optimiser for the discriminators, and one for the generators."""
@@ -156,7 +144,7 @@ class HtdgmPublished(BaselineMixin, AnomalibModule):  # type: ignore[misc]  # an
         index = self.current_epoch
         if self._scale is None or self._scale.index != index:
             images = cast("Any", batch.image)
-            views = self.model.pyramid(equalize(images) if self.equalize else images)
+            views = self.model.pyramid(equalize(images) if self.hparams["equalize"] else images)
             reduced = views[self.model.scales[index].size]
             if batch_idx == 0:
                 start_scale(self.model, index, reduced, self._source)
@@ -164,7 +152,7 @@ class HtdgmPublished(BaselineMixin, AnomalibModule):  # type: ignore[misc]  # an
             every = cast("list[Optimizer]", optimizers if isinstance(optimizers, list) else [optimizers])
             self._scale = ScaleTraining(self.model, index, reduced, self.schedule, every, self._source)
         losses = self._scale.step(batch_idx)
-        if batch_idx == self.iterations - 1:
+        if batch_idx == self.hparams["iterations"] - 1:
             self._scale.finish()
         self.log_dict(losses, prog_bar=True, batch_size=len(batch))
 
@@ -201,11 +189,6 @@ class HtdgmPublished(BaselineMixin, AnomalibModule):  # type: ignore[misc]  # an
         """Let go of the training images, which an exported model must not carry."""
         super().teardown(stage)
         self._scale = None
-
-    @staticmethod
-    def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
-        """Make the default pre-processor, see :func:`~anomalib_htdgm.models.pre_processor.configure_pre_processor`."""
-        return configure_pre_processor(image_size)
 
 
 @dataclass(frozen=True)

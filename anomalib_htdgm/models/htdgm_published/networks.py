@@ -11,7 +11,7 @@ from itertools import chain, pairwise
 
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 NUM_BLOCKS = 5
 MARGIN = NUM_BLOCKS

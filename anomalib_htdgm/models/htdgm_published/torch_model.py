@@ -10,12 +10,12 @@ anomalous; here it is one minus that.
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from anomalib.data import InferenceBatch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 from torchvision.utils import make_grid
 from typing_extensions import Self
 
@@ -82,8 +82,8 @@ class HtdgmPublishedModel(nn.Module):
             Scale(size, width * 2 ** (scale // SCALES_OF_ONE_WIDTH), num_outputs, k_shot, has_generator=has_generators)
             for scale, size in enumerate(sizes)
         )
-        self.scales: Sequence[Scale] = nn.ModuleList(scales)  # type: ignore[assignment]
-        self.register_buffer("is_trained", torch.tensor(False))  # noqa: FBT003
+        self.scales = cast("Sequence[Scale]", nn.ModuleList(scales))
+        self.register_buffer("is_trained", torch.tensor(False))
         self.register_buffer("num_shots", torch.tensor(0))
         self.train()
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from kornia.color import hsv_to_rgb, rgb_to_hsv
 from kornia.enhance import equalize_clahe
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 from torch.optim import Adam, Optimizer
 from torch.optim.swa_utils import update_bn
 
@@ -93,7 +93,7 @@ def start_scale(model: HtdgmPublishedModel, index: int, images: torch.Tensor, rn
             network.load_state_dict(getattr(before, name).state_dict())
         else:
             draw_weights(network, rng)
-    model.is_trained.fill_(False)  # noqa: FBT003
+    model.is_trained.fill_(False)
     model.num_shots.fill_(len(images))
     if model.has_generators:
         scale.fixed_noise.copy_(model.draw_noise(index, len(images), rng)[:1, :1])
@@ -177,13 +177,13 @@ class ScaleTraining:
 
     def _step_generator(self, noise: torch.Tensor, previous: torch.Tensor) -> dict[str, torch.Tensor]:
         """Learn to generate patches whose transformation is told (Eq. 5), and to reconstruct (Eqs. 9-11, 17-18)."""
-        self.scale.discriminator.requires_grad_(False)  # noqa: FBT003  # only its input's gradient is needed
+        self.scale.discriminator.requires_grad_(False)  # only its input's gradient is needed
         fake = self.scale.generate(noise, previous, self.shots)
         loss = self._cross_entropy(self.model.transform(fake), self.model.classes)
         reconstruction = self.scale.generate(self.scale.fixed_noise, self.enlarged_reconstruction, self.shots)
         reconstruction_loss = F.mse_loss(reconstruction, self.images)  # squared as in the authors' code
         _descend(self.optimizers[1], loss + RECONSTRUCTION_WEIGHT * reconstruction_loss)
-        self.scale.discriminator.requires_grad_(True)  # noqa: FBT003
+        self.scale.discriminator.requires_grad_(True)
         return {"generator_loss": loss.detach(), "reconstruction_loss": reconstruction_loss.detach()}
 
     def _cross_entropy(self, transformed: torch.Tensor, classes: Sequence[int]) -> torch.Tensor:

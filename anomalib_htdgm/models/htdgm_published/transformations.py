@@ -22,7 +22,7 @@ _COLOUR = (
 )
 # ... and, without colour, 43-50, 51-52 and 53-54.
 _GRAY = (
-    [Transformation(flip, 0, 0, turns, True) for flip, turns in product((False, True), range(4))]  # noqa: FBT003
+    [Transformation(flip, 0, 0, turns, True) for flip, turns in product((False, True), range(4))]
     + [Transformation(right=right, grayscale=True) for right in (-1, 1)]
     + [Transformation(down=down, grayscale=True) for down in (-1, 1)]
 )

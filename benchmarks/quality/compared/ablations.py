@@ -17,10 +17,10 @@ from torch import nn
 from torchvision.transforms.v2.functional import resize
 
 from anomalib_htdgm import HtdgmPublished
+from anomalib_htdgm.anomalib_fixes.pre_processor import configure_pre_processor
 from anomalib_htdgm.models.htdgm.pretext import Transformation
 from anomalib_htdgm.models.htdgm_published.torch_model import HtdgmPublishedModel
 from anomalib_htdgm.models.htdgm_published.transformations import TRANSFORMATION_SETS
-from anomalib_htdgm.models.pre_processor import configure_pre_processor
 
 
 class RealOrFakeModel(HtdgmPublishedModel):
@@ -58,11 +58,11 @@ class MeanSquaredDistance(Untrained):
         **components: Pre-processor, post-processor, evaluator and visualizer, as anomalib's models take them.
     """
 
-    def __init__(self, image_size: int = 64, **components: Any) -> None:  # noqa: ANN401
+    def __init__(self, image_size: int = 64, **components: Any) -> None:
         super().__init__(**components)
         self.model: DistanceModel = DistanceModel(image_size)
 
-    def training_step(self, batch: ImageBatch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401
+    def training_step(self, batch: ImageBatch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
         """Remember the training images."""
         self.model.remember(cast("torch.Tensor", batch.image))
         return super().training_step(batch, *args, **kwargs)

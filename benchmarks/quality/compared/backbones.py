@@ -19,7 +19,7 @@ ALEXNET = "torchvision/alexnet"
 ALEXNET_LAYERS = ["features.4", "features.7"]
 
 
-def with_weights(model: Callable[..., AnomalibModule], weights: str, **components: Any) -> AnomalibModule:  # noqa: ANN401
+def with_weights(model: Callable[..., AnomalibModule], weights: str, **components: Any) -> AnomalibModule:
     """Make a model and load the weights of its backbone.
 
     Args:
@@ -46,7 +46,7 @@ def with_weights(model: Callable[..., AnomalibModule], weights: str, **component
     return made
 
 
-def patchcore_on_alexnet(weights: str, **components: Any) -> Patchcore:  # noqa: ANN401
+def patchcore_on_alexnet(weights: str, **components: Any) -> Patchcore:
     """Make a PatchCore on torchvision's AlexNet, which timm, and so anomalib, has not.
 
     Args:

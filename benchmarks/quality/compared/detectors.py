@@ -86,7 +86,7 @@ class PixelDetector(Untrained):
         detector: Callable[..., Any],
         image_size: int = 32,
         seed: int = 0,
-        **components: Any,  # noqa: ANN401
+        **components: Any,
     ) -> None:
         check_integer("image_size", image_size, at_least=1)
         check_integer("seed", seed, at_least=0)
@@ -108,9 +108,9 @@ class PixelDetector(Untrained):
         """
         return PreProcessor(Resize(image_size or (32, 32), antialias=True))
 
-    def training_step(self, batch: ImageBatch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401
+    def training_step(self, batch: ImageBatch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
         """Keep a batch."""
-        assert batch.image is not None  # noqa: S101  # for the type checker
+        assert batch.image is not None  # for the type checker
         self._images.append(batch.image)
         return super().training_step(batch, *args, **kwargs)
 

@@ -19,19 +19,19 @@ import torch
 from anomalib.data import ImageBatch, ImageItem, InferenceBatch
 from anomalib.models.components import AnomalibModule
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 from torch.optim import Adam, Optimizer
 from torch.utils.data import DataLoader
 
 from anomalib_htdgm import HtdgmPublished
+from anomalib_htdgm.anomalib_fixes.pre_processor import configure_pre_processor
+from anomalib_htdgm.anomalib_fixes.single_epoch import SingleEpochMixin
 from anomalib_htdgm.data.shots import OneBatch, read_shots
 from anomalib_htdgm.models.htdgm.pretext import translate
 from anomalib_htdgm.models.htdgm_published.torch_model import HtdgmPublishedModel
 from anomalib_htdgm.models.htdgm_published.training import equalize
 from anomalib_htdgm.models.htdgm_published.training import train as train_generator
-from anomalib_htdgm.models.pre_processor import configure_pre_processor
 from anomalib_htdgm.models.precision import choose_dtype
-from anomalib_htdgm.models.single_epoch import SingleEpochMixin
 
 SHIFT_FRACTION = 0.25
 """Length of a translation as a fraction of the image's side."""
@@ -265,7 +265,7 @@ def draw_samples(generator: HtdgmPublishedModel, number: int, seed: int) -> Iter
         yield generator.sample(min(SAMPLES_AT_ONCE, number - start), batch_seed)[-1]
 
 
-class Geom(SingleEpochMixin, AnomalibModule):  # type: ignore[misc]  # anomalib's `to_onnx` is not Lightning's
+class Geom(SingleEpochMixin, AnomalibModule):
     """GEOM, trained on a few images or on samples of a generator that is trained on them.
 
     Args:
@@ -299,7 +299,7 @@ class Geom(SingleEpochMixin, AnomalibModule):  # type: ignore[misc]  # anomalib'
         batch_size: int = 128,
         generator: HtdgmPublished | None = None,
         num_samples: int = 6000,
-        **components: Any,  # noqa: ANN401
+        **components: Any,
     ) -> None:
         if generator is not None and not generator.model.has_generators:
             msg = "generator: got a model with fake_weight=0, which generates nothing; only a positive one does"
@@ -342,8 +342,8 @@ class Geom(SingleEpochMixin, AnomalibModule):  # type: ignore[misc]  # anomalib'
 
     def _train_and_sample(self, generator: HtdgmPublished, images: torch.Tensor) -> torch.Tensor:
         """Make samples, of shape ``(num_samples, 3, image_size, image_size)``, that are like the images."""
-        shots = equalize(images) if generator.equalize else images
-        for _ in train_generator(generator.model, shots, generator.schedule, generator.seed):
+        shots = equalize(images) if generator.hparams["equalize"] else images
+        for _ in train_generator(generator.model, shots, generator.schedule, generator.hparams["seed"]):
             pass
         samples = draw_samples(generator.model, self.num_samples, self.seed)
         return torch.cat([self.model.reduce(each) for each in samples])

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from skimage.io import imread
 from sklearn.metrics import roc_auc_score
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from anomalib_htdgm import Htdgm
 from anomalib_htdgm.models.htdgm import training as htdgm
@@ -54,7 +54,7 @@ def prepare(model: Htdgm, image: NDArray[np.uint8]) -> torch.Tensor:
     """Pre-process an image as the model does: ``(1, 3, H, W)``."""
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
     transform = cast("PreProcessor", model.pre_processor).transform
-    assert transform is not None  # noqa: S101  # for the type checker
+    assert transform is not None  # for the type checker
     prepared: torch.Tensor = transform(pixels)
     return prepared
 

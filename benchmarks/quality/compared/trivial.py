@@ -41,12 +41,12 @@ class Untrained(AnomalibModule):
     def configure_optimizers() -> None:
         """There is nothing to optimise."""
 
-    def training_step(self, batch: ImageBatch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401
+    def training_step(self, batch: ImageBatch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
         """Learn nothing."""
         del batch, args, kwargs
         return torch.tensor(0.0, requires_grad=True)
 
-    def validation_step(self, batch: ImageBatch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401
+    def validation_step(self, batch: ImageBatch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
         """Score a batch."""
         del args, kwargs
         return batch.update(**self.model(batch.image)._asdict())
@@ -75,7 +75,7 @@ class TrivialScore(Untrained):
         ValueError: If there is no such statistic.
     """
 
-    def __init__(self, statistic: Statistic = "brightness", **components: Any) -> None:  # noqa: ANN401
+    def __init__(self, statistic: Statistic = "brightness", **components: Any) -> None:
         check_choice("statistic", statistic, ("brightness", "contrast"))
         super().__init__(**components)
         self.model: _Measure = _Measure(statistic)

@@ -110,7 +110,7 @@ class MapKeeper(Callback):
     def __init__(self, paths: list[str]) -> None:
         self._examples: dict[str, dict[str, np.ndarray]] = {path: {} for path in paths}
 
-    def on_test_batch_end(self, *arguments: Any) -> None:  # noqa: ANN401
+    def on_test_batch_end(self, *arguments: Any) -> None:
         """Look for the images in a batch of results."""
         outputs: ImageBatch = arguments[2]  # after the trainer and the module
         for item in outputs.items:

@@ -9,7 +9,7 @@ image without a file it has no name.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from anomalib.data import ImageBatch
@@ -37,7 +37,7 @@ class DistinctVisualizer(ImageVisualizer):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Any,  # noqa: ANN401
+        outputs: object,
         batch: ImageBatch,
         batch_idx: int,
         dataloader_idx: int = 0,
@@ -51,7 +51,7 @@ class DistinctVisualizer(ImageVisualizer):
                 item.image = read_image(item.image_path, as_tensor=True)
             else:
                 target = folder / f"loader_{dataloader_idx}_batch_{batch_idx}_image_{index}.png"
-                item.image = _undo_normalization(item.image, getattr(pl_module, "pre_processor", None))
+                item.image = _undo_normalization(torch.as_tensor(item.image), getattr(pl_module, "pre_processor", None))
             item.image_path = None  # else anomalib would read it
             # Of the size that it is drawn in, since anomalib takes an image of one row for one without rows.
             item.image = resize(torch.as_tensor(item.image), [*self.field_size[::-1]], antialias=True)
@@ -77,7 +77,7 @@ def _place(image_path: Path) -> Path:
     return below if path.suffix.lower() in WRITABLE else below.with_name(f"{path.name}.png")
 
 
-def _undo_normalization(image: Any, pre_processor: Any) -> Any:  # noqa: ANN401  # an image
+def _undo_normalization(image: torch.Tensor, pre_processor: object) -> torch.Tensor:
     """Bring an image back to [0, 1], whose pre-processor may have normalised it last of all."""
     transform = getattr(pre_processor, "transform", None)
     last = transform.transforms[-1] if isinstance(transform, Compose) else transform

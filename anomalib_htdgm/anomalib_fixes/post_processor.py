@@ -33,8 +33,7 @@ def adopt_post_processor(post_processor: nn.Module | None) -> nn.Module | None:
     """Let anomalib's own post-processor follow its threshold; those of other makes stay as they are."""
     if type(post_processor) is not PostProcessor:
         return post_processor
-    adopted = ThresholdingPostProcessor()
-    adopted.load_checkpoint_config(post_processor.checkpoint_config())
+    adopted = ThresholdingPostProcessor(**post_processor.checkpoint_config())
     adopted.load_state_dict(post_processor.state_dict())
     return adopted
 

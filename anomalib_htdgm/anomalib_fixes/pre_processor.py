@@ -15,14 +15,10 @@ from typing import Any
 import torch
 from anomalib.pre_processing import PreProcessor
 from torch import nn
-from torchvision.transforms.v2 import Compose, InterpolationMode, Normalize, Resize, Transform
+from torchvision.transforms.v2 import Compose, Normalize, Resize, Transform
 
 logger = logging.getLogger(__name__)
 
-PROBES = ((300, 500), (50, 40))
-"""Height and width, in pixels, of the images that an exported pre-processor is tried on."""
-NEGLIGIBLE = 1e-4
-"""Difference of pixels, of values from 0 to 1, that changes no score's fourth digit."""
 TO_BE_ADDED = 2**-10
 """Factor of weights, up to 40,000 of images of 20,000 pixels, whose sums would exceed 65,504, half precision's largest
 number; a power of two takes nothing from them."""
@@ -74,10 +70,7 @@ def check_exported(pre_processor: nn.Module | None) -> None:
 
     Only anomalib's have a form of their own for exports.
     """
-    if not isinstance(pre_processor, PreProcessor) or not pre_processor.transform:
-        return
-    transforms = pre_processor.transform, pre_processor.export_transform
-    if not _keeps_shapes(transforms[0]) or not all(_are_alike(*transforms, *size) for size in PROBES):
+    if isinstance(pre_processor, PreProcessor) and _is_exported_otherwise(pre_processor.transform):
         logger.warning(
             "pre_processor: %s gives other images in the exported model, whose scores will differ. Bilinear resizing "
             "to a fixed height and width, Resize((height, width)), is exported as it is",
@@ -85,17 +78,14 @@ def check_exported(pre_processor: nn.Module | None) -> None:
         )
 
 
-def _keeps_shapes(transform: nn.Module) -> bool:
-    """Tell whether an exported graph resizes to the same sizes: one side's would be that of the square traced image."""
+def _is_exported_otherwise(transform: nn.Module | None) -> bool:
+    """Tell whether a graph resizes without antialiasing, or to other sizes: one side's is that of the traced image."""
     if isinstance(transform, Compose):
-        return all(_keeps_shapes(each) for each in transform.transforms)
-    return not isinstance(transform, Resize) or len(transform.size or ()) == 2  # noqa: PLR2004
-
-
-def _are_alike(transform: Any, other: Any, height: int, width: int) -> bool:  # noqa: ANN401
-    probe = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0))
-    one, two = transform(probe), other(probe)
-    return one.shape == two.shape and bool((one - two).abs().max() <= NEGLIGIBLE)
+        return any(map(_is_exported_otherwise, transform.transforms))
+    if not isinstance(transform, Resize) or _is_antialiased_to_fixed_size(transform):
+        return False
+    takes_one_pixel = str(_interpolation_of(transform)).startswith("nearest")  # whatever `antialias` says
+    return not _has_fixed_size(transform) or bool(transform.antialias and not takes_one_pixel)
 
 
 def _make_exportable(transform: Transform | None, fallback: Transform | None) -> nn.Module | None:
@@ -108,9 +98,16 @@ def _make_exportable(transform: Transform | None, fallback: Transform | None) ->
 
 
 def _is_antialiased_to_fixed_size(resize: Resize) -> bool:
-    # torchvision keeps the interpolation as it was given, the size as a list of one or two numbers or None.
-    is_bilinear = resize.interpolation in {InterpolationMode.BILINEAR, InterpolationMode.BILINEAR.value}
-    return bool(resize.antialias) and is_bilinear and len(resize.size or ()) == 2  # noqa: PLR2004
+    return bool(resize.antialias) and _interpolation_of(resize) == "bilinear" and _has_fixed_size(resize)
+
+
+# torchvision keeps the interpolation as it was given, the size as a list of one or two numbers or None.
+def _interpolation_of(resize: Resize) -> object:
+    return getattr(resize.interpolation, "value", resize.interpolation)
+
+
+def _has_fixed_size(resize: Resize) -> bool:
+    return len(resize.size or ()) > 1
 
 
 class AntialiasedResize(nn.Module):
