@@ -44,9 +44,14 @@ def draw_shots(num_images: int, k_shot: int, seed: int) -> list[int]:
     check_integer("num_images", num_images, at_least=1)
     check_integer("k_shot", k_shot, at_least=1)
     check_integer("seed", seed, at_least=0)
+    return sorted(shuffle(num_images, seed)[:k_shot])
+
+
+def shuffle(num_images: int, seed: int) -> list[int]:
+    """Put images in the order in which :func:`draw_shots` draws them."""
     # PCG64 by name: numpy may change what `default_rng` stands for.
-    permutation = np.random.Generator(np.random.PCG64(seed)).permutation(num_images)
-    return sorted(permutation[:k_shot].tolist())
+    order: list[int] = np.random.Generator(np.random.PCG64(seed)).permutation(num_images).tolist()
+    return order
 
 
 def sorted_slice(num_images: int, k_shot: int, seed: int) -> list[int]:

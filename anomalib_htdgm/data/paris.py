@@ -12,19 +12,16 @@ Example:
     >>> datamodule = FewShot(Paris(root="datasets/Paris", normal_class="louvre"), k_shot=5)  # doctest: +SKIP
 """
 
-import logging
 from pathlib import Path
 
 from anomalib.data import AnomalibDataModule
 from anomalib.data.utils import Split, TestSplitMode, ValSplitMode
-from PIL import Image
 from torchvision.transforms.v2 import Resize, Transform
 
 from anomalib_htdgm.data.few_shot import draw_shots
 from anomalib_htdgm.data.one_class import describe_images, list_images, make_subset, spread
+from anomalib_htdgm.data.reading import is_image
 from anomalib_htdgm.validation import check_choice, check_integer, check_number
-
-logger = logging.getLogger(__name__)
 
 LANDMARKS = (
     *("defense", "eiffel", "invalides", "louvre", "moulinrouge", "museedorsay"),
@@ -136,14 +133,4 @@ class Paris(AnomalibDataModule):
         shown_partly = {photograph for name in lists for photograph in labels[name].read_text().split()}
         own, general = (list_images(folder) for folder in folders.values())
         others = [path for path in general if path.stem in shown_partly]
-        return [path for path in [*own, *others] if _is_image(path)]
-
-
-def _is_image(path: Path) -> bool:
-    """Tell images from the pages of HTML that the published archives have in place of twenty of them."""
-    try:
-        with Image.open(path):
-            return True
-    except OSError:
-        logger.debug("%s is no image and is left out", path)
-        return False
+        return [path for path in [*own, *others] if is_image(path)]  # twenty of the archives are pages of HTML

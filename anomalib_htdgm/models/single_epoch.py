@@ -30,7 +30,8 @@ from torchmetrics import Metric
 
 from anomalib_htdgm.data.appearance import Inspection
 from anomalib_htdgm.data.files import warn_of_unlisted
-from anomalib_htdgm.data.reading import check_first_item, check_is_image, read_as_seen
+from anomalib_htdgm.data.items import check_is_image
+from anomalib_htdgm.data.loading import check_first_item, read_as_seen
 from anomalib_htdgm.version import __version__
 
 from .checkpoint import (

@@ -32,7 +32,8 @@ from torchvision.transforms.v2.functional import to_image
 
 from anomalib_htdgm import Devnet, Differnet, FewShot, Htdgm
 from anomalib_htdgm.data import read_image
-from anomalib_htdgm.data.reading import UnreadableImageError, read_as_seen
+from anomalib_htdgm.data.loading import read_as_seen
+from anomalib_htdgm.data.reading import UnreadableImageError
 
 from .small import SIDE, make_engine, make_image, make_small_model
 
