@@ -36,7 +36,7 @@ from shared.pictures import (
 )
 from shared.rows import maps_folder
 
-from anomalib_htdgm.data.one_class import CLASSES
+from anomalib_htdgm.data.arrays import CLASSES
 
 LEGEND = (
     "AUROC is in percent, mean and standard deviation (n - 1) over trials; an average over classes has the "
