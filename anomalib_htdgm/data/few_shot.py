@@ -169,8 +169,8 @@ class FewShot(WrappingDataModule):
         return self._evaluation_datamodule().test_dataloader()
 
     def _evaluation_datamodule(self) -> AnomalibDataModule:
-        # Asked for its own dataloaders because a datamodule may choose among test sets there (MVTecAD2). Export and tiled
-        # ensemble of anomalib 2.7 set these attributes on the datamodule that they were given, which is this one.
+        # Asked for its own dataloaders because a datamodule may choose among test sets there (MVTecAD2). Export and
+        # tiled ensemble of anomalib 2.7 set these attributes on the datamodule that they were given, which is this one.
         self.datamodule.eval_batch_size = self.eval_batch_size
         self.datamodule.num_workers = self.num_workers
         self.datamodule.external_collate_fn = self.external_collate_fn
