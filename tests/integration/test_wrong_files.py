@@ -195,7 +195,7 @@ class TestPrediction:
         place(good, "nameless", PNG)
         assert len(predict(good)) == 2
         make_engine(good.root).fit(make_small_model({"iterations": 1}), datamodule=good)
-        assert ["nameless" in each for each in warnings_of(caplog)] == [True, True]
+        assert sum("nameless" in each for each in warnings_of(caplog)) == 2
 
     def test_differnet_leaves_out_too(self, good: Folder) -> None:
         model, engine = Differnet(**SMALL_DIFFERNET), make_engine(good.root)

@@ -25,6 +25,7 @@ from anomalib_htdgm.models.htdgm.discriminator import Discriminator
 from tests.integration.checked import SMALL
 from tests.unit.textures import shingles
 
+from .labelled import make_data
 from .parts import open_again
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "quality"))  # where benchmarks find one another
@@ -45,6 +46,13 @@ def mvtec(tmp_path_factory: pytest.TempPathFactory) -> Path:
             image = np.full((24, 24, 3), 255 if is_mask else 128, np.uint8)
             imsave(folder / f"{index:03}{'_mask' if is_mask else ''}.png", image, check_contrast=False)
     return root
+
+
+@pytest.fixture
+def cifar10(tmp_path: Path) -> Path:
+    """Write arrays of three classes of CIFAR-10."""
+    np.savez(tmp_path / "cifar10.npz", **make_data("CIFAR10"))
+    return tmp_path / "cifar10.npz"
 
 
 def bottle(root: Path, **arguments: Any) -> MVTecAD:  # noqa: ANN401
