@@ -124,53 +124,32 @@ def test_tables_that_only_pages_have(
     run(monkeypatch, *into, "At a glance")
     table = read_table(page)
     assert list(table) == ["MVTec bottle", "MNIST"]
-    assert table["MVTec bottle"] == {
-        "": "MVTec bottle",
-        "Htdgm, 1 shot": "85.0 ± 7.1",
-        "PatchCore, 1 shot": "97.0 ± 2.8",
-        "paper, 1 shot": "85.0 ± 3.7",
-        "Htdgm, 10 shots": "85.0 ± 7.1",
-        "PatchCore, 10 shots": "97.0 ± 2.8",
-        "paper, 10 shots": "90.5 ± 3.1",
-    }
+    bottle = ["85.0 ± 7.1", "97.0 ± 2.8", "85.0 ± 3.7", "85.0 ± 7.1", "97.0 ± 2.8", "90.5 ± 3.1"]
+    columns = [f"{name}, {shots}" for shots in ("1 shot", "10 shots") for name in ("Htdgm", "PatchCore", "paper")]
+    assert table["MVTec bottle"] == dict(zip(["", *columns], ["MVTec bottle", *bottle], strict=True))
     assert table["MNIST"]["Htdgm, 1 shot"] == "80.0"
     assert table["MNIST"]["paper, 1 shot"] == "79.3 ± 5.6"
 
     run(monkeypatch, *into, "Verdicts, by set")
     assert read_table(page)["bottle"]["Htdgm, 10 shots"] == "85.0 ± 7.1; 25 ± 7 / 100 ± 0"
     run(monkeypatch, *into, "Verdicts, mean over sets")
-    mean = {
-        "model": "Htdgm",
-        "shots": "1",
-        "image AUROC": "85.0 ± 7.1",
-        "false alarms [%]": "25.0 ± 7.1",
-        "defects found [%]": "100.0 ± 0.0",
-    }
-    assert read_table(page)["Htdgm"].items() >= mean.items() - {("shots", "1")}
+    mean = read_table(page)["Htdgm"]
+    assert (mean["image AUROC"], mean["false alarms [%]"]) == ("85.0 ± 7.1", "25.0 ± 7.1")
+    assert mean["defects found [%]"] == "100.0 ± 0.0"
 
     run(monkeypatch, *into, "MNIST, by class")
     table = read_table(page)
     assert next(iter(table)) == "zero"
-    assert table["zero"] == {
-        "class": "zero",
-        "Htdgm, 1 shot": "80.0",
-        "paper, 1 shot": "75.2 ± 5.8",
-        "brightness": "40.0",
-    }
+    zero = {"class": "zero", "Htdgm, 1 shot": "80.0", "paper, 1 shot": "75.2 ± 5.8", "brightness": "40.0"}
+    assert table["zero"] == zero
     assert table["average"]["brightness"] == "40.0"
 
     run(monkeypatch, *into, "Side by side", "--shots", "10", "--models", "Lite0")
-    assert read_table(page)["bottle"] | {"class": "", "trials": ""} == {
-        "class": "",
-        "shots": "10",
-        "model": "PatchCore Lite0",
-        "trials": "",
-        "image AUROC": "97.0 ± 2.8",
-        "F1 (best)": "100.0 ± 0.0",
-        "memory [MB]": "1500",
-        "weights [MB]": "0.9",
-        "pretrained": "yes",
-    }
+    (line,) = read_table(page).values()
+    del line["trials"]
+    header = ("class", "shots", "model", "image AUROC", "F1 (best)", "memory [MB]", "weights [MB]", "pretrained")
+    cells = ("bottle", "10", "PatchCore Lite0", "97.0 ± 2.8", "100.0 ± 0.0", "1500", "0.9", "yes")
+    assert line == dict(zip(header, cells, strict=True))
 
 
 def test_a_table_of_another_program_is_written_as_it_is(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:

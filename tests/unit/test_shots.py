@@ -13,9 +13,8 @@ import torch
 from anomalib.data import Folder, ImageBatch, ImageItem
 from PIL import Image
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
-from torchvision.transforms.v2 import Compose, RandomHorizontalFlip, Resize
+from torchvision.transforms.v2 import Resize
 
-from anomalib_htdgm.data.augmentation import augmentation_of
 from anomalib_htdgm.data.few_shot import FewShot
 from anomalib_htdgm.data.shots import OneBatch, digest_images, read_anomalies, read_shots
 
@@ -85,15 +84,6 @@ class TestDraw:
         assert len(set(few_shot.shot_paths)) == k_shot
         # Reading what FewShot left draws the same images again.
         assert torch.equal(read(few_shot.train_dataloader(), k_shot, seed).image, batch.image)
-
-    def test_seeds_draw_different_images(self, root: Path) -> None:
-        folder = make_folder(root)
-        assert len({tuple(names(read(folder, 3, seed))) for seed in range(8)}) > 4
-
-    def test_pixels_are_those_of_the_files(self, root: Path) -> None:
-        batch = read(make_folder(root), 3)
-        expected = [np.asarray(Image.open(path), np.float32).transpose(2, 0, 1) / 255 for path in batch.image_path]
-        np.testing.assert_allclose(batch.image.numpy(), expected, atol=1e-6)
 
     @pytest.mark.parametrize("settings", [{"train_batch_size": 1}, {"num_workers": 2}], ids=str)
     def test_dataloader_makes_no_difference(self, root: Path, settings: dict[str, int]) -> None:
@@ -199,17 +189,6 @@ class TestLabels:
         assert len(read(loader, 100).image) == NUM_IMAGES + 3
         assert greys(read_anomalies(loader, 11)) == [1]
 
-    def test_augmentations_of_parts(self, root: Path) -> None:
-        flip = RandomHorizontalFlip(1.0)
-        data = make_folder(root, train_augmentations=Compose([flip, Resize((12, 12))])).train_data
-        loader = DataLoader(ConcatDataset([Subset(data, [0]), Subset(data, [1, 2])]))
-        assert read(loader, 3).image.shape[-2:] == (12, 12)
-        image = torch.rand(1, 3, 20, 24)
-        assert torch.equal(augmentation_of(loader, 0)(image, 0), Resize((12, 12))(image.flip(-1)))
-        others = ConcatDataset([data, make_folder(root).train_data])
-        with pytest.raises(ValueError, match=r"^train_augmentations: got different ones"):
-            augmentation_of(DataLoader(others), 0)
-
     def test_digests_are_of_files_as_they_are(self, root: Path) -> None:
         data = make_folder(root, train_augmentations=Resize((12, 12))).train_data
         digests = list(digest_images(read(DataLoader(ConcatDataset([data, data])), 100)).values())
@@ -219,16 +198,12 @@ class TestLabels:
         assert len(set(digests)) == NUM_IMAGES
 
 
-@pytest.mark.parametrize("item", [(torch.zeros(3, 20, 20), 0), {"image": torch.zeros(3, 20, 20)}, torch.zeros(3, 20)])
-def test_no_image_items(item: object) -> None:
-    with pytest.raises(TypeError, match=f"^train_dataloaders: got {type(item).__name__}; .*ImageItem"):
-        read(DataLoader([item]), 1)
-
-
 @pytest.mark.parametrize("given", [[1, 2], None, iter(())], ids=["list", "None", "iterator"])
 def test_no_dataloader(given: object) -> None:
     with pytest.raises(TypeError, match=f"^train_dataloaders: got {type(given).__name__}"):
         read_shots(given, 1, seed=0, smallest_side=11)
+    with pytest.raises(TypeError, match=f"^train_dataloaders: got {type(given).__name__}; .*ImageItem"):
+        read(DataLoader([given]), 1)
 
 
 def test_a_batch_that_is_served_is_a_copy() -> None:
