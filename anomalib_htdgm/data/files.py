@@ -15,7 +15,7 @@ from anomalib.data.utils.image import is_image_file
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch.utils.data import DataLoader
 
-from .items import leaves
+from .items import items_of, leaves
 from .loading import has_items
 from .reading import is_image
 
@@ -34,7 +34,7 @@ def warn_of_unlisted(dataloaders: Any) -> None:  # noqa: ANN401
     beside: set[Path] = set()
 
     def look(dataloader: DataLoader[Any]) -> None:
-        for leaf in leaves(dataloader.dataset) if has_items(dataloader) else ():
+        for leaf in leaves(items_of(dataloader.dataset)) if has_items(dataloader) else ():
             beside.update(_files_beside(leaf))
 
     apply_to_collection(dataloaders, DataLoader, look)

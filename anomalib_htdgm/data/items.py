@@ -16,7 +16,6 @@ from anomalib.data import AnomalibDataset, ImageBatch, ImageItem, PredictDataset
 from anomalib.data.datasets.image.mvtec_loco import MVTecLOCODataset
 from anomalib.data.utils import LabelName
 from anomalib.data.utils.path import contains_non_printable_characters
-from pandas import isna
 from torch.utils.data import ConcatDataset, Subset, default_collate
 from torchvision.tv_tensors import Mask
 
@@ -39,17 +38,19 @@ def items_of(dataset: Any) -> list[tuple[Any, int]]:  # noqa: ANN401
     return [(dataset, index) for index in range(len(dataset))]
 
 
-def leaves(dataset: Any) -> list[Any]:  # noqa: ANN401
-    """Find the data sets that items come from."""
-    return list({id(leaf): leaf for leaf, _ in items_of(dataset)}.values())
+def leaves(items: list[tuple[Any, int]]) -> list[Any]:
+    """Find the data sets that items come from, see :func:`items_of`."""
+    return list({id(leaf): leaf for leaf, _ in items}.values())
 
 
-def known_label(dataset: Any, index: int) -> int | None:  # noqa: ANN401
-    """Get the label of an item of a leaf, if it is known before the item is read, as anomalib's are."""
-    if not isinstance(dataset, AnomalibDataset) or "label_index" not in dataset.samples:
-        return None
-    label = dataset.samples["label_index"].iloc[index]
-    return int(LabelName.UNKNOWN if isna(label) else label)
+def known_labels(items: list[tuple[Any, int]]) -> list[int | None]:
+    """Get the labels of items that are known before these are read, as anomalib's are; ``None`` for other items."""
+    known = {
+        id(leaf): leaf.samples["label_index"].fillna(LabelName.UNKNOWN).astype(int).tolist()
+        for leaf in leaves(items)
+        if isinstance(leaf, AnomalibDataset) and "label_index" in leaf.samples
+    }
+    return [known[id(leaf)][index] if id(leaf) in known else None for leaf, index in items]
 
 
 class Reading(NamedTuple):

@@ -59,7 +59,7 @@ class OneClass(ClassesDataModule):
     Example:
         From the command line::
 
-            anomalib train --model Htdgm --model.transformations full --data OneClass --data.normal_class frog
+            anomalib train --model Htdgm --model.preset semantic --data OneClass --data.normal_class frog
     """
 
     def __init__(
@@ -73,14 +73,18 @@ class OneClass(ClassesDataModule):
         **settings: Any,  # noqa: ANN401
     ) -> None:
         check_choice("dataset", dataset, get_args(Dataset))
-        self.normal_index = _class_index(dataset, normal_class)
+        category = _find_class(dataset, normal_class)
+        if category is None:
+            allowed = ", ".join(f"{index} ({class_name})" for index, class_name in enumerate(CLASSES[dataset]))
+            msg = f"normal_class: got {normal_class!r}; the classes of {dataset} are {allowed}"
+            raise ValueError(msg)
         if arrays is not None and not is_zipfile(arrays):
             what = "is no .npz file" if Path(arrays).is_file() else "does not exist"
             msg = f"arrays: got {str(arrays)!r}, which {what}; allowed are .npz files with {', '.join(ARRAYS)}"
             raise ValueError(msg)
         if folders is not None:
             _check_folders(Path(folders), dataset, also_arrays=arrays is not None)
-        super().__init__(CLASSES[dataset][self.normal_index], test_images_per_class, **settings)
+        super().__init__(category, test_images_per_class, **settings)
         self.dataset: Dataset = dataset
         self.root = Path(root)
         self.arrays = None if arrays is None else Path(arrays)
@@ -106,10 +110,7 @@ class OneClass(ClassesDataModule):
 
     def _subset(self, split: Split) -> AnomalibDataset:
         folders = {_find_class(self.dataset, each.name): each for each in _class_folders(self._directory, split.value)}
-        paths = {
-            class_name: list_images(folders[index]) if index in folders else []
-            for index, class_name in enumerate(CLASSES[self.dataset])
-        }
+        paths = {name: list_images(folders[name]) if name in folders else [] for name in CLASSES[self.dataset]}
         normal = paths[self.category]
         if not normal:
             msg = f"normal_class: got {self.category!r}, of which {self._directory} has no {split.value} images"
@@ -139,19 +140,9 @@ def _check_folders(directory: Path, dataset: Dataset, *, also_arrays: bool) -> N
             raise ValueError(msg)
 
 
-def _find_class(dataset: Dataset, given: int | str) -> int | None:
+def _find_class(dataset: Dataset, given: int | str) -> str | None:
+    """Find the class that is given by index, name or both."""
     # Spelled as the directories are, which allows for torchvision's "T-shirt/top", too.
-    name = re.sub("[^a-z0-9]+", "_", str(given).lower())
-    for index, class_name in enumerate(CLASSES[dataset]):
-        if name in {str(index), class_name, f"{index}_{class_name}"}:
-            return index
-    return None
-
-
-def _class_index(dataset: Dataset, given: int | str) -> int:
-    index = _find_class(dataset, given)
-    if index is not None:
-        return index
-    allowed = ", ".join(f"{index} ({class_name})" for index, class_name in enumerate(CLASSES[dataset]))
-    msg = f"normal_class: got {given!r}; the classes of {dataset} are {allowed}"
-    raise ValueError(msg)
+    spelled = re.sub("[^a-z0-9]+", "_", str(given).lower())
+    names = (name for index, name in enumerate(CLASSES[dataset]) if spelled in {str(index), name, f"{index}_{name}"})
+    return next(names, None)

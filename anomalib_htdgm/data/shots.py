@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from .appearance import appearance_of
 from .augmentation import resize_of, seeded
 from .few_shot import shuffle
-from .items import Reading, check_is_image, collate_items, items_of, known_label, read_item
+from .items import Reading, check_is_image, collate_items, items_of, known_labels, read_item
 from .reading import UnreadableImageError, digest_image
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def read_shots(dataloader: DataLoader[ImageItem], k_shot: int, seed: int, smalle
         ValueError: If there are no images, or if one is corrupt, too small, or of another size than the others.
     """
     items = _items_of(dataloader)
-    candidates = [index for index, item in enumerate(items) if known_label(*item) in {None, LabelName.NORMAL}]
+    candidates = [index for index, label in enumerate(known_labels(items)) if label in {None, LabelName.NORMAL}]
     order = (candidates[place] for place in shuffle(len(candidates), seed))
     with seeded(0):  # a dataset of another make may draw
         readings = ((index, _read(*items[index], smallest_side)) for index in order)
@@ -67,14 +67,15 @@ def read_anomalies(
     Of data sets of other makes than anomalib's all items are read for their labels, but for those of ``shots``.
     """
     known = set() if shots is None else {*vars(shots)["places"]}
+    items = _items_of(dataloader)
     candidates = [
-        item
-        for index, item in enumerate(_items_of(dataloader))
-        if known_label(*item) in {None, LabelName.ABNORMAL} and index not in known
+        items[index]
+        for index, label in enumerate(known_labels(items))
+        if label in {None, LabelName.ABNORMAL} and index not in known
     ]
     with seeded(0):
-        readings = [_read(*item, smallest_side) for item in candidates]
-    found = [each for each in readings if _is_anomalous(each.item)]
+        readings = (_read(*item, smallest_side) for item in candidates)
+        found = [each for each in readings if _is_anomalous(each.item)]
     return _collate(dataloader, found, is_anomalous=True) if found else None
 
 
