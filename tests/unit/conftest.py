@@ -48,13 +48,6 @@ def mvtec(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def cifar10(tmp_path: Path) -> Path:
-    """Write arrays of three classes of CIFAR-10."""
-    np.savez(tmp_path / "cifar10.npz", **make_data("CIFAR10"))
-    return tmp_path / "cifar10.npz"
-
-
 def bottle(root: Path, **arguments: Any) -> MVTecAD:  # noqa: ANN401
     return MVTecAD(root, "bottle", **{"num_workers": 0, **arguments})
 
@@ -129,3 +122,10 @@ def photographs(tmp_path: Path) -> list[Path]:
         pixels = (shingles(seed=index)[0] * 0.5 + 0.5) * 255
         Image.fromarray(pixels.round().byte().permute(1, 2, 0).numpy()).save(path)
     return paths
+
+
+@pytest.fixture
+def cifar10(tmp_path: Path) -> Path:
+    """Write arrays of three classes of CIFAR-10."""
+    np.savez(tmp_path / "cifar10.npz", **make_data("CIFAR10"))
+    return tmp_path / "cifar10.npz"
