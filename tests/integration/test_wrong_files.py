@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-htdgm authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Files that cannot be read, and data that are no images: in training, validation, test and prediction."""
+"""Files that cannot be read: in training, validation, test and prediction."""
 
 import re
 import shutil
@@ -9,10 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-import torch
 from anomalib.cli.cli import AnomalibCLI
 from anomalib.data import Folder, ImageBatch, PredictDataset
-from anomalib.data.utils import ValSplitMode
 from anomalib.models.components import AnomalibModule
 from lightning.pytorch.callbacks import BasePredictionWriter
 from PIL import Image
@@ -49,29 +47,6 @@ def predict(good: Folder) -> dict[str, float]:
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     records = [record for record in caplog.records if record.name.startswith("anomalib_htdgm")]
     return [record.getMessage() for record in records if record.levelname == "WARNING"]
-
-
-class TestNoImages:
-    """What is no data set of images is refused by what is wanted instead, and before a training is lost to it."""
-
-    @pytest.mark.parametrize("collate", [None, ImageBatch.collate], ids=["PyTorch's", "anomalib's"])
-    @pytest.mark.parametrize("item", [(torch.zeros(3, 64, 64), 0), {"image": torch.zeros(3, 64, 64)}, None, "0.png"])
-    def test_in_every_way(self, item: object, collate: Callable[..., object] | None, good: Folder) -> None:
-        loader = DataLoader([item] * 2, collate_fn=collate)
-        for way in ("validate", "test", "predict"):
-            with pytest.raises(TypeError, match=r"dataloaders: got .*ImageItem"):
-                getattr(make_engine(good.root), way)(Htdgm(), dataloaders=loader, ckpt_path=good.root / "model.ckpt")
-        model = make_small_model()
-        good.setup()
-        for train, val in ((loader, None), (good.train_dataloader(), loader)):
-            with pytest.raises(TypeError, match=r"dataloaders: got .*ImageItem"):
-                make_engine(good.root).fit(model, train_dataloaders=train, val_dataloaders=val)
-        assert not model.model.is_trained
-
-    def test_no_validation_images_to_be_split_off(self, good: Folder) -> None:
-        good.val_split_mode = ValSplitMode.NONE
-        with pytest.raises(ValueError, match=r"^val_split_mode: got 'none', .*'same_as_test'"):
-            make_engine(good.root).fit(make_small_model(), datamodule=good)
 
 
 class TestTraining:

@@ -93,10 +93,6 @@ class TestDraw:
         assert batch.image_path == expected.image_path
         assert torch.equal(batch.image, expected.image)
 
-    @pytest.mark.parametrize("k_shot", [NUM_IMAGES, 1000])
-    def test_all_if_there_are_fewer(self, root: Path, k_shot: int) -> None:
-        assert names(read(make_folder(root), k_shot)) == [str(index) for index in range(NUM_IMAGES)]
-
     def test_labelled_anomalies_are_not_drawn(self, root: Path) -> None:
         folder = make_folder(root)
         folder.train_data.samples.loc[::2, "label_index"] = 1
