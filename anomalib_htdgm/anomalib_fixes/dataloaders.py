@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from anomalib_htdgm.data.appearance import Inspection
 from anomalib_htdgm.data.files import warn_of_unlisted
-from anomalib_htdgm.data.reading import check_first_item, read_as_seen
+from anomalib_htdgm.data.loading import check_first_item, read_as_seen
 
 
 def replace_dataloaders(trainer: Trainer, stage: str, *, skip_unreadable: bool, inspection: Inspection) -> None:

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
 from anomalib_htdgm.data.appearance import Inspection
-from anomalib_htdgm.data.reading import check_is_image
+from anomalib_htdgm.data.items import check_is_image
 
 from .checkpoint_io import WholeCheckpointIO, check_writable
 from .components import callbacks_of, detach

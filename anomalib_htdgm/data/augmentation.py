@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import Compose, Resize, Transform
 from torchvision.tv_tensors import Image
 
-from .nesting import leaves
+from .items import items_of, leaves
 
 
 @contextmanager
@@ -72,7 +72,7 @@ def augmentation_of(dataloader: DataLoader[Any], seed: int) -> Augmentation | No
     Raises:
         ValueError: If its parts have different ones.
     """
-    transforms: list[Any] = [getattr(leaf, "augmentations", None) for leaf in leaves(dataloader.dataset)]
+    transforms: list[Any] = [getattr(leaf, "augmentations", None) for leaf in leaves(items_of(dataloader.dataset))]
     augmented = [each for each in transforms if len(_list(each)) > (resize_of(each) is not None)]
     if augmented and len(set(map(repr, transforms))) > 1:
         msg = f"train_augmentations: got different ones {transforms} in one training set; allowed are the same for all"

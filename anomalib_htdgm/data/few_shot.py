@@ -44,9 +44,14 @@ def draw_shots(num_images: int, k_shot: int, seed: int) -> list[int]:
     check_integer("num_images", num_images, at_least=1)
     check_integer("k_shot", k_shot, at_least=1)
     check_integer("seed", seed, at_least=0)
+    return sorted(shuffle(num_images, seed)[:k_shot])
+
+
+def shuffle(num_images: int, seed: int) -> list[int]:
+    """Put images in the order in which :func:`draw_shots` draws them."""
     # PCG64 by name: numpy may change what `default_rng` stands for.
-    permutation = np.random.Generator(np.random.PCG64(seed)).permutation(num_images)
-    return sorted(permutation[:k_shot].tolist())
+    order: list[int] = np.random.Generator(np.random.PCG64(seed)).permutation(num_images).tolist()
+    return order
 
 
 def sorted_slice(num_images: int, k_shot: int, seed: int) -> list[int]:
@@ -164,8 +169,8 @@ class FewShot(WrappingDataModule):
         return self._evaluation_datamodule().test_dataloader()
 
     def _evaluation_datamodule(self) -> AnomalibDataModule:
-        # Asked for its own dataloaders because a datamodule may choose among test sets there (MVTecAD2). Anomalib's
-        # export and tiled ensemble set these attributes on the datamodule that they were given, which is this one.
+        # Asked for its own dataloaders because a datamodule may choose among test sets there (MVTecAD2). Export and
+        # tiled ensemble of anomalib 2.7 set these attributes on the datamodule that they were given, which is this one.
         self.datamodule.eval_batch_size = self.eval_batch_size
         self.datamodule.num_workers = self.num_workers
         self.datamodule.external_collate_fn = self.external_collate_fn

@@ -12,19 +12,17 @@ Example:
     >>> datamodule = FewShot(Paris(root="datasets/Paris", normal_class="louvre"), k_shot=5)  # doctest: +SKIP
 """
 
-import logging
 from pathlib import Path
+from typing import Any
 
-from anomalib.data import AnomalibDataModule
-from anomalib.data.utils import Split, TestSplitMode, ValSplitMode
-from PIL import Image
-from torchvision.transforms.v2 import Resize, Transform
+from anomalib.data.utils import Split
+from torchvision.transforms.v2 import Resize
 
-from anomalib_htdgm.data.few_shot import draw_shots
-from anomalib_htdgm.data.one_class import describe_images, list_images, make_subset, spread
-from anomalib_htdgm.validation import check_choice, check_integer, check_number
+from anomalib_htdgm.validation import check_choice, check_number
 
-logger = logging.getLogger(__name__)
+from .classes import ClassesDataModule, describe_images, list_images
+from .few_shot import draw_shots
+from .reading import is_image
 
 LANDMARKS = (
     *("defense", "eiffel", "invalides", "louvre", "moulinrouge", "museedorsay"),
@@ -36,7 +34,7 @@ QUERIES = range(1, 6)
 SPLIT_SEED = 0
 
 
-class Paris(AnomalibDataModule):
+class Paris(ClassesDataModule):
     """One landmark of Paris is normal, the others are anomalous.
 
     A landmark's photographs are those in its folder, and those in ``general`` that its label files call ``ok``.
@@ -51,16 +49,8 @@ class Paris(AnomalibDataModule):
         train_fraction: Share of its photographs to train on, in (0, 1).
         test_images_per_class: Number of test images of each landmark, at least 1, spread evenly over its own. All if
             None.
-        train_batch_size: Batch size for training.
-        eval_batch_size: Batch size for validation and test.
-        num_workers: Number of workers of each dataloader.
-        train_augmentations: Augmentations of the training images.
-        val_augmentations: Augmentations of the validation images.
-        test_augmentations: Augmentations of the test images.
-        augmentations: Augmentations where none are given for a subset.
-        val_split_mode: Where the validation set comes from; by default it is the test set.
-        val_split_ratio: Share of the images that a validation set of its own takes.
-        seed: Seed of such a split, at least 0.
+        **settings: Batch sizes, workers, augmentations, and the split of a validation set, see
+            :class:`~anomalib_htdgm.data.classes.ClassesDataModule`; by default the test set is the validation set.
 
     Raises:
         ValueError: If an argument is out of its range; at setup, if ``root`` lacks folders or label files.
@@ -72,39 +62,15 @@ class Paris(AnomalibDataModule):
         normal_class: str = "defense",
         train_fraction: float = 0.2,
         test_images_per_class: int | None = None,
-        train_batch_size: int = 32,
-        eval_batch_size: int = 32,
-        num_workers: int = 8,
-        train_augmentations: Transform | None = None,
-        val_augmentations: Transform | None = None,
-        test_augmentations: Transform | None = None,
-        augmentations: Transform | None = None,
-        val_split_mode: ValSplitMode | str = ValSplitMode.SAME_AS_TEST,
-        val_split_ratio: float = 0.5,
-        seed: int = 0,
+        **settings: Any,
     ) -> None:
         check_choice("normal_class", normal_class, LANDMARKS)
         check_number("train_fraction", train_fraction, above=0, below=1)
-        if test_images_per_class is not None:
-            check_integer("test_images_per_class", test_images_per_class, at_least=1)
-        check_integer("seed", seed, at_least=0)
-        super().__init__(
-            train_batch_size=train_batch_size,
-            eval_batch_size=eval_batch_size,
-            num_workers=num_workers,
-            train_augmentations=train_augmentations,
-            val_augmentations=val_augmentations,
-            test_augmentations=test_augmentations,
-            augmentations=Resize((256, 256), antialias=True) if augmentations is None else augmentations,
-            val_split_mode=val_split_mode,
-            val_split_ratio=val_split_ratio,
-            test_split_mode=TestSplitMode.FROM_DIR,
-            seed=seed,
-        )
+        if settings.get("augmentations") is None:
+            settings["augmentations"] = Resize((256, 256), antialias=True)
+        super().__init__(normal_class, test_images_per_class, **settings)
         self.root = Path(root)
-        self.category = normal_class
         self.train_fraction = train_fraction
-        self.test_images_per_class = test_images_per_class
 
     def _setup(self, _stage: str | None = None) -> None:
         train, test = [], []
@@ -116,10 +82,9 @@ class Paris(AnomalibDataModule):
                 chosen = [path for index, path in enumerate(paths) if index in drawn]
                 train = describe_images(chosen, Split.TRAIN, landmark, is_normal=True)
                 paths = [path for index, path in enumerate(paths) if index not in drawn]
-            paths = spread(paths, self.test_images_per_class or len(paths))
-            test += describe_images(paths, Split.TEST, landmark, is_normal=landmark == self.category)
-        self.train_data = make_subset(train, self.category)
-        self.test_data = make_subset(test, self.category)
+            test += self.describe_tested(paths, landmark)
+        self.train_data = self.make_subset(train)
+        self.test_data = self.make_subset(test)
 
     def _photographs(self, landmark: str, labels: dict[str, Path]) -> list[Path]:
         """List the photographs of a landmark."""
@@ -136,14 +101,4 @@ class Paris(AnomalibDataModule):
         shown_partly = {photograph for name in lists for photograph in labels[name].read_text().split()}
         own, general = (list_images(folder) for folder in folders.values())
         others = [path for path in general if path.stem in shown_partly]
-        return [path for path in [*own, *others] if _is_image(path)]
-
-
-def _is_image(path: Path) -> bool:
-    """Tell images from the pages of HTML that the published archives have in place of twenty of them."""
-    try:
-        with Image.open(path):
-            return True
-    except OSError:
-        logger.debug("%s is no image and is left out", path)
-        return False
+        return [path for path in [*own, *others] if is_image(path)]  # twenty of the archives are pages of HTML

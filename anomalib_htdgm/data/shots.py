@@ -5,8 +5,9 @@
 
 import copy
 import logging
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Sized
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, cast
 
 import torch
@@ -16,10 +17,9 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from .appearance import appearance_of
 from .augmentation import resize_of, seeded
-from .few_shot import draw_shots
-from .files import open_image
-from .nesting import known_labels, locate
-from .reading import Reading, UnreadableImageError, check_is_image, collate_items, digest_image, read_item
+from .few_shot import shuffle
+from .items import Reading, check_is_image, collate_items, items_of, known_labels, read_item
+from .reading import UnreadableImageError, digest_image
 
 logger = logging.getLogger(__name__)
 
@@ -44,19 +44,12 @@ def read_shots(dataloader: DataLoader[ImageItem], k_shot: int, seed: int, smalle
         TypeError: If the dataloader has no dataset of image items to draw from.
         ValueError: If there are no images, or if one is corrupt, too small, or of another size than the others.
     """
-    dataset = _dataset_of(dataloader)
-    candidates = [index for index, label in enumerate(known_labels(dataset)) if label in {None, LabelName.NORMAL}]
-    normal: dict[int, Reading] = {}
-    anomalous: set[int] = set()
+    items = _items_of(dataloader)
+    candidates = [index for index, label in enumerate(known_labels(items)) if label in {None, LabelName.NORMAL}]
+    order = (candidates[place] for place in shuffle(len(candidates), seed))
     with seeded(0):  # a dataset of another make may draw
-        while len(normal) < min(k_shot, len(candidates) - len(anomalous)):
-            drawn = draw_shots(len(candidates), k_shot + len(anomalous), seed)
-            rest = [candidates[each] for each in drawn if candidates[each] not in {*normal, *anomalous}]
-            for index, reading in _read(dataset, rest, smallest_side):
-                if _is_anomalous(reading.item):
-                    anomalous.add(index)
-                else:
-                    normal[index] = reading
+        readings = ((index, _read(*items[index], smallest_side)) for index in order)
+        normal = dict(islice((each for each in readings if not _is_anomalous(each[1].item)), k_shot))
     if not normal:
         msg = "datamodule: its training set has no normal images; at least one is needed"
         raise ValueError(msg)
@@ -73,12 +66,16 @@ def read_anomalies(
 
     Of data sets of other makes than anomalib's all items are read for their labels, but for those of ``shots``.
     """
-    dataset = _dataset_of(dataloader)
     known = set() if shots is None else {*vars(shots)["places"]}
-    labels = enumerate(known_labels(dataset))
-    candidates = [index for index, label in labels if label in {None, LabelName.ABNORMAL} and index not in known]
+    items = _items_of(dataloader)
+    candidates = [
+        items[index]
+        for index, label in enumerate(known_labels(items))
+        if label in {None, LabelName.ABNORMAL} and index not in known
+    ]
     with seeded(0):
-        found = [each for _, each in _read(dataset, candidates, smallest_side) if _is_anomalous(each.item)]
+        readings = (_read(*item, smallest_side) for item in candidates)
+        found = [each for each in readings if _is_anomalous(each.item)]
     return _collate(dataloader, found, is_anomalous=True) if found else None
 
 
@@ -91,32 +88,34 @@ def digest_images(batch: ImageBatch) -> dict[str, str]:
     return digests
 
 
-def _dataset_of(dataloader: DataLoader[ImageItem]) -> Any:  # noqa: ANN401  # a dataset with a length has no type
+def _items_of(dataloader: DataLoader[ImageItem]) -> list[tuple[Any, int]]:
     dataset = getattr(dataloader, "dataset", None)
     if not isinstance(dataset, Sized) or isinstance(dataset, IterableDataset):
         given = type(dataloader).__name__
         msg = f"train_dataloaders: got {given}; allowed is a torch DataLoader over a dataset with a length"
         raise TypeError(msg)
-    return dataset
+    return items_of(dataset)
 
 
-def _read(dataset: Any, indices: Sequence[int], smallest_side: int) -> Iterator[tuple[int, Reading]]:  # noqa: ANN401
-    """Read items, after a look at the headers of all their files."""
-    places = [(index, *locate(dataset, index)) for index in indices]
-    for _, leaf, place in places:
-        if isinstance(leaf, AnomalibDataset):
-            _check_size(leaf.samples["image_path"].iloc[place], smallest_side)
-    for index, leaf, place in places:
-        if isinstance(leaf, AnomalibDataset):
-            leaf = copy.copy(leaf)  # noqa: PLW2901  # the data set stays as it is
-            leaf.augmentations = resize_of(leaf.augmentations)
-        try:
-            reading = read_item(leaf, place)
-        except UnreadableImageError as error:
-            msg = f"training {error}"
-            raise ValueError(msg) from error
-        check_is_image(reading.item, "train_dataloaders")
-        yield index, reading
+def _read(dataset: Any, index: int, smallest_side: int) -> Reading:  # noqa: ANN401  # of any make
+    is_anomalibs = isinstance(dataset, AnomalibDataset)
+    if is_anomalibs:
+        dataset = copy.copy(dataset)  # the given one stays as it is
+        dataset.augmentations = resize_of(dataset.augmentations)
+    try:
+        reading = read_item(dataset, index)
+    except UnreadableImageError as error:
+        msg = f"training {error}"
+        raise ValueError(msg) from error
+    check_is_image(reading.item, "train_dataloaders")
+    height, width = reading.image.shape[-2:]
+    if is_anomalibs and min(height, width) < smallest_side:
+        msg = (
+            f"training image {reading.item.image_path} has {height}x{width} pixels; allowed are images of at least "
+            f"{smallest_side}x{smallest_side} (the receptive field)"
+        )
+        raise ValueError(msg)
+    return reading
 
 
 def _is_anomalous(item: ImageItem) -> bool:
@@ -147,21 +146,6 @@ def _collate(dataloader: DataLoader[ImageItem], readings: list[Reading], *, is_a
     vars(batch)["digests"] = [digest_image(each.image) for each in readings]
     vars(batch)["appearances"] = [appearance_of(each.image) for each in readings]
     return cast("ImageBatch", batch)
-
-
-def _check_size(path: str, smallest_side: int) -> None:
-    """Look at a file's size before anything is read."""
-    try:
-        with open_image(path) as image:
-            width, height = image.size
-    except Exception:  # noqa: BLE001  # reading it tells what is wrong
-        return
-    if min(width, height) < smallest_side:
-        msg = (
-            f"training image {path} has {height}x{width} pixels; allowed are images of at least "
-            f"{smallest_side}x{smallest_side} (the receptive field)"
-        )
-        raise ValueError(msg)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class WrappingDataModule(AnomalibDataModule, ABC):
 
     def __init__(self, datamodule: AnomalibDataModule | dict[str, Any], seed: int) -> None:
         check_integer("seed", seed, at_least=0)
-        # `anomalib benchmark` builds only the outermost object of a configuration.
+        # `anomalib benchmark` of anomalib 2.7 builds only the outermost object of a configuration.
         if isinstance(datamodule, dict | DictConfig) and "class_path" in datamodule:
             datamodule = get_datamodule(datamodule)
         if not isinstance(datamodule, AnomalibDataModule) or isinstance(datamodule, AnomalibVideoDataModule):
@@ -60,7 +60,7 @@ class WrappingDataModule(AnomalibDataModule, ABC):
     def setup(self, stage: str | None = None) -> None:
         """Set up the wrapped datamodule and draw, once; later calls only update the augmentations."""
         self.datamodule.trainer = self.trainer
-        # The base class would set up anew at every call that does not come from a trainer.
+        # anomalib 2.7 would set up, and draw, anew at every call that does not come from a trainer.
         if not self._is_setup:
             self._setup(stage)
             self._is_setup = True

@@ -27,7 +27,7 @@ from anomalib.metrics import F1AdaptiveThreshold
 from matplotlib import pyplot as plt
 from numpy.typing import NDArray
 from omegaconf import DictConfig
-from run import draw_images
+from shared.drawing import draw_images
 from shared.pictures import save
 from torchvision.utils import save_image
 

@@ -27,11 +27,13 @@ from shared.layout import open_folder
 from sklearn.metrics import roc_auc_score
 
 from anomalib_htdgm import FewShot, OneClass, QuickstartTextures
+from anomalib_htdgm.data.arrays import Dataset
 from anomalib_htdgm.models.htdgm.settings import PRESETS, choose_settings
 from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
 from anomalib_htdgm.models.htdgm.training import train
 
 BATCH_SIZE = 16
+DATASETS: dict[str, Dataset] = {"cifar10": "CIFAR10", "mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
 
 
 def load(options: argparse.Namespace, category: str) -> AnomalibDataModule:
@@ -42,9 +44,8 @@ def load(options: argparse.Namespace, category: str) -> AnomalibDataModule:
         return open_folder(options.root, category)
     if options.data == "textures":
         return QuickstartTextures(category, options.root)  # type: ignore[arg-type]  # checks it itself
-    dataset = {"cifar10": "CIFAR10", "mnist": "MNIST", "fashion_mnist": "FashionMNIST"}[options.data]
     per_class = options.images_per_class
-    return OneClass(dataset, category, options.root, options.arrays, test_images_per_class=per_class)  # type: ignore[arg-type]
+    return OneClass(DATASETS[options.data], category, options.root, options.arrays, test_images_per_class=per_class)
 
 
 def draw(options: argparse.Namespace, category: str, seed: int) -> AnomalibDataModule:
@@ -114,7 +115,7 @@ def run(options: argparse.Namespace, given: dict[str, Any]) -> Iterator[dict[str
 def main() -> None:
     """Train, score and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", choices=["cifar10", "mnist", "fashion_mnist", "mvtec", "folders", "textures"])
+    parser.add_argument("data", choices=[*DATASETS, "mvtec", "folders", "textures"])
     parser.add_argument("--root", type=Path, default=Path("datasets"), help="directory of the images")
     parser.add_argument("--arrays", type=Path, help=".npz file of the images, see OneClass")
     parser.add_argument("--classes", nargs="+", required=True)

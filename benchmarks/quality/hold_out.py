@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 NUM_TESTED = 50
 
@@ -18,10 +19,7 @@ def divide(source: Path, output: Path) -> None:
     """Divide the training images of an array file that OneClass reads, and write another."""
     arrays = np.load(source)
     images, labels = arrays["x_train"], arrays["y_train"].ravel()
-    rank = np.empty(len(labels), int)
-    for label in np.unique(labels):
-        (places,) = np.nonzero(labels == label)
-        rank[places] = np.arange(len(places))[::-1]
+    rank = pd.Series(labels).groupby(labels).cumcount(ascending=False).to_numpy()  # from the class's last image
     parts = {"train": rank >= NUM_TESTED, "test": rank < NUM_TESTED}
     divided = {f"x_{name}": images[chosen] for name, chosen in parts.items()}
     np.savez_compressed(output, **divided, **{f"y_{name}": labels[chosen] for name, chosen in parts.items()})

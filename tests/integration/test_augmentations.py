@@ -13,7 +13,7 @@ import torch
 from anomalib.data import Folder, MVTecAD
 from anomalib.models.components import AnomalibModule
 from PIL import Image
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import ConcatDataset, DataLoader, Subset, TensorDataset
 from torchvision.transforms.v2 import Compose, RandomHorizontalFlip, RandomRotation, Resize, Transform
 
 from anomalib_htdgm import Devnet, Differnet, FewLabelledAnomalies
@@ -117,6 +117,19 @@ def test_resizing_is_no_augmentation() -> None:
         assert augmentation_of(DataLoader(dataset), seed=0) is None
     dataset.augmentations = USUAL
     assert augmentation_of(DataLoader(dataset), seed=0) is not None
+
+
+def test_parts_of_a_training_set_have_to_be_augmented_alike(good: Folder) -> None:
+    good.setup()
+    data, other = good.train_data, good.train_data.subsample([0])
+    data.augmentations = Compose([RandomHorizontalFlip(1.0), Resize((12, 12))])
+    parts = [Subset(data, [0]), Subset(data, [1])]
+    image = torch.rand(1, 3, 20, 24)
+    augmented = augmentation_of(DataLoader(ConcatDataset(parts)), seed=0)(image, 0)
+    assert torch.equal(augmented, Resize((12, 12))(image.flip(-1)))
+    other.augmentations = Resize((12, 12))
+    with pytest.raises(ValueError, match=r"^train_augmentations: got different ones"):
+        augmentation_of(DataLoader(ConcatDataset([*parts, other])), seed=0)
 
 
 def test_what_is_augmented_has_to_be_of_one_shape() -> None:

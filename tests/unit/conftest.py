@@ -25,6 +25,7 @@ from anomalib_htdgm.models.htdgm.discriminator import Discriminator
 from tests.integration.checked import SMALL
 from tests.unit.textures import shingles
 
+from .labelled import make_data
 from .parts import open_again
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "quality"))  # where benchmarks find one another
@@ -121,3 +122,10 @@ def photographs(tmp_path: Path) -> list[Path]:
         pixels = (shingles(seed=index)[0] * 0.5 + 0.5) * 255
         Image.fromarray(pixels.round().byte().permute(1, 2, 0).numpy()).save(path)
     return paths
+
+
+@pytest.fixture
+def cifar10(tmp_path: Path) -> Path:
+    """Write arrays of three classes of CIFAR-10."""
+    np.savez(tmp_path / "cifar10.npz", **make_data("CIFAR10"))
+    return tmp_path / "cifar10.npz"

@@ -1,28 +1,24 @@
 # Copyright (C) 2026 The anomalib-htdgm authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Tests of the draw of k shots and of the datamodule that trains on them."""
+"""Tests of the datamodule that trains on k shots."""
 
 import logging
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import anomalib.data
-import numpy as np
 import pytest
-import torch
 from anomalib.data import AnomalibDataModule, Avenue, Folder, MVTecAD, get_datamodule
 from anomalib.data.utils import split_by_label
 from anomalib.engine import Engine
 from anomalib.models import Padim
-from lightning.pytorch import seed_everything
 from lightning.pytorch.trainer.states import TrainerFn
 from omegaconf import OmegaConf
 from torch.utils.data import DataLoader
 
-from anomalib_htdgm.data.few_shot import FewShot, draw_shots, sorted_slice
+from anomalib_htdgm.data.few_shot import FewShot, draw_shots
 
 from .conftest import NUM_BROKEN, NUM_HOLE, NUM_TRAIN, bottle, paths
 
@@ -33,89 +29,22 @@ def shots(datamodule: AnomalibDataModule) -> list[str]:
     return datamodule.shot_paths
 
 
-class TestDrawShots:
-    """The random draw."""
-
-    def test_known_draws(self) -> None:
-        """Published results stay repeatable only if these draws never change."""
-        assert draw_shots(209, 5, seed=0) == [6, 25, 41, 178, 206]
-        assert draw_shots(10, 3, seed=1) == [4, 7, 8]
-
-    def test_distinct_ascending_and_in_range_and_fewer_are_among_more(self) -> None:
-        for seed in range(10):
-            few, some, many = (draw_shots(50, number, seed) for number in (1, 5, 10))
-            assert many == sorted(set(many))
-            assert len(many) == 10
-            assert set(few) < set(some) < set(many) <= set(range(50))
-
-    def test_neither_reads_nor_moves_global_random_states(self) -> None:
-        for state in (1, 2):
-            following = []
-            for draws in (True, False):
-                seed_everything(state, verbose=False)
-                assert not draws or draw_shots(10, 3, seed=1) == [4, 7, 8]
-                following.append((random.random(), np.random.rand(), torch.rand(1).item()))  # noqa: NPY002, S311
-            assert following[0] == following[1]
-
-    def test_every_image_has_its_turn(self) -> None:
-        first = [draw_shots(8, 1, seed)[0] for seed in range(400)]
-        counts = np.bincount(first, minlength=8)
-        assert counts.min() > 25  # 50 expected, standard deviation 6.6
-        assert counts.max() < 80
-
-    def test_takes_all_where_there_are_fewer(self) -> None:
-        assert draw_shots(3, 5, seed=0) == [0, 1, 2]
-
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            ((10, 0, 0), "k_shot: got 0; allowed are integers of at least 1"),
-            ((10, True, 0), "k_shot: got True; allowed are integers"),
-            ((0, 1, 0), "num_images: got 0; allowed are integers of at least 1"),
-            ((10, 1, -1), "seed: got -1; allowed are integers of at least 0"),
-        ],
-    )
-    @pytest.mark.parametrize("function", [draw_shots, sorted_slice])
-    def test_bad_arguments(self, function: Any, arguments: tuple[Any, ...], message: str) -> None:  # noqa: ANN401
-        with pytest.raises(ValueError, match=message):
-            function(*arguments)
-
-
-class TestSortedSlice:
-    """AnomalyDINO's protocol."""
-
-    @pytest.mark.parametrize(("k_shot", "seed"), [(1, 0), (1, 9), (2, 4), (3, 2), (10, 0)])
-    def test_is_the_slice_of_anomaly_dino(self, k_shot: int, seed: int) -> None:
-        files = list(range(10))
-        assert sorted_slice(10, k_shot, seed) == files[seed * k_shot : (seed + 1) * k_shot]
-
-    def test_a_slice_beyond_the_last_image(self) -> None:
-        with pytest.raises(ValueError, match=r"seed is 2: .* images 8 to 11, but there are only 10\. .* seeds: 0 to 1"):
-            sorted_slice(10, 4, seed=2)
-        with pytest.raises(ValueError, match="Allowed seeds: none, k_shot is too large"):
-            sorted_slice(3, 4, seed=0)
-
-
 class TestFewShot:
     """The datamodule, used from Python."""
 
     def test_reduces_only_the_training_set(self, mvtec: Path) -> None:
+        files = sorted(str(path) for path in (mvtec / "bottle/train/good").iterdir())
         wrapped = bottle(mvtec)
         wrapped.setup()
-        datamodule = FewShot(bottle(mvtec), k_shot=5, seed=3)
-        datamodule.setup()
-        assert len(wrapped.train_data) == NUM_TRAIN
-        assert set(paths(datamodule.train_dataloader())) == set(datamodule.shot_paths)
-        assert len(datamodule.shot_paths) == 5
-        assert set(datamodule.shot_paths) < set(wrapped.train_data.samples.image_path)
+        datamodule = FewShot(bottle(mvtec), k_shot=4, seed=2)
+        assert shots(datamodule) == [files[index] for index in draw_shots(NUM_TRAIN, 4, 2)]
+        assert shots(FewShot(bottle(mvtec), 4, seed=2, sampling="sorted")) == files[8:12]
+        assert sorted(paths(datamodule.train_dataloader())) == datamodule.shot_paths
         for loader in ("val_dataloader", "test_dataloader", "predict_dataloader"):
             assert paths(getattr(datamodule, loader)()) == paths(getattr(wrapped, loader)())
-        assert datamodule.task == wrapped.task
-
-    def test_draws_the_indices_of_the_draw_from_the_sorted_files(self, mvtec: Path) -> None:
-        files = sorted(str(path) for path in (mvtec / "bottle/train/good").iterdir())
-        assert shots(FewShot(bottle(mvtec), 4, seed=2)) == [files[i] for i in draw_shots(NUM_TRAIN, 4, 2)]
-        assert shots(FewShot(bottle(mvtec), 4, seed=2, sampling="sorted")) == files[8:12]
+        assert (datamodule.task, datamodule.category) == (wrapped.task, "bottle")
+        assert datamodule.name == "MVTecAD_4shot"
+        assert FewShot(Folder("parts", mvtec / "bottle")).name == "parts_1shot"
 
     def test_labelled_anomalies_are_never_drawn(self, mvtec: Path) -> None:
         class WithTrainingAnomalies(MVTecAD):
@@ -152,11 +81,11 @@ class TestFewShot:
         assert not set(validation) & set(datamodules[0].shot_paths)
         assert "without a seed" not in caplog.text
 
-    def test_warns_of_a_split_without_seed(self, mvtec: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def test_warns_of_a_split_without_seed_and_of_too_few_images(
+        self, mvtec: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
         FewShot(bottle(mvtec, val_split_mode="from_train")).setup()
         assert "the shots will differ from run to run" in caplog.text
-
-    def test_warns_of_too_few_images(self, mvtec: Path, caplog: pytest.LogCaptureFixture) -> None:
         assert len(shots(FewShot(bottle(mvtec), k_shot=20))) == NUM_TRAIN
         assert "k_shot is 20, but there are only 12 images" in caplog.text
 
@@ -164,21 +93,15 @@ class TestFewShot:
         with pytest.raises(AttributeError, match="Did you call setup"):
             _ = FewShot(bottle(mvtec)).shot_paths
 
-    def test_names_of_results(self, mvtec: Path) -> None:
-        datamodule = FewShot(bottle(mvtec), k_shot=5)
-        assert (datamodule.name, datamodule.category) == ("MVTecAD_5shot", "bottle")
-        assert FewShot(Folder("parts", mvtec / "bottle")).name == "parts_1shot"
-
     def test_settings_made_later_reach_every_loader(self, mvtec: Path) -> None:
         """Anomalib's export sets batch sizes on the datamodule it is given."""
         datamodule = FewShot(bottle(mvtec, train_batch_size=2, eval_batch_size=3, num_workers=1), k_shot=5)
         datamodule.setup()
-        loaders = datamodule.train_dataloader(), datamodule.val_dataloader(), datamodule.test_dataloader()
-        assert [loader.batch_size for loader in loaders] == [2, 3, 3]
-        datamodule.train_batch_size, datamodule.eval_batch_size = 1, 2
-        loaders = datamodule.train_dataloader(), datamodule.val_dataloader(), datamodule.test_dataloader()
-        assert [loader.batch_size for loader in loaders] == [1, 2, 2]
-        assert [loader.num_workers for loader in loaders] == [1, 1, 1]
+        for sizes in ([2, 3, 3], [1, 2, 2]):
+            datamodule.train_batch_size, datamodule.eval_batch_size, _ = sizes
+            loaders = datamodule.train_dataloader(), datamodule.val_dataloader(), datamodule.test_dataloader()
+            assert [loader.batch_size for loader in loaders] == sizes
+            assert [loader.num_workers for loader in loaders] == [1, 1, 1]
 
     def test_tests_on_what_the_wrapped_datamodule_tests_on(self, mvtec: Path) -> None:
         """Some datamodules choose among test sets when they are asked for the dataloader."""

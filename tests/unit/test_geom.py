@@ -12,7 +12,9 @@ import pytest
 import torch
 from anomalib.engine import Engine
 from compared import geom
-from compared.geom import TRANSFORMATIONS, Geom, GeomModel, WideResNet, draw_samples, train
+from compared.geom import Geom, draw_samples
+from compared.geom_model import TRANSFORMATIONS, GeomModel, train
+from compared.wide_resnet import WideResNet
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from numpy.typing import NDArray
