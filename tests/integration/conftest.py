@@ -24,6 +24,7 @@ from anomalib_htdgm.inspection import preparing
 
 from .checked import SMALL, write
 from .small import TESTED, make_engine, make_small_model, write_good_images
+from .walls import train_on_walls, walls  # noqa: F401 - fixtures
 
 RunAnomalib = Callable[..., subprocess.CompletedProcess[str]]
 
