@@ -22,7 +22,7 @@ pytestmark = pytest.mark.thorough
 MOST = float(np.finfo(np.float16).max)
 DEFECTS: dict[str, Any] = {
     "image_size": 32,
-    "coarsest_size": 24,
+    "coarsest_size": 32,
     "votes_from": 32,
     "memory_patches": 300,
     "energy_cells": 300,
@@ -31,6 +31,7 @@ WHOLE: dict[str, Any] = {
     "image_size": 25,
     "coarsest_size": 25,
     "transformations": "symmetries",
+    "num_members": 1,
     "vote": "probability",
     "patch_fraction": 1.0,
     "gist": True,

@@ -60,7 +60,9 @@ def test_a_sweep_resumes_and_is_reported(arrays: Path) -> None:
 
     content = path.read_bytes()
     path.write_bytes(content[:-50])  # killed while it wrote the second row
-    second = sweep(arrays, "trial=0,1", "data.datamodule.normal_class=zero", "hydra/launcher=joblib")
+    second = sweep(
+        arrays, "trial=0,1", "data.datamodule.normal_class=zero", "hydra/launcher=joblib", "hydra.launcher.n_jobs=1"
+    )
     assert second.returncode == 0, second.stderr
     with path.open(newline="") as file:
         resumed = list(csv.DictReader(file))
