@@ -22,13 +22,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 SIZE = 64
 MakeImages = Callable[..., torch.Tensor]
-EVERYTHING = {
-    "transformations": "sharpness",
-    "votes_from": 26,
-    "memory_patches": 300,
-    "energy_cells": 300,
-    "standardize": True,
-}
+EVERYTHING = {"transformations": "sharpness", "votes_from": 26, "standardize": True}
+EVERYTHING |= {"memory_patches": 300, "energy_cells": 300}
 WHOLE = {"gist": True, "vote": "probability", "patch_fraction": 1.0}
 KINDS = pytest.mark.parametrize("kind", [{}, EVERYTHING, WHOLE], ids=["votes alone", "everything", "whole"])
 
@@ -121,11 +116,11 @@ def test_members_score_on_average_as_each_of_them_alone(make_images: MakeImages)
         torch.testing.assert_close(model.score_unseen(images[:1], shot).pred_score, alone[other][:1])
 
 
-@pytest.mark.parametrize("call", [-1, 2])
-def test_there_is_no_such_training_image(call: int) -> None:
+def test_there_is_no_such_training_image() -> None:
     model = train(small_model(k_shot=3), torch.cat([shingles(), shingles(seed=1)]))
-    with pytest.raises(ValueError, match=f"^shot: got {call}; allowed are 0 to 1"):
-        model.score_unseen(shingles(), call)
+    for shot in (-1, 2):
+        with pytest.raises(ValueError, match=f"^shot: got {shot}; allowed are 0 to 1"):
+            model.score_unseen(shingles(), shot)
 
 
 @KINDS
