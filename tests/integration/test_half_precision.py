@@ -31,7 +31,6 @@ WHOLE: dict[str, Any] = {
     "image_size": 25,
     "coarsest_size": 25,
     "transformations": "symmetries",
-    "num_members": 1,
     "vote": "probability",
     "patch_fraction": 1.0,
     "gist": True,

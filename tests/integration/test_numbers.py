@@ -37,7 +37,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     bricks = FewShot(QuickstartTextures(root=root / "data"), k_shot=2)
     model = Htdgm(
         k_shot=2,
-        settings={"iterations": 10, "image_size": 32, "coarsest_size": 32, "memory_patches": 500, "energy_cells": 500},
+        settings={"iterations": 10, "image_size": 32, "memory_patches": 500, "energy_cells": 500},
         precision="float32",
         pre_processor=Htdgm.configure_pre_processor((40, 48)),
         # It takes what is far from the threshold for equal, which would hide where such images change places.
