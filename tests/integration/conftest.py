@@ -3,7 +3,6 @@
 
 """Small real data sets, and the engine and the stock command that work on them."""
 
-import os
 import socket
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from anomalib.cli.cli import main
 from anomalib.data import Folder, MVTecAD
 from anomalib.engine import Engine
 from anomalib.models import AnomalibModule
@@ -24,6 +24,7 @@ from anomalib_htdgm.inspection import preparing
 
 from .checked import SMALL, write
 from .small import TESTED, make_engine, make_small_model, write_good_images
+from .walls import train_on_walls, walls  # noqa: F401 - fixtures
 
 RunAnomalib = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -97,22 +98,22 @@ def export_in_each_way(engine: Engine, model: AnomalibModule, root: Path, checkp
 
 
 @pytest.fixture
-def run_anomalib(tmp_path: Path) -> RunAnomalib:
-    """Run the stock ``anomalib`` command in an empty directory."""
+def run_anomalib(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> RunAnomalib:
+    """Run the stock ``anomalib`` command in an empty directory and this process: test_command.py starts others."""
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-        command = [
-            sys.executable,
-            "-W",
-            "ignore",
-            "-c",
-            "from anomalib.cli.cli import main; main()",
-            *map(str, arguments),
-        ]
-        environment = os.environ | {"COLUMNS": "200"}
-        return subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=300
-        )
+        words = ["anomalib", *map(str, arguments)]
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", words)
+        with caplog.at_level("INFO", logger="anomalib_htdgm"):
+            main()
+        shown = capfd.readouterr()
+        return subprocess.CompletedProcess(words, 0, shown.out, shown.err + caplog.text)
 
     return run
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.thorough
 MOST = float(np.finfo(np.float16).max)
 DEFECTS: dict[str, Any] = {
     "image_size": 32,
-    "coarsest_size": 24,
+    "coarsest_size": 32,
     "votes_from": 32,
     "memory_patches": 300,
     "energy_cells": 300,

@@ -34,10 +34,10 @@ class BreakOff(Callback):
             raise RuntimeError("broken off")  # noqa: EM101, TRY003
 
 
-@pytest.fixture
-def trained(wall: MVTecAD, tmp_path: Path) -> tuple[HtdgmPublished, Path]:
-    model, engine = HtdgmPublished(**SMALL, equalize=True), make_engine(tmp_path / "whole")
-    engine.fit(model, datamodule=wall)
+@pytest.fixture(scope="module")
+def trained(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[HtdgmPublished, Path]:
+    model, engine = HtdgmPublished(**SMALL, equalize=True), make_engine(tmp_path_factory.mktemp("whole"))
+    engine.fit(model, datamodule=MVTecAD(mvtec_root, "wall", num_workers=0))
     return model.eval(), Path(engine.best_model_path)
 
 

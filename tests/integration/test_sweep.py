@@ -37,13 +37,10 @@ def sweep(arrays: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize(
-    "mode", [pytest.param("-m", id="sweep"), pytest.param("--config-name=config", id="run", marks=pytest.mark.thorough)]
-)
-def test_a_missing_data_set_is_refused_at_once(mode: str, arrays: Path) -> None:
+def test_a_missing_data_set_is_refused_at_once(arrays: Path) -> None:
     results, root = arrays.parent / "missing.csv", arrays.parent / "nowhere"
-    data = "data=quickstart,bottle" if mode == "-m" else "data=bottle"
-    command = [sys.executable, str(BENCHMARKS / "run.py"), mode, data, f"data_root={root}", f"results={results}"]
+    options = ["data=quickstart,bottle", f"data_root={root}", f"results={results}"]
+    command = [sys.executable, str(BENCHMARKS / "run.py"), "-m", *options]
     refused = subprocess.run(command, check=False, capture_output=True, text=True)
     assert refused.returncode
     assert f"data_root: there is no folder {root / 'MVTecAD' / 'bottle'}" in refused.stderr
@@ -63,7 +60,9 @@ def test_a_sweep_resumes_and_is_reported(arrays: Path) -> None:
 
     content = path.read_bytes()
     path.write_bytes(content[:-50])  # killed while it wrote the second row
-    second = sweep(arrays, "trial=0,1", "data.datamodule.normal_class=zero", "hydra/launcher=joblib")
+    second = sweep(
+        arrays, "trial=0,1", "data.datamodule.normal_class=zero", "hydra/launcher=joblib", "hydra.launcher.n_jobs=1"
+    )
     assert second.returncode == 0, second.stderr
     with path.open(newline="") as file:
         resumed = list(csv.DictReader(file))
@@ -71,12 +70,10 @@ def test_a_sweep_resumes_and_is_reported(arrays: Path) -> None:
     assert [[row[name] for name in metrics] for row in resumed] == [[row[name] for name in metrics] for row in rows]
     assert resumed[0] == rows[0]
 
-    command = [sys.executable, str(BENCHMARKS / "report.py"), str(path), "--output", str(arrays.parent / "report")]
-    report = subprocess.run(command, check=True, capture_output=True, text=True)
-    of_sweep = arrays.parent / "results.csv.report" / "tables.md"
-    assert of_sweep.read_text() == (arrays.parent / "report" / "tables.md").read_text()
     values = [100 * float(row["image_AUROC"]) for row in rows]
     ours = f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}"
-    assert f"| zero | Htdgm grayscale | 2 | {ours} | 75.2 ± 5.8 | {np.mean(values) - 75.2:+.1f} (" in report.stdout
-    pictures = sorted(path.name for path in (arrays.parent / "report").glob("*.png"))
-    assert pictures == ["auroc_shots.png"]
+    report = arrays.parent / "results.csv.report"
+    assert f"| zero | Htdgm grayscale | 2 | {ours} | 75.2 ± 5.8 | {np.mean(values) - 75.2:+.1f} (" in (
+        report / "tables.md"
+    ).read_text(encoding="utf-8")
+    assert [path.name for path in report.glob("*.png")] == ["auroc_shots.png"]

@@ -10,8 +10,7 @@ import torch
 from skimage import data as photographs
 from torch.nn import functional as F
 
-from anomalib_htdgm.models.htdgm import energies as module
-from anomalib_htdgm.models.htdgm.energies import GRID, NUM_FEATURES, SCALE, SIZES, OrientedEnergies
+from anomalib_htdgm.models.htdgm.energies import GRID, NUM_FEATURES, SIZES, OrientedEnergies
 from anomalib_htdgm.models.htdgm.pyramid import Pyramid, standardize_images
 from anomalib_htdgm.models.htdgm.settings import Settings
 from anomalib_htdgm.models.htdgm.signals import Views
@@ -98,24 +97,6 @@ def test_distances_are_those_to_the_nearest_cell(bricks: OrientedEnergies, shots
     compared = F.conv2d(describe(bricks, shots[1:2]), bricks.metric, bricks.offset).permute(0, 2, 3, 1).flatten(0, 2)
     expected = torch.stack([(row - others).norm(dim=1).min() for row in compared])
     torch.testing.assert_close(bricks(view(shots[1:2]), unseen=1).maps[0][0].flatten(), expected, atol=2e-3, rtol=1e-3)
-
-
-def test_what_shots_do_not_agree_on_is_white(shots: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RIDGE_OF_LEFT", 0.0)
-    monkeypatch.setattr(module, "NUM_MATCHED", len(shots) * GRID**2)
-    monkeypatch.setattr(module, "NUM_ROUNDS", 1)
-    energies = remember(shots, len(shots) * GRID**2)
-    described = describe(energies, shots)
-    features = described.permute(0, 2, 3, 1).flatten(0, 2)
-    centred = features - features.mean(dim=0)
-    first = centred @ module._whitening(centred, module.RIDGE_OF_CELLS, module.LEAST_OF_CELLS)  # noqa: SLF001
-    owners = torch.arange(len(shots)).repeat_interleave(GRID**2)
-    distances = torch.cdist(first, first).masked_fill(owners[:, None] == owners, math.inf)
-    final = F.conv2d(described, energies.metric, energies.offset).permute(0, 2, 3, 1).flatten(0, 2) / SCALE
-    left = final - final[distances.argmin(dim=1)]
-    variances = torch.linalg.eigvalsh(left.T @ left / len(left))
-    expected = (torch.arange(NUM_FEATURES) >= 2).float()  # a grey image's colours are one direction, not three
-    torch.testing.assert_close(variances, expected, atol=0.02, rtol=0)
 
 
 @pytest.mark.parametrize("number", [1, 3])

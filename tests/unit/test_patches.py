@@ -166,14 +166,6 @@ def test_fewer_shots_than_places_leave_the_rest_empty(make_images: MakeImages) -
     assert torch.equal(memory(tests), remember(images)(tests))
 
 
-@pytest.mark.parametrize("value", [0.0, 0.4])
-def test_constant_images_have_finite_distances(value: float, make_images: MakeImages) -> None:
-    constant = torch.full((1, 3, SIZE, SIZE), value)
-    memory = remember(constant)
-    assert memory(constant).max() < 1e-3
-    assert memory(make_images(1, SIZE)).isfinite().all()
-
-
 def test_distances_of_what_is_nothing_like_good_images_fit_into_half_precision(make_images: MakeImages) -> None:
     memory = remember(0.005 * make_images(3, SIZE))
     spot = 0.005 * make_images(1, SIZE, seed=1)

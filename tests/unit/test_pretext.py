@@ -37,16 +37,7 @@ def test_images_are_transformed_as_step_by_step(name: TransformationSet) -> None
 
 
 @SETS
-def test_inverse_transformations_invert(name: TransformationSet) -> None:
-    maps = torch.rand(2, 1, 20, 20, generator=torch.Generator().manual_seed(0))
-    for each in TRANSFORMATIONS[name]:
-        inverted = each.invert(each.apply(maps.expand(-1, 3, -1, -1))[:, :1], shift=3)
-        inside = (..., slice(3, -3), slice(3, -3))  # what a translation pushes out does not come back
-        torch.testing.assert_close(inverted[inside], maps[inside], atol=1e-6, rtol=1e-3)  # grey weights: 0.9999
-
-
-@SETS
-@pytest.mark.parametrize("place", [(9, 12), (12, 12), (13, 10)], ids=str)
+@pytest.mark.parametrize("place", [(9, 12), (13, 10)], ids=str)
 def test_votes_of_patches_are_brought_back_to_their_place(name: TransformationSet, place: tuple[int, int]) -> None:
     """A spot in the image is found at its place by what is read and inverted of every transformed image."""
     task, (row, column) = PretextTask(TRANSFORMATIONS[name], SIZE), place

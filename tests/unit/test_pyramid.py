@@ -1,15 +1,16 @@
 # Copyright (C) 2026 The anomalib-htdgm authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The pyramid has the published sizes, and its matrices resize as PyTorch does."""
+"""The pyramid has the published sizes, its matrices resize as PyTorch does, and images get one brightness."""
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from anomalib_htdgm.models.htdgm.pyramid import Pyramid, Resize, pyramid_sizes
+from anomalib_htdgm.models.htdgm.pyramid import Pyramid, Resize, pyramid_sizes, standardize_images
 
 
 def test_sizes() -> None:
@@ -39,3 +40,11 @@ def test_images_of_another_size_are_legal() -> None:
     images = torch.rand(1, 3, 90, 70, generator=torch.Generator().manual_seed(0))
     resized = F.interpolate(images, (64, 64), mode="bicubic", antialias=True)
     torch.testing.assert_close(pyramid(images), pyramid(resized))
+
+
+def test_images_get_mean_and_deviation(make_images: Callable[..., torch.Tensor]) -> None:
+    images = make_images(3, 20) * torch.tensor([1.0, 0.1, 0.5]).view(3, 1, 1, 1) + 0.3
+    standardized = standardize_images(images)
+    torch.testing.assert_close(standardized.mean(dim=(1, 2, 3)), torch.zeros(3), atol=1e-6, rtol=0)
+    torch.testing.assert_close(standardized.std(dim=(1, 2, 3), correction=0), torch.full((3,), 0.5))
+    assert standardize_images(torch.full((1, 3, 8, 8), 0.7)).abs().max() < 1e-5  # nothing is blown up

@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from anomalib_htdgm.models.htdgm.pyramid import standardize_images
 from anomalib_htdgm.models.htdgm.scoring import top_mean
 from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
 
@@ -23,13 +22,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 SIZE = 64
 MakeImages = Callable[..., torch.Tensor]
-EVERYTHING = {
-    "transformations": "sharpness",
-    "votes_from": 26,
-    "memory_patches": 300,
-    "energy_cells": 300,
-    "standardize": True,
-}
+EVERYTHING = {"transformations": "sharpness", "votes_from": 26, "standardize": True}
+EVERYTHING |= {"memory_patches": 300, "energy_cells": 300}
 WHOLE = {"gist": True, "vote": "probability", "patch_fraction": 1.0}
 KINDS = pytest.mark.parametrize("kind", [{}, EVERYTHING, WHOLE], ids=["votes alone", "everything", "whole"])
 
@@ -39,7 +33,7 @@ def small_model(**settings: object) -> HtdgmModel:
     return make_model(**{"image_size": 32, "coarsest_size": 20, "width": 8, **settings})
 
 
-@pytest.mark.parametrize("transformations", ["sharpness", "rotations", "symmetries"])
+@pytest.mark.parametrize("transformations", ["sharpness", "symmetries"])
 def test_votes_score_and_localise_as_the_obvious_way_does(transformations: str) -> None:
     model = train(small_model(transformations=transformations), shingles(), iterations=5)
     image = shingles(seed=1)
@@ -122,11 +116,11 @@ def test_members_score_on_average_as_each_of_them_alone(make_images: MakeImages)
         torch.testing.assert_close(model.score_unseen(images[:1], shot).pred_score, alone[other][:1])
 
 
-@pytest.mark.parametrize("call", [-1, 2])
-def test_there_is_no_such_training_image(call: int) -> None:
-    model = train(small_model(), torch.cat([shingles(), shingles(seed=1)]))
-    with pytest.raises(ValueError, match=f"^shot: got {call}; allowed are 0 to 1"):
-        model.score_unseen(shingles(), call)
+def test_there_is_no_such_training_image() -> None:
+    model = train(small_model(k_shot=3), torch.cat([shingles(), shingles(seed=1)]))
+    for shot in (-1, 2):
+        with pytest.raises(ValueError, match=f"^shot: got {shot}; allowed are 0 to 1"):
+            model.score_unseen(shingles(), shot)
 
 
 @KINDS
@@ -192,21 +186,11 @@ class TestDefects:
         assert (3 * of_three(unseen).pred_score[1:] < scores[1:]).all()
 
 
-class TestStandardization:
-    """One brightness and contrast for all, where one asks for it."""
-
-    def test_brightness_and_contrast_do_not_matter(self) -> None:
-        image, changes = shingles(angle=0.5, seed=1), ((0.5, 0.4), (0.3, -0.6), (1.5, 0.0))
-        images = torch.cat([image, *(gain * image + offset for gain, offset in changes)])
-        as_they_are, standardized = (
-            train(small_model(standardize=each), shingles(), 30, rate=5e-3)(images).pred_score for each in (False, True)
-        )
-        torch.testing.assert_close(standardized, standardized[:1].expand(4), rtol=1e-3, atol=0)
-        assert ((as_they_are[1:] / as_they_are[0] - 1).abs() > 1e-2).all()
-
-    def test_images_get_mean_and_deviation(self, make_images: MakeImages) -> None:
-        images = make_images(3, 20) * torch.tensor([1.0, 0.1, 0.5]).view(3, 1, 1, 1) + 0.3
-        standardized = standardize_images(images)
-        torch.testing.assert_close(standardized.mean(dim=(1, 2, 3)), torch.zeros(3), atol=1e-6, rtol=0)
-        torch.testing.assert_close(standardized.std(dim=(1, 2, 3), correction=0), torch.full((3,), 0.5))
-        assert standardize_images(torch.full((1, 3, 8, 8), 0.7)).abs().max() < 1e-5  # nothing is blown up
+def test_brightness_and_contrast_do_not_matter() -> None:
+    image, changes = shingles(angle=0.5, seed=1), ((0.5, 0.4), (0.3, -0.6), (1.5, 0.0))
+    images = torch.cat([image, *(gain * image + offset for gain, offset in changes)])
+    as_they_are, standardized = (
+        train(small_model(standardize=each), shingles(), 30, rate=5e-3)(images).pred_score for each in (False, True)
+    )
+    torch.testing.assert_close(standardized, standardized[:1].expand(4), rtol=1e-3, atol=0)
+    assert ((as_they_are[1:] / as_they_are[0] - 1).abs() > 1e-2).all()

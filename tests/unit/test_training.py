@@ -11,9 +11,7 @@ import torch
 from torch import nn
 
 from anomalib_htdgm.models.htdgm import training
-from anomalib_htdgm.models.htdgm.discriminator import MARGIN, Discriminator
-from anomalib_htdgm.models.htdgm.pretext import Transformed
-from anomalib_htdgm.models.htdgm.training import CROP_SIZE, Crops
+from anomalib_htdgm.models.htdgm.discriminator import Discriminator
 
 from .textures import assert_identical, make_model, shingles, train
 
@@ -27,57 +25,6 @@ def state_of(module: nn.Module) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def two_images() -> torch.Tensor:
     return torch.cat([shingles(), -shingles(angle=2.0, seed=1) * 0.5 + 0.4])
-
-
-class TestCrops:
-    """An iteration sees crops of a few images; all images and places take part."""
-
-    @pytest.mark.parametrize("sizes", [(50,), (50, 75)])
-    def test_each_is_cut_out_of_its_transformed_image(self, sizes: tuple[int, ...]) -> None:
-        """Each pixel tells of which image and transformation it is, and where."""
-        transformed, number = [], 0
-        for size in sizes:
-            rows = torch.arange(float(size))[:, None].expand(size, size)
-            which = (torch.arange(3)[:, None] * 10 + torch.arange(2) + number)[..., None, None]
-            images = torch.stack(
-                [which.expand(3, 2, size, size), *(each.expand(3, 2, -1, -1) for each in (rows, rows.T))]
-            )
-            transformed.append(Transformed([number, number + 1], images.permute(1, 2, 0, 3, 4)))
-            number += 2
-        drawn, classes = Crops(transformed, 3 * CROP_SIZE**2, torch.float32).draw(torch.Generator().manual_seed(0))
-        assert drawn.shape == (3 * number, 3, CROP_SIZE, CROP_SIZE)
-        of_images, of_classes = drawn[:, 0, 0, 0].int() // 10, drawn[:, 0, 0, 0].int() % 10
-        assert of_classes.tolist() == classes.tolist()
-        for index in range(number):
-            assert sorted(of_images[classes == index].tolist()) == [0, 1, 2]  # in turns
-        steps = torch.arange(float(CROP_SIZE))
-        for crop in drawn:
-            assert_identical(crop[1], (crop[1, 0, 0] + steps)[:, None].expand(-1, CROP_SIZE))
-            assert_identical(crop[2], (crop[2, 0, 0] + steps).expand(CROP_SIZE, -1))
-
-    @pytest.mark.parametrize(
-        ("size", "images", "pixels", "expected", "of_three_times"),
-        [(20, 2, 900, 2, 2), (20, 5, 900, 2, 5), (60, 1, 9300, 4, 12), (60, 1, 1, 1, 3)],
-    )
-    def test_number(self, size: int, images: int, pixels: int, expected: int, of_three_times: int) -> None:
-        """None is drawn twice where it is the whole image, and there is always one."""
-        for times, number in ((1, expected), (3, of_three_times)):
-            crops = Crops([Transformed([0, 1], torch.zeros(images, 2, 3, size, size))], pixels, torch.float32)
-            drawn, _ = crops.draw(torch.Generator(), times)
-            assert drawn.shape == (2 * number, 3, *[min(size, CROP_SIZE)] * 2)
-
-    def test_patches_at_the_border_are_seen_as_often_as_others(self) -> None:
-        size, times = 96, 2000
-        rows = torch.arange(float(size))[:, None].expand(size, size)
-        images = torch.stack([rows, rows.T, rows])[None, None]  # each pixel tells where it is
-        crops = Crops([Transformed([0], images)], CROP_SIZE**2, torch.float32)
-        drawn, _ = crops.draw(torch.Generator().manual_seed(0), times)
-        for channel in range(2):
-            seen = torch.zeros(size - 2 * MARGIN)
-            for start in drawn[:, channel, 0, 0].int().tolist():
-                seen[start : start + CROP_SIZE - 2 * MARGIN] += 1
-            assert seen[[0, -1]].min() > 0.8 * seen[len(seen) // 2]
-            assert seen.max() < 3 * seen.min()
 
 
 class TestMembers:
@@ -176,9 +123,8 @@ class TestSteps:
 class TestLearning:
     """Discriminators learn to tell the transformations of the training image."""
 
-    @pytest.mark.parametrize("transformations", ["rotations", "symmetries"])
-    def test_right_transformation_is_told_at_every_scale(self, transformations: str) -> None:
-        model = make_model(image_size=24, coarsest_size=16, width=8, transformations=transformations)
+    def test_right_transformation_is_told_at_every_scale(self) -> None:
+        model = make_model(image_size=24, coarsest_size=16, width=8, transformations="symmetries")
         train(model, shingles(), iterations=160, rate=5e-3)
         views = model.reduce(shingles())
         told = [
@@ -186,7 +132,7 @@ class TestLearning:
             for task, each in zip(model.votes.tasks, model.votes.discriminators, strict=True)
         ]
         assert len(told) == 3
-        assert min(told) > 0.75  # chance is a quarter and a sixteenth
+        assert min(told) > 0.75  # chance is a sixteenth
 
     def test_precisions_learn_alike(self, two_images: torch.Tensor) -> None:
         losses = []
@@ -199,9 +145,8 @@ class TestLearning:
         assert losses[1][29] < 0.9 * losses[1][0]
         assert losses[1][0] == pytest.approx(losses[0][0], rel=1e-3)
 
-    @pytest.mark.parametrize("value", [-1.0, 0.0, 1.0])
-    def test_constant_images_train_and_score_finitely(self, value: float) -> None:
-        constant = torch.full((1, 3, 64, 64), value)
+    def test_constant_images_train_and_score_finitely(self) -> None:
+        constant = torch.ones(1, 3, 64, 64)
         output = train(make_model(), constant, iterations=10, rate=5e-3)(torch.cat([constant, shingles()]))
         # Four equal images get the same four probabilities, whose logarithms' mean is at most that of a quarter.
         assert output.pred_score[0] > math.log(4) - 0.01
@@ -242,11 +187,9 @@ def test_reestimated_statistics_are_those_of_the_images() -> None:
         (torch.zeros(3, 3, 32, 32), "images: got 3; allowed are 1 to 2"),
         (torch.zeros(0, 3, 32, 32), "images: got 0; allowed are 1 to 2"),
         (torch.zeros(1, 3, 10, 32), "images: got 10x32 pixels; .*11x11"),
-        (torch.zeros(1, 3, 32, 10), "images: got 32x10 pixels; .*11x11"),
         (torch.stack([torch.zeros(3, 32, 32), torch.full((3, 32, 32), math.nan)]), "images: number 1 .*NaN"),
         (torch.zeros(2, 3, 32, 32).index_fill(3, torch.tensor(31), math.inf), "images: number 0 .*infinite"),
     ],
-    ids=["too many", "none", "too low", "too narrow", "nan", "infinite"],
 )
 def test_images_that_cannot_be_trained_on_leave_the_model_as_it_was(images: torch.Tensor, message: str) -> None:
     model = train(make_model(), shingles(), iterations=1)
