@@ -8,19 +8,20 @@ import logging
 import signal
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from threading import Event
+from typing import NoReturn
 
 EPILOG = """
 exit status:
-  0  no photograph is anomalous, none is to be looked at
-  1  at least one is
+  0  all photographs are good
+  1  at least one is anomalous, is to be looked at, or cannot be read
   2  it could not be done; a sentence says why
   130  it was broken off by Ctrl-C, 143 by SIGTERM; what was checked until then is in the report.
        With --watch this is how it ends, so the status is 0 or 1
-
-Files that cannot be read do not count here. The last line that is printed counts them; report and table name them.
 """
+STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 def main() -> None:
@@ -31,7 +32,12 @@ def main() -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--good", type=Path, metavar="DIR", help="folder of good photographs, the best number is ten")
+    parser.add_argument(
+        "--good",
+        type=Path,
+        metavar="DIR",
+        help="folder of good photographs, and those below it; best are ten",
+    )
     parser.add_argument("--model", type=Path, metavar="FILE", help="checkpoint to check by, in place of learning")
     parser.add_argument("--new", type=Path, metavar="DIR", help="folder of photographs to check, with those below it")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for report.html, scores.csv and model.ckpt")
@@ -78,40 +84,60 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
     }
     for sentence, holds in refused.items():
         if holds:
-            parser.error(sentence)
+            _refuse(parser, sentence)
 
 
 def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     warnings.filterwarnings("ignore")  # of packages, which the reader cannot mend
-    from anomalib_htdgm.inspection.preparing import CannotBeDoneError, Wanted  # noqa: PLC0415  # it takes seconds
-    from anomalib_htdgm.inspection.regions import parse_region  # noqa: PLC0415
-    from anomalib_htdgm.inspection.run import check  # noqa: PLC0415
-
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning_fabric", "anomalib", "anomalib_htdgm"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        region = None if arguments.region is None else parse_region(arguments.region)
-    except ValueError as error:
-        parser.error(str(error))
-    wanted = Wanted(**vars(arguments) | {"region": region})
     stopped, by = Event(), []
 
     def stop(number: int, _: object) -> None:
         by.append(number)
         stopped.set()
 
+    def break_off(number: int, frame: object) -> None:
+        stop(number, frame)
+        raise KeyboardInterrupt
+
     def ready() -> None:
         """From then on, to be stopped is to end after the present photograph."""
-        for each in (signal.SIGINT, signal.SIGTERM):
+        for each in STOPPING:
             signal.signal(each, stop)
 
+    for each in STOPPING:
+        signal.signal(each, break_off)
     try:
-        is_anomalous = check(wanted, stopped, ready)
+        is_to_be_looked_at = _check_folder(parser, arguments, stopped, ready)
+    except (KeyboardInterrupt, SystemExit):  # Lightning makes the one of the other, with a status of its own
+        if not by:
+            raise
+        print("Broken off before a photograph was checked.", file=sys.stderr)  # noqa: T201
+        return 128 + by[0]
+    return 128 + by[0] if by and not arguments.watch else int(is_to_be_looked_at)
+
+
+def _check_folder(
+    parser: argparse.ArgumentParser, arguments: argparse.Namespace, stopped: Event, ready: Callable[[], None]
+) -> bool:
+    from anomalib_htdgm.inspection.preparing import CannotBeDoneError, Wanted  # noqa: PLC0415  # it takes seconds
+    from anomalib_htdgm.inspection.regions import parse_region  # noqa: PLC0415
+    from anomalib_htdgm.inspection.run import check  # noqa: PLC0415
+
+    try:
+        region = None if arguments.region is None else parse_region(arguments.region)
+    except ValueError as error:
+        _refuse(parser, str(error))
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning_fabric", "anomalib", "anomalib_htdgm"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        return check(Wanted(**vars(arguments) | {"region": region}), stopped, ready)
     except CannotBeDoneError as error:
-        parser.error(str(error))
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    return 128 + by[0] if by and not arguments.watch else int(is_anomalous)
+        _refuse(parser, str(error))
+
+
+def _refuse(parser: argparse.ArgumentParser, sentence: str) -> NoReturn:
+    """End with one sentence; a list of all arguments before it would hide it."""
+    parser.exit(2, f"{sentence}\n")
 
 
 if __name__ == "__main__":

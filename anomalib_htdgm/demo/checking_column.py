@@ -29,7 +29,7 @@ class Checking:
         """Add photographs to check, and check them."""
         yield from self.bench.check(name, self.bench.add(name, files, "checked"))
 
-    def decision(self, decision: str) -> Any:  # noqa: ANN401  # Gradio wants a function for each button
+    def decision(self, decision: str, said: str = "") -> Any:  # noqa: ANN401  # Gradio wants a function for each button
         """Make what a button does that decides about the clicked photograph."""
 
         def decide(name: str, chosen: str) -> Shown:
@@ -38,8 +38,7 @@ class Checking:
             if chosen not in state.checked():
                 return {self.on.new_message: "Click on one of the photographs that were checked first."}
             part.project.decide(chosen, cast("Decision", decision))
-            said = " Press *Learn* in 1. to learn it, too." if decision == "good" else ""
-            return self._decided(part) | {self.on.new_message: f"{chosen.partition('/')[2]}: {decision}.{said}"}
+            return self._decided(part) | {self.on.new_message: f"{chosen.partition('/')[2]}: {decision}. {said}"}
 
         return decide
 
@@ -63,8 +62,12 @@ class Checking:
         return shown
 
     def use_other_threshold(self, name: str) -> Shown:
-        """Let unchecked photographs choose the threshold, or no longer."""
+        """Give up the user's own threshold; or else let unchecked photographs choose it, or no longer."""
         part = self.bench.part(name)
         with part.project.changing() as state:
-            state.settings[USES_UNCHECKED] = (state.model or {}).get("chosen_by") != "unlabelled images"
+            model = state.model or {}
+            if state.threshold != model.get("threshold"):
+                state.threshold = model["threshold"]
+            else:
+                state.settings[USES_UNCHECKED] = model.get("chosen_by") != "unlabelled images"
         return self._decided(part)

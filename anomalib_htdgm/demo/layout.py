@@ -87,7 +87,7 @@ def _lay_out_learning(on: SimpleNamespace) -> None:
             label="Parts lie shifted: move each photograph to where the first good one lies", elem_id="align"
         )
         on.editor = lay_out_editor()
-        on.kind = gr.Radio([RECTANGLE, PAINTED], value=RECTANGLE, show_label=False, elem_id="kind")
+        on.kind = gr.Radio([RECTANGLE, PAINTED], value=PAINTED, show_label=False, elem_id="kind")
         with gr.Row():
             on.look_here = gr.Button("Look there alone", size="sm", elem_id="look-here", min_width=110)
             on.look_everywhere = gr.Button("Look everywhere", size="sm", elem_id="look-everywhere", min_width=110)
@@ -100,7 +100,7 @@ def _lay_out_learning(on: SimpleNamespace) -> None:
 
 def _lay_out_checking(on: SimpleNamespace) -> None:
     gr.Markdown("## 2. Photographs to check")
-    on.threshold = gr.Slider(0, 1, 0.5, step=0.01, label="Anomalous above", elem_id="threshold")
+    on.threshold = gr.Slider(0, 1, 0.5, step=0.01, label="Anomalous above", buttons=[], elem_id="threshold")
     on.expectation = gr.Markdown(elem_id="expectation")
     on.other_threshold = gr.Button(visible=False, size="sm", elem_id="other-threshold")
     on.detail = gr.HTML(elem_id="detail")
@@ -109,7 +109,7 @@ def _lay_out_checking(on: SimpleNamespace) -> None:
         on.say_defective = gr.Button("Defective (d)", elem_id="say-defective", size="sm", min_width=80)
         on.skip = gr.Button("Skip (s)", elem_id="skip", size="sm", min_width=80)
         on.take_back = gr.Button("Take back (z)", elem_id="take-back", size="sm", min_width=80)
-        on.accept = gr.Button("Good: learn it, too", elem_id="accept", size="sm", min_width=80)
+        on.accept = gr.Button("Good: learn it now", elem_id="accept", size="sm", min_width=80)
     on.results = gr.HTML(elem_id="results", js_on_load=CLICKED)
     on.new_message = gr.Markdown(elem_id="new-message")
     on.new_files, on.new_camera, on.new_camera_note = _lay_out_sources("new")

@@ -20,6 +20,8 @@ from .part import EXAMPLE, name_project
 from .views import show_projects
 from .workbench import Shown, Workbench
 
+LONGEST = "The ONNX file takes longest, up to some minutes."
+
 
 class Page:
     """The page.
@@ -72,7 +74,8 @@ class Page:
         for shown in (on.good, on.results):
             shown.click(self._choose, on.name, **at_once)
         on.remove.click(left_column.remove, here, **at_once)
-        for button, decision in ((on.say_good, "good"), (on.say_defective, "defective"), (on.skip, "skip")):
+        on.say_good.click(right_column.decision("good", "Press *Learn* in 1. to learn it, too."), here, **at_once)
+        for button, decision in ((on.say_defective, "defective"), (on.skip, "skip")):
             button.click(right_column.decision(decision), here, **at_once)
         on.take_back.click(right_column.take_back, on.name, **at_once)
         on.accept.click(right_column.decision("good"), here, **at_once).then(**learning)
@@ -119,14 +122,14 @@ class Page:
         on, paths = self.on, list[str]()
         project, stopped = self.bench.part(name).project, self.bench.begin_work(name)
         try:
-            yield {on.files_message: "The ONNX file takes longest.", on.files: gr.File(None, visible=False)}
+            yield {on.files_message: LONGEST, on.files: gr.File(None, visible=False)}
             for path in save_files(project, stopped):
                 paths.append(str(path))
-                yield {on.files_message: f"{len(paths)} of 5 files made.", on.files: gr.File(paths, visible=True)}
+                yield {on.files_message: f"{len(paths)} files made. {LONGEST}", on.files: gr.File(paths, visible=True)}
         except StoppedError:
-            yield {on.files_message: f"Stopped. {len(paths)} of 5 files made."}
+            yield {on.files_message: f"Stopped. {len(paths)} files made."}
             return
         except (ValueError, RuntimeError) as error:
             yield {on.files_message: NOTHING if project.read().model is None else f"{error}"}
             return
-        yield {on.files_message: f"All call anomalous what is above {project.read().threshold:.2f}."}
+        yield {on.files_message: f"Done. All call anomalous what is above {project.read().threshold:.2f}."}

@@ -3,7 +3,6 @@
 
 """What the page does with a project: photographs in, learning, checking. All that is to stay is in the project."""
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -17,15 +16,14 @@ from anomalib_htdgm.data.reading import UnreadableImageError, read_image
 from anomalib_htdgm.inspection.checking import FolderCheck
 from anomalib_htdgm.inspection.exporting import StoppedError
 from anomalib_htdgm.inspection.learning import read_good
-from anomalib_htdgm.inspection.photograph_faults import describe_odd, find_odd
 from anomalib_htdgm.inspection.preparing import Wanted, get_model, good_files
 from anomalib_htdgm.inspection.project import Project
 from anomalib_htdgm.inspection.report import save_good_pictures
-from anomalib_htdgm.inspection.state import Place, State
+from anomalib_htdgm.inspection.state import Place
 from anomalib_htdgm.inspection.thresholds import choose_threshold
+from anomalib_htdgm.inspection.watching import Watch
 
 from .inspectors import Inspectors
-from .watching import Watch
 
 EXAMPLE = "Bricks, an example"
 MOST_LETTERS = 60
@@ -162,17 +160,3 @@ class Part:
         except Timeout as error:
             msg = "This project is being worked on, by another page or the command. Try again in a moment."
             raise ValueError(msg) from error
-
-
-def advise(state: State) -> list[str]:
-    """Say which good photographs are copies of one another, and which is unlike the others."""
-    facts = state.model or {}
-    digests: dict[str, str] = facts.get("good", {})
-    copies = [digest for digest, number in Counter(digests.values()).items() if number > 1]
-    said = []
-    for digest in copies:
-        names = " and ".join(name for name, each in digests.items() if each == digest)
-        said.append(f"{names} are copies of one photograph, and tell nothing of how much good ones differ.")
-    unseen: dict[str, float] = facts.get("unseen", {})
-    odd = find_odd(list(unseen.values()))
-    return said + [describe_odd(name) for index, name in enumerate(unseen) if index in odd]

@@ -23,12 +23,16 @@ def expect(state: State) -> str:
         return ""
     facts = facts_of(state)
     guess = [GUESS] if facts.chosen_by == "guess" else []
-    return " ".join([expectation_in_words(state, facts), state.settings.get(NOTE, ""), *guess])
+    note = state.settings.get(NOTE, "") if state.threshold == facts.threshold else "The threshold is your own."
+    return " ".join([expectation_in_words(state, facts), note, *guess])
 
 
 def offer_other_threshold(state: State) -> gr.Button:
     """Offer to undo the choice of the threshold, where there are two to choose from."""
-    is_of_unchecked = (state.model or {}).get("chosen_by") == "unlabelled images"
+    model = state.model or {}
+    if model and state.threshold != model["threshold"]:
+        return gr.Button(f"Undo: the threshold of {model['threshold']:.2f} that was chosen for you", visible=True)
+    is_of_unchecked = model.get("chosen_by") == "unlabelled images"
     to = "Undo: the threshold of the good photographs" if is_of_unchecked else "The threshold of those to check instead"
     return gr.Button(to, visible=has_choice(state))
 

@@ -108,13 +108,14 @@ def _score(inspectors: Inspectors, project: Project, file: UploadFile, *, with_m
         grey = (heat / facts.pixel_threshold * 127.5).clip(0, 255).round().astype("uint8")
         Image.fromarray(grey).save(content, "PNG")
         picture = b64encode(content.getvalue()).decode()
+    verdict = finding.verdict_at(spread.band(facts.raw_at(threshold)))
     return Score(
         project=project.folder.name,
         score=finding.score,
         threshold=threshold,
         anomalous=finding.score > threshold,
-        verdict=finding.verdict_at(spread.band(facts.raw_at(threshold))),
-        reason=finding.reason,
+        verdict=verdict,
+        reason=finding.reason_of(verdict),
         map=picture,
     )
 

@@ -51,7 +51,8 @@ def rows_of(state: State) -> list[Row]:
         verdict = finding.verdict_at(band) if each.finding else ""
         is_guess = facts is not None and facts.chosen_by == "guess"
         name = key.removeprefix("checked/")
-        rows.append((finding.raw, Row(key, name, finding.score, verdict, finding.reason, each.decision, is_guess)))
+        reason = finding.reason_of(verdict)
+        rows.append((finding.raw, Row(key, name, finding.score, verdict, reason, each.decision, is_guess)))
     return [row for _, row in sorted(rows, key=lambda each: -1 if each[0] is None else each[0], reverse=True)]
 
 

@@ -33,6 +33,10 @@ SECONDS_PER_REPORT = 10.0
 """Seconds between two reports while there is always something new."""
 
 
+OF_WINDOWS = ("Thumbs.db", "desktop.ini")
+"""Files that Windows leaves in folders, as hidden ones."""
+
+
 def list_files(folder: Path, without: Path | None = None) -> dict[str, Path]:
     """List all files below a folder by their names, but hidden ones and those of another folder.
 
@@ -44,7 +48,7 @@ def list_files(folder: Path, without: Path | None = None) -> dict[str, Path]:
     for root, folders, files in os.walk(folder):
         place = Path(root)
         folders[:] = [each for each in folders if not each.startswith(".") and (place / each).resolve() != without]
-        paths = (place / each for each in files if not each.startswith("."))
+        paths = (place / each for each in files if not each.startswith(".") and each not in OF_WINDOWS)
         found.update({path.relative_to(folder).as_posix(): path for path in paths})
     return dict(sorted(found.items()))
 

@@ -18,13 +18,13 @@ from anomalib_htdgm.models.htdgm.calibration import set_threshold
 
 from .aligning import move
 from .colours import OF_VERDICTS, overlay
-from .evidence import Picture, box_around, crop, dim, draw_outlines, find_similar, outline_regions, shrink
+from .evidence import BELOW_PEAK, Picture, box_around, crop, dim, draw_outlines, find_similar, outline_regions, shrink
 from .expectation import Spread, spread_around, spread_of_unseen, verdict
 from .facts import Facts, digests_of, post_processor_of
 from .learning import aligned
-from .photograph_faults import compare_with, describe_copy, faults_of
+from .photograph_faults import compare_with, describe_copy, describe_shift, faults_of
 from .regions import EVERYWHERE, box_of
-from .signals import describe, listening, loudest
+from .signals import NOTHING_ALONE, describe, listening, loudest
 
 if TYPE_CHECKING:
     from anomalib_htdgm.models.htdgm.threshold import Basis
@@ -47,7 +47,8 @@ class Finding:
         verdict (str): ``good``, ``look at it``, ``anomalous`` or ``cannot be read``, at the model's own threshold.
         faults (list[str]): What is wrong with the photograph itself, a sentence each.
         copy (str): Which photograph it is a copy of; empty if it is none. It says nothing against it.
-        why (str): Which signal spoke, and where a similar place is; empty for a good one.
+        moved (str): How far it was moved to be aligned; empty if it was not.
+        why (str): Which signal spoke, and where a similar place is.
         digest (str): Digest of its pixels, which copies have in common.
         problem (str): Why there is no score; empty if there is one.
     """
@@ -57,6 +58,7 @@ class Finding:
     verdict: str = NOT_READ
     faults: list[str] = field(default_factory=list)
     copy: str = ""
+    moved: str = ""
     why: str = ""
     digest: str = ""
     problem: str = ""
@@ -65,10 +67,10 @@ class Finding:
         """Give the verdict at another threshold, by its band."""
         return NOT_READ if self.raw is None else verdict(self.raw, band, has_faults=bool(self.faults))
 
-    @property
-    def reason(self) -> str:
-        """All that there is to say, in sentences."""
-        return " ".join(each for each in (self.problem, *self.faults, self.copy, self.why) if each)
+    def reason_of(self, verdict: str) -> str:
+        """Say all that there is to say, in sentences; of a good one not which signal spoke."""
+        why = "" if verdict == "good" else self.why
+        return " ".join(each for each in (self.problem, *self.faults, self.copy, self.moved, why) if each)
 
 
 class Result(NamedTuple):
@@ -149,11 +151,12 @@ class Inspector:
         result = verdict(raw, self.band, has_faults=bool(faults))
         pictures, similar = self.draw(image, heat, result)
         loud = loudest(said, self.facts.usual)
-        why = "" if result == "good" or loud is None or loud[1] <= 1 else describe(*loud)
+        why = describe(*loud) if loud and loud[1] > 1 else NOTHING_ALONE
         if similar:
-            why = f"{why} The most similar place is in {similar}.".strip()
+            why = f"{why} The most similar place is in {similar}."
         copy = describe_copy(twin) if twin else ""
-        return Result(Finding(score, raw, result, faults, copy, why, digest), heat, pictures)
+        how_far = describe_shift(shift, image.shape[-2:])
+        return Result(Finding(score, raw, result, faults, copy, how_far, why, digest), heat, pictures)
 
     def _looked_at(self, image: torch.Tensor) -> torch.Tensor:
         """Cut an image to the box around the region: what is wrong with the rest of it is no matter."""
@@ -195,7 +198,8 @@ class Inspector:
             tuple[dict[str, Picture], str | None]: Pictures ``photograph``, ``heat``, ``place`` and ``similar``, as far
             as there are any, and the name of the good photograph with the similar place, if there are several.
         """
-        limit = pixel_threshold or self.facts.pixel_threshold
+        # As its outline: where no place is above the limit, the strangest one is, since all together are anomalous.
+        limit = min(pixel_threshold or self.facts.pixel_threshold, BELOW_PEAK * float(heat.max()))
         picture = to_picture(image, 512) if isinstance(image, torch.Tensor) else image
         thumbnail = shrink(picture, longest)
         if result == "good":

@@ -9,6 +9,7 @@ good ones that is unlike the others. All rules are relative to the good photogra
 worse than none.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -24,6 +25,8 @@ MORE_CLIPPED = 0.2
 """Share of pixels that may be lost beyond that of the good photographs."""
 SMALLER = 0.5
 """Share of the good photographs' shorter side from which on small defects are lost."""
+SLIGHT_SHIFT = 0.02
+"""Share of a side below which it is not worth a word that a photograph was moved."""
 DEVIATIONS_OF_ODD = 4.0
 """Deviations above the other good photographs from which on one is unlike them."""
 
@@ -94,6 +97,14 @@ def describe_copy(name: str) -> str:
     return f"It is a copy of {name}."
 
 
+def describe_shift(shift: tuple[int, int], size: Sequence[int]) -> str:
+    """Say how many pixels a photograph of a height and width was moved to be aligned, to the right, and down."""
+    if max(abs(shift[0]) / size[1], abs(shift[1]) / size[0]) < SLIGHT_SHIFT:
+        return ""
+    across = f"{abs(shift[0])} pixels to the {'right' if shift[0] > 0 else 'left'}"
+    return f"It was moved by {across} and {abs(shift[1])} {'down' if shift[1] > 0 else 'up'}."
+
+
 def find_odd(scores: Sequence[float]) -> list[int]:
     """Find the good photographs that are unlike the others, by what they score if they had not been seen.
 
@@ -115,6 +126,22 @@ def find_odd(scores: Sequence[float]) -> list[int]:
 def describe_odd(name: str) -> str:
     """Say that a good photograph is unlike the others."""
     return f"{name} is unlike the other good photographs. If it is not good, take it away: it makes a bad model."
+
+
+def advise(good: Mapping[str, str], unseen: Mapping[str, float]) -> list[str]:
+    """Say which good photographs are copies of one another, and which is unlike the others.
+
+    Args:
+        good (Mapping[str, str]): Digests of their pixels by their names.
+        unseen (Mapping[str, float]): Raw scores of them as if they had not been seen, by their names.
+    """
+    copies = [digest for digest, number in Counter(good.values()).items() if number > 1]
+    said = []
+    for digest in copies:
+        names = " and ".join(name for name, each in good.items() if each == digest)
+        said.append(f"{names} are copies of one photograph, and tell nothing of how much good ones differ.")
+    odd = find_odd(list(unseen.values()))
+    return said + [describe_odd(name) for index, name in enumerate(unseen) if index in odd]
 
 
 def _shorter_side(appearance: Appearance) -> int:

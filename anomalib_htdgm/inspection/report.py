@@ -75,8 +75,8 @@ def row_of(photograph: Photograph, state: State, facts: Facts) -> list[object]:
     finding = finding_of(photograph)
     verdict = finding.verdict_at(spread_of(facts).band(facts.raw_at(state.threshold)))
     chosen_by = facts.chosen_by if state.threshold == facts.threshold else "hand"
-    told = [photograph.name, finding.score, state.threshold, verdict, chosen_by, finding.reason, finding.raw]
-    return [*told, photograph.decision]
+    told = [photograph.name, finding.score, state.threshold, verdict, chosen_by]
+    return [*told, finding.reason_of(verdict), finding.raw, photograph.decision]
 
 
 def format_line(row: Sequence[object]) -> str:

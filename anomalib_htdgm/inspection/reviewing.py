@@ -33,21 +33,17 @@ def to_review(state: State, facts: Facts) -> list[str]:
 
 
 def threshold_of_decisions(good: Sequence[float], defective: Sequence[float]) -> float | None:
-    """Choose a threshold by photographs that a person has decided about, as labelled images choose it.
+    """Choose a threshold by photographs that a person has decided about.
 
     Args:
         good (Sequence[float]): Raw scores of good ones that were not trained on, or as if they had not been seen.
         defective (Sequence[float]): Raw scores of defective ones.
 
     Returns:
-        float | None: The raw threshold of the highest F1, in the middle between the scores on its two sides; the lowest
-        of several. ``None`` if there is no defective one.
+        float | None: The raw threshold in the middle between the highest good one and the lowest defective one above
+        it: what a person calls good is never anomalous by what they call defective. ``None`` if there is no defective
+        one above the good ones.
     """
-    if not len(defective):
-        return None
-    scores = np.unique([*good, *defective])
-    below = np.concatenate([[0.0], scores[:-1]])
-    candidates = (below + scores) / 2  # one below each score: the defective ones must be above it
-    found = (np.asarray(defective) > candidates[:, None]).sum(axis=1)
-    false_alarms = (np.asarray(good, dtype=float) > candidates[:, None]).sum(axis=1)
-    return float(candidates[np.argmax(2 * found / (found + false_alarms + len(defective)))])
+    highest = max(good, default=0.0)
+    above = [each for each in defective if each > highest]
+    return (highest + min(above)) / 2 if above else None

@@ -11,12 +11,14 @@ import torch
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from anomalib_htdgm import Htdgm
 from anomalib_htdgm.data.reading import UnreadableImageError
 
-from .checking import FolderCheck
+from .checking import FolderCheck, list_files
+from .facts import Facts
 from .inspecting import NOT_READ, Finding, Inspector, spread_of
 from .learning import read_good
-from .photograph_faults import describe_odd, find_odd
+from .photograph_faults import advise
 from .preparing import CannotBeDoneError, Wanted, get_model, good_files, keep_good, tell
 from .project import Project
 from .report import (
@@ -30,6 +32,7 @@ from .report import (
 )
 from .state import Photograph
 from .thresholds import NOTE, choose_threshold
+from .watching import Watch
 
 COUNTED = {"anomalous": "anomalous", "look at it": "to look at", "good": "good", NOT_READ: "that cannot be read"}
 """What the last line counts: verdicts, and how it names them."""
@@ -44,7 +47,7 @@ def check(wanted: Wanted, stopped: Event, ready: Callable[[], None]) -> bool:
         ready (Callable[[], None]): Is called when photographs begin to be checked.
 
     Returns:
-        bool: Whether a photograph is anomalous, or to be looked at.
+        bool: Whether a photograph is anomalous, is to be looked at, or cannot be read.
 
     Raises:
         CannotBeDoneError: If it cannot be done; what was there before is as it was.
@@ -54,6 +57,7 @@ def check(wanted: Wanted, stopped: Event, ready: Callable[[], None]) -> bool:
         project.read()  # a damaged one is refused
         files = good_files(wanted, project)
         images = read_good(files)
+        _require_something_to_check(wanted, project)
     except (UnreadableImageError, ValueError) as error:
         raise CannotBeDoneError(str(error)) from error
     try:
@@ -75,7 +79,7 @@ def _check(
     stopped: Event,
     ready: Callable[[], None],
 ) -> bool:
-    model, facts = get_model(wanted, project, images)
+    model, facts = _learn_or_load(wanted, project, images)
     if wanted.project and wanted.good:
         keep_good(project, wanted.good)
     save_good_pictures(project, facts, images)
@@ -84,9 +88,8 @@ def _check(
     except ValueError as error:
         raise CannotBeDoneError(str(error)) from error
     ready()
-    odd = find_odd(list(facts.unseen.values()))
-    for name in (name for index, name in enumerate(facts.unseen) if index in odd):
-        tell(describe_odd(name))
+    for sentence in advise(facts.good, facts.unseen):
+        tell(sentence)
     folder = wanted.new or project.folder / "checked"
     checks = FolderCheck(project, inspector, folder, copies=wanted.project is not None)
     _check_what_is_there(checks, stopped, is_all=not wanted.watch and wanted.new is not None)
@@ -100,6 +103,11 @@ def _check(
     return _conclude(project, report)
 
 
+def _learn_or_load(wanted: Wanted, project: Project, images: dict[str, torch.Tensor]) -> tuple[Htdgm, Facts]:
+    with tqdm(desc="Learning", total=100, bar_format="{desc}: {n:.0f} %", disable=None, leave=False) as bar:
+        return get_model(wanted, project, images, [Watch(lambda share: bar.update(100 * share - bar.n), Event())])
+
+
 def _check_what_is_there(checks: FolderCheck, stopped: Event, *, is_all: bool) -> None:
     waiting = len(checks.project.read().waiting())
     files = checks.new_files() if is_all else {}
@@ -110,6 +118,14 @@ def _check_what_is_there(checks: FolderCheck, stopped: Event, *, is_all: bool) -
             bar.update()
 
 
+def _require_something_to_check(wanted: Wanted, project: Project) -> None:
+    """Refuse an empty folder, such as that of a wrong path: a script must not take it for one of good photographs."""
+    is_there = wanted.new is None or wanted.watch or list_files(wanted.new, project.folder.resolve())
+    if not is_there and not project.read().checked():
+        msg = f"--new: got {wanted.new}, which has no file; allowed is a folder of photographs"
+        raise ValueError(msg)
+
+
 def _conclude(project: Project, report: Path) -> bool:
     state = project.read()
     facts = facts_of(state)
@@ -118,9 +134,9 @@ def _conclude(project: Project, report: Path) -> bool:
     counts = ", ".join(f"{verdicts.count(verdict)} {name}" for verdict, name in COUNTED.items())
     tell(f"{counts}. The report is {report}.")
     tell(" ".join([expectation_in_words(state, facts), state.settings.get(NOTE, "")]).strip())
-    return any(verdict in {"anomalous", "look at it"} for verdict in verdicts)
+    return any(verdict != "good" for verdict in verdicts)
 
 
 def _tell_of(photograph: Photograph, finding: Finding) -> None:
     score = "" if finding.score is None else f" {finding.score:.2f}"
-    tell(f"{photograph.name}:{score} {finding.verdict}. {finding.reason}".strip())
+    tell(f"{photograph.name}:{score} {finding.verdict}. {finding.reason_of(finding.verdict)}".strip())

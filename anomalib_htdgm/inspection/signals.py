@@ -57,6 +57,10 @@ def loudest(said: Mapping[str, float], usual: Mapping[str, float]) -> tuple[str,
     return max(times.items(), key=lambda each: each[1]) if times else None
 
 
+NOTHING_ALONE = "No signal stands out: all together are a little above what good ones have."
+"""What is said where none is above what is usual."""
+
+
 def describe(name: str, times: float) -> str:
     """Say which signal spoke, as docs/scores.md explains them."""
     what = {

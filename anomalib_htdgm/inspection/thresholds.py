@@ -38,7 +38,7 @@ def choose_threshold(project: Project, inspector: Inspector) -> None:
     state, facts = project.read(), inspector.facts
     fields = ("raw_threshold", "pixel_threshold", "chosen_by")
     of_shots = state.settings.get(OF_SHOTS) or {name: getattr(facts, name) for name in fields}
-    note = f"Your own threshold, {state.threshold:.2f}, stays."
+    note = ""
     if state.threshold == facts.threshold:
         image, pixel, basis, why = _choose(project, state, facts, of_shots)
         change, is_same_kind = image / facts.raw_threshold - 1, basis == facts.chosen_by
@@ -46,7 +46,7 @@ def choose_threshold(project: Project, inspector: Inspector) -> None:
         note = why
         if (change or not is_same_kind) and not is_at_rest:
             how = f"{abs(change):.0%} {'higher' if change > 0 else 'lower'} than before"
-            note = f"{why} It is {how}; scores are shown anew, with 0.5 as the threshold." if change else why
+            note = f"{why} The threshold is {how}; scores are shown anew, with 0.5 as the threshold." if change else why
             _set(project, inspector, image, pixel, basis)
     with project.changing() as state:
         state.settings |= {OF_SHOTS: of_shots, NOTE: note}
@@ -72,6 +72,9 @@ def _choose(project: Project, state: State, facts: Facts, of_shots: dict[str, An
     if threshold:
         return threshold, pixel * threshold / image, "labelled images", "What you called defective chose the threshold."
     unchecked, uses = _unchecked(state), state.settings.get(USES_UNCHECKED)
+    if defective and uses is None:
+        why = "What you called defective scores no higher than good ones do: it cannot choose the threshold."
+        return image, pixel, of_shots["chosen_by"], why
     why = "" if uses is not False else "The threshold is that of the good photographs, as you want it."
     if len(unchecked) >= ENOUGH_UNCHECKED and uses is not False:
         scores = torch.tensor([cast("float", finding_of(each).raw) for each in unchecked])

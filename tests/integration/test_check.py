@@ -63,7 +63,7 @@ def test_the_outline_lies_at_the_defect(parts: Path, new: Path, tmp_path: Path) 
     inspector = Inspector(model, facts, images)
     finding, heat, pictures = inspector.inspect(new / "checkered 2.png")
     assert finding.verdict == "anomalous"
-    assert " times the usual)." in finding.reason
+    assert " times the usual)." in finding.reason_of(finding.verdict)
     assert pictures.keys() == {"photograph", "heat", "place", "similar"}
     columns, rows = outline_regions(heat, facts.pixel_threshold)[0].contour.T * SIDE
     assert 20 <= rows.mean() <= 44  # where make_image puts it
@@ -79,6 +79,10 @@ def test_what_cannot_be_read_is_a_row(parts: Path, new: Path, tmp_path: Path) ->
     do(good=parts, new=new, out=tmp_path / "out")
     rows = {row["photograph"]: row for row in read_table(tmp_path / "out")}
     assert len(rows) == len(TESTED) + 2
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    (alone / "broken.png").write_bytes(b"no photograph")
+    assert do(good=parts, new=alone, out=tmp_path / "other")  # so that no script takes it for good
     assert rows["below/<b>notes.txt"]["verdict"] == "cannot be read"
     assert rows["below/<b>notes.txt"]["score"] == ""
     assert rows["below/<b>notes.txt"]["reason"].startswith("It cannot be read: ")

@@ -3,7 +3,10 @@
 
 """What the command cannot do it says in a sentence, and nothing that was there is lost."""
 
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -18,16 +21,20 @@ from .small import TESTED
 pytestmark = pytest.mark.usefixtures("learnt")
 
 
-@pytest.mark.parametrize("wrong", ["empty", "unreadable", "small", "shape", "model"])
+@pytest.mark.parametrize("wrong", ["empty", "nothing new", "unreadable", "small", "shape", "model"])
 def test_what_cannot_be_done_is_said_before_anything_is_written(
     parts: Path, new: Path, tmp_path: Path, wrong: str, learnt: list[int]
 ) -> None:
     outs, wanted = (tmp_path / "out", tmp_path / "none yet"), {"good": parts}
     do(good=parts, new=new, out=outs[0])
     before = contents(tmp_path / "out")
+    nothing = tmp_path / "nothing"
+    nothing.mkdir()
+    (nothing / "Thumbs.db").write_bytes(b"of Windows")
     if wrong == "empty":
-        wanted["good"] = tmp_path / "nothing"
-        wanted["good"].mkdir()
+        wanted["good"] = nothing
+    elif wrong == "nothing new":
+        outs, new = outs[1:], nothing
     elif wrong == "unreadable":
         (parts / "good 4.png").write_bytes((parts / "good 0.png").read_bytes()[:200])
     elif wrong in {"small", "shape"}:
@@ -37,8 +44,8 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(
     for out in outs:
         with pytest.raises(CannotBeDoneError, match=r"allowed|cannot be loaded"):
             do(**wanted, new=new, out=out)
-    assert contents(outs[0]) == before
-    assert contents(outs[1]) == {}
+    assert contents(tmp_path / "out") == before
+    assert contents(outs[-1]) == {}
     assert learnt == [3]
 
 
@@ -74,3 +81,20 @@ def test_wrong_arguments_end_with_two(
     assert ended.value.code == 2
     assert said in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_training_that_is_broken_off_is_no_verdict(
+    parts: Path, new: Path, tmp_path: Path, number: int, status: int
+) -> None:
+    command = [sys.executable, "-m", "anomalib_htdgm.check", "--good", parts, "--new", new, "--out", tmp_path / "out"]
+    with subprocess.Popen([*map(str, command), "--tiles", "3"], stderr=subprocess.PIPE, text=True) as process:
+        said = process.stderr.readline()
+        while "Learning from" not in said:
+            said = process.stderr.readline()
+        time.sleep(1)
+        process.send_signal(number)
+        assert process.stderr.read().endswith("Broken off before a photograph was checked.\n")
+    assert process.returncode == status
+    assert contents(tmp_path / "out") == {}

@@ -15,6 +15,7 @@ from PIL import Image
 from anomalib_htdgm import Htdgm
 from anomalib_htdgm.demo import part as part_module
 from anomalib_htdgm.demo.part import Part
+from anomalib_htdgm.demo.sentences import expect
 from anomalib_htdgm.demo.views import rows_of
 from anomalib_htdgm.inspection import thresholds
 from anomalib_htdgm.inspection.facts import digest_of
@@ -83,7 +84,7 @@ def test_unchecked_photographs_choose_and_are_undone(
     assert {row.name: row.score for row in rows_of(part.project.read())} == pytest.approx(scores, abs=1e-6)
     part.project.move_threshold(0.62)
     check(part, photographs[6])
-    assert part.project.read().settings[thresholds.NOTE] == "Your own threshold, 0.62, stays."
+    assert "The threshold is your own." in expect(part.project.read())
     part.add(photographs[1:2], "good")
     part.learn(1, lambda _: None, Event())
     assert (part.project.read().threshold, basis(part)) == (0.62, "guess")

@@ -10,11 +10,13 @@ import pytest
 from PIL import Image
 
 from anomalib_htdgm.demo.inspectors import Inspectors
-from anomalib_htdgm.demo.part import Part, advise, name_project, write_example
+from anomalib_htdgm.demo.part import Part, name_project, write_example
 from anomalib_htdgm.demo.region_editor import PAINTED, RECTANGLE, editor_value, region_of
 from anomalib_htdgm.demo.views import choose_row, draw, rows_of, show_good, show_projects, show_results
 from anomalib_htdgm.inspection.exporting import StoppedError
+from anomalib_htdgm.inspection.photograph_faults import advise
 from anomalib_htdgm.inspection.project import Project
+from anomalib_htdgm.inspection.report import facts_of
 
 from .parts import basis, check, learn, open_again
 
@@ -95,7 +97,8 @@ def test_what_was_stopped_goes_on(part: Part, photographs: list[Path]) -> None:
 
 def test_copies_are_said_to_be_copies(part: Part, photographs: list[Path]) -> None:
     learn(part, photographs[0], photographs[0], photographs[1])
-    assert advise(part.project.read()) == [
+    facts = facts_of(part.project.read())
+    assert advise(facts.good, facts.unseen) == [
         "part 0 (2).png and part 0.png are copies of one photograph, and tell nothing of how much good ones differ."
     ]
     assert basis(part) == "guess"

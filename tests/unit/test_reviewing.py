@@ -29,7 +29,8 @@ def test_the_unsure_ones_come_first_and_none_that_is_decided() -> None:
     ("good", "defective", "threshold"),
     [
         ([1.0, 2.0], [4.0, 5.0], 3.0),
-        ([1.0, 2.0, 4.5], [4.0, 5.0, 6.0], 3.0),  # one false alarm is better than one missed
+        ([1.0, 2.0, 4.5], [4.0, 5.0, 6.0], 4.75),  # what was called good stays good
+        ([1.0, 3.0], [2.0], None),
         ([1.0, 2.0, 3.0], [0.5, 5.0, 6.0, 7.0], 4.0),
         ([], [4.0], 2.0),
         ([1.0], [], None),

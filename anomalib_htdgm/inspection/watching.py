@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, cast
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 
-from anomalib_htdgm.inspection.exporting import StoppedError
 from anomalib_htdgm.models.htdgm.training import count_steps
+
+from .exporting import StoppedError
 
 if TYPE_CHECKING:
     from anomalib_htdgm import Htdgm
