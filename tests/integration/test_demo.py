@@ -9,7 +9,6 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.parse import quote
 from urllib.request import urlopen
 
 import pytest
@@ -21,7 +20,6 @@ pytest.importorskip("selenium", reason="pip install '.[test]'")
 
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
-from selenium.webdriver.support.wait import WebDriverWait
 
 from anomalib_htdgm import Htdgm
 from anomalib_htdgm.demo.__main__ import main
@@ -32,7 +30,9 @@ from anomalib_htdgm.inspection.project import Project
 REPOSITORY = Path(__file__).parents[2]
 sys.path.insert(0, str(REPOSITORY / "benchmarks" / "figures"))
 
-from demo import browse, find, has_browser, serve, set_threshold, wait_for  # noqa: E402
+from demo import browse, has_browser, serve, set_threshold, wait_for  # noqa: E402
+
+from .browsing import begin, click, decisions, drop, open_project, paint, press, wait_until  # noqa: E402
 
 pytestmark = [
     pytest.mark.thorough,
@@ -90,38 +90,6 @@ def photographs(tmp_path: Path) -> dict[str, Path]:
         Image.fromarray(pixels).save(tmp_path / name)
     (tmp_path / "notes.txt").write_text("no photograph")
     return {path.name: path for path in tmp_path.iterdir()}
-
-
-def begin(browser: Chrome, name: str) -> None:
-    """Begin a project by its name, and wait for its page."""
-    wait_for(browser, "projects", "7 good")  # the page is ready to be used
-    find(browser, "#new-name textarea, #new-name input").send_keys(name)
-    click(browser, "#begin")
-    wait_for(browser, "good", "No good photograph yet. Drop one to ten")
-
-
-def open_project(browser: Chrome, name: str) -> None:
-    browser.get(browser.current_url.partition("?")[0] + "?project=" + quote(name))
-
-
-def drop(browser: Chrome, name: str, *paths: Path) -> None:
-    find(browser, f"#{name} input[type=file]").send_keys("\n".join(map(str, paths)))
-
-
-def click(browser: Chrome, selector: str) -> None:
-    browser.execute_script("arguments[0].click()", find(browser, selector))
-
-
-def press(browser: Chrome, key: str) -> None:
-    find(browser, "body").send_keys(key)
-
-
-def decisions(root: Path, name: str) -> dict[str, str | None]:
-    return {each.name: each.decision for each in Project(root / name).read().checked().values()}
-
-
-def wait_until(browser: Chrome, condition: Callable[[], bool]) -> None:
-    WebDriverWait(browser, 20).until(lambda _: condition())
 
 
 def test_the_example_is_there_and_shows_why(browser: Chrome) -> None:
@@ -187,6 +155,29 @@ def test_from_photographs_to_files(browser: Chrome, root: Path, photographs: dic
     with urlopen(files["model.ckpt"]) as answer:  # noqa: S310
         (tmp_path / "model.ckpt").write_bytes(answer.read())
     assert Htdgm.load_from_checkpoint(tmp_path / "model.ckpt").model.num_shots == 2
+
+
+def test_a_place_is_painted_and_a_threshold_taken_back(
+    browser: Chrome, root: Path, photographs: dict[str, Path]
+) -> None:
+    begin(browser, "Painted")
+    drop(browser, "good-files", photographs["first.png"], photographs["second.png"])
+    wait_for(browser, "message", "2 good photographs. Press Learn.")
+    click(browser, "#look-here")
+    wait_for(browser, "message", "Nothing is painted")
+    click(browser, "#how button")
+    paint(browser)
+    click(browser, "#look-here")
+    wait_for(browser, "message", "Only the painted place counts from the next Learn on.")
+    click(browser, "#learn")
+    wait_for(browser, "message", "Learnt 2 good photographs")
+    state = Project(root / "Painted").read()
+    assert state.settings["region"]
+    assert state.model["settings"]["region"] == state.settings["region"]
+    set_threshold(browser, 0.3)
+    wait_for(browser, "expectation", "The threshold is your own.")
+    click(browser, "#other-threshold")
+    wait_until(browser, lambda: Project(root / "Painted").read().threshold == 0.5)
 
 
 def test_nothing_is_lost_by_a_reload_another_tab_or_another_server(
