@@ -112,8 +112,9 @@ class _Reader:
         failures = [each for _, each in attempts if isinstance(each, UnreadableImageError)]
         read = [(index, each) for index, each in attempts if isinstance(each, Reading)]
         batch = collate_items(self.collate, [reading.item for _, reading in read]) if read else None
-        if self.take_digests and isinstance(batch, Batch):
-            vars(batch)["digests"] = [digest_image(reading.image) for _, reading in read]
+        images = [reading.image for _, reading in read]
+        if self.take_digests and isinstance(batch, Batch) and all(isinstance(each, torch.Tensor) for each in images):
+            vars(batch)["digests"] = [digest_image(each) for each in images]
         notices = [notice for each in read for notice in self._describe(*each)]
         return _Served(batch, [index for index, _ in read], notices, failures)
 

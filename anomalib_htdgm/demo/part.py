@@ -102,8 +102,7 @@ class Part:
             ValueError: If there is no good photograph, or one cannot be learnt.
             StoppedError: If it was stopped.
         """
-        before = self.project.read()
-        if not before.good():
+        if not self.project.read().good():
             msg = "There is no good photograph to learn from: add one to ten."
             raise ValueError(msg)
         with self._alone():
@@ -114,11 +113,6 @@ class Part:
                 raise ValueError(str(error).replace(f"{self.project.folder}/", "")) from error
             _, facts = get_model(wanted, self.project, images, [Watch(report, stopped)])
             save_good_pictures(self.project, facts, images)
-            with self.project.changing() as state:
-                kept = {name: value for name, value in before.settings.items() if name != "of shots"}
-                state.settings = kept | state.settings
-                if before.model and before.threshold != before.model["threshold"]:
-                    state.threshold = before.threshold  # the user's own
 
     def check(self, stopped: Event) -> Iterator[tuple[int, int]]:
         """Check the photographs that wait, if there is a model; then they, or decisions, choose the threshold.

@@ -11,6 +11,7 @@ import torch
 
 from anomalib_htdgm.data.reading import UnreadableImageError, read_image
 from anomalib_htdgm.inspection.inspecting import to_picture
+from anomalib_htdgm.inspection.learning import order_of
 from anomalib_htdgm.inspection.project import Project
 from anomalib_htdgm.inspection.regions import box_of, outlines_of
 from anomalib_htdgm.models.htdgm.region import Outlines, draw_region
@@ -30,9 +31,13 @@ def lay_out_editor() -> gr.ImageEditor:
 
 
 def editor_value(project: Project) -> dict[str, Any] | None:
-    """Give what the editor is to show: the first good photograph, and the present region; ``None`` if there is none."""
+    """Give what the editor is to show: the first good photograph, and the present region; ``None`` if there is none.
+
+    The first one is what others are aligned with.
+    """
     state = project.read()
-    for photograph in state.good().values():
+    for key in sorted(state.good(), key=order_of):
+        photograph = state.photographs[key]
         try:
             image = torch.as_tensor(read_image(project.path_of(photograph), as_tensor=True))
         except UnreadableImageError:

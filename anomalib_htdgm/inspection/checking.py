@@ -77,13 +77,16 @@ class FolderCheck:
         for key, each in self.project.read().waiting().items():
             if stopped.is_set():
                 return
-            self._follow()
-            result = self.inspector.inspect(self.project.path_of(each), each.name)
-            save_pictures(self.project, identity_of(each), result.pictures)
-            save_map(self.project, identity_of(each), result.heat)
-            self.project.note_finding(key, asdict(result.finding), self.inspector.facts.digest)
-            self._append(key)
-            yield each, result.finding
+            is_noted = False
+            while not is_noted and key in self.project.read().photographs:  # again if the threshold moves meanwhile
+                self._follow()
+                result = self.inspector.inspect(self.project.path_of(each), each.name)
+                save_pictures(self.project, identity_of(each), result.pictures)
+                save_map(self.project, identity_of(each), result.heat)
+                is_noted = self.project.note_finding(key, asdict(result.finding), self.inspector.facts.digest)
+            if is_noted:
+                self._append(key)
+                yield each, result.finding
 
     def new_files(self) -> dict[str, Path]:
         """List files that have not been checked yet, by their names."""
@@ -115,6 +118,9 @@ class FolderCheck:
                 copy = self.copies and not result.finding.problem
                 key = self.project.add(path, "checked", name, copy=copy, model=self.inspector.facts.digest, **noted)
             except FileNotFoundError:  # it was taken away again
+                continue
+            if self.project.read().photographs[key].finding is None:  # the threshold has moved meanwhile
+                yield from self.check_waiting(stopped)
                 continue
             if is_replaced:
                 write_table(self.project)
@@ -148,7 +154,10 @@ class FolderCheck:
 
     def _follow(self) -> None:
         """Take over a threshold that the page, or another process, has chosen meanwhile."""
-        self.inspector.follow(facts_of(self.project.read()))
+        facts = facts_of(self.project.read())
+        if facts != self.inspector.facts:
+            self.inspector.follow(facts)
+            write_table(self.project)  # all on one scale
 
     def _complete(self, files: dict[str, Path]) -> dict[str, Path]:
         """Pick the files that are as they were at the last look: others may still be being written."""

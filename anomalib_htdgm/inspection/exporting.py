@@ -92,10 +92,12 @@ def save_files(project: Project, stopped: Event) -> Iterator[Path]:
     post_processor_of(model).image_sensitivity = 1 - state.threshold
     save_checkpoint(model, source, checkpoint)
     yield checkpoint
+    if (reference_there := read_reference(project, facts)) is not None:
+        yield Path(shutil.copy(project.folder / REFERENCE, files))
     for write in (write_table, write_report):
         yield Path(shutil.copy(write(project), files))
     reference = ""
-    if read_reference(project, facts) is not None:
+    if reference_there is not None:
         reference = b64encode((project.folder / REFERENCE).read_bytes()).decode()
     yield from export(checkpoint, files, facts, state.threshold, stopped, reference)
 

@@ -33,6 +33,8 @@ THUMBNAIL = 200
 """Longest side in pixels of a thumbnail."""
 DETAIL = 96
 """The same of a place beside a similar one."""
+OF_THRESHOLD = ("threshold", "raw_threshold", "raw_range", "pixel_threshold", "chosen_by")
+"""What of the facts of a model changes with its threshold."""
 NOT_READ = "cannot be read"
 """What stands in the place of a verdict where there is none."""
 
@@ -103,7 +105,7 @@ class Inspector:
     ) -> None:
         self.model, self.facts, self.reference = model.eval(), facts, reference
         self.spread = spread or spread_of(facts)
-        self.good = compare_with({name: self._looked_at(image) for name, image in good.items()})
+        self.good = compare_with({name: self._looked_at(aligned(each, reference)[0]) for name, each in good.items()})
         self.good.names.update({digest: name for name, digest in digests_of(good).items()})
         self._good_pictures = [(name, to_picture(image, 512)) for name, image in good.items()]
         self._seen: dict[str, str] = {}
@@ -115,13 +117,13 @@ class Inspector:
 
     def follow(self, facts: Facts) -> None:
         """Take over another threshold of the same model, which is at a score of 0.5."""
-        if facts == self.facts:
+        before, self.facts, self.spread = self.facts, facts, spread_of(facts)
+        if all(getattr(before, name) == getattr(facts, name) for name in OF_THRESHOLD):
             return
         for kind, threshold in (("image", facts.raw_threshold), ("pixel", facts.pixel_threshold)):
             set_threshold(post_processor_of(self.model), kind, torch.tensor(threshold))
         post_processor_of(self.model).image_sensitivity = 0.5
         self.model.threshold_chosen_by = cast("Basis", facts.chosen_by)
-        self.facts, self.spread = facts, spread_of(facts)
 
     def remember(self, digest: str, name: str) -> None:
         """Note a photograph that was inspected before, so that copies of it are found."""
@@ -144,16 +146,16 @@ class Inspector:
         raw, score, heat, said = self._score(moved)
         heat = _move_back(heat, shift, image.shape[-2:])
         digest = digest_image(image)
-        faults = faults_of(self._looked_at(image), self.good)
+        faults = faults_of(self._looked_at(moved), self.good)
         twin = self.good.names.get(digest) or self._seen.get(digest)
         if remembers:
             self.remember(digest, name or path.name)
         result = verdict(raw, self.band, has_faults=bool(faults))
         pictures, similar = self.draw(image, heat, result)
         loud = loudest(said, self.facts.usual)
-        why = describe(*loud) if loud and loud[1] > 1 else NOTHING_ALONE
+        why = "" if loud is None else describe(*loud) if loud[1] > 1 else NOTHING_ALONE
         if similar:
-            why = f"{why} The most similar place is in {similar}."
+            why = f"{why} The most similar place is in {similar}.".strip()
         copy = describe_copy(twin) if twin else ""
         how_far = describe_shift(shift, image.shape[-2:])
         return Result(Finding(score, raw, result, faults, copy, how_far, why, digest), heat, pictures)
@@ -162,7 +164,8 @@ class Inspector:
         """Cut an image to the box around the region: what is wrong with the rest of it is no matter."""
         region, (height, width) = self.facts.settings.get("region"), image.shape[-2:]
         left, top, right, bottom = box_of(region or EVERYWHERE)
-        return image[:, round(top * height) : round(bottom * height), round(left * width) : round(right * width)]
+        row, column = int(top * height), int(left * width)
+        return image[:, row : max(round(bottom * height), row + 1), column : max(round(right * width), column + 1)]
 
     @torch.inference_mode()
     def _score(self, image: torch.Tensor) -> tuple[float, float, NDArray[np.float32], dict[str, float]]:

@@ -31,9 +31,14 @@ MOST_SHOTS = 10
 """Good photographs that are learnt at most: what the model's settings are made for."""
 
 
+def order_of(name: str) -> tuple[bool, str]:
+    """Order good photographs by their names, those last that were given to be checked, and turned out to be good."""
+    return name.startswith("checked/"), name
+
+
 def choose_shots(names: Sequence[str], most: int = MOST_SHOTS) -> list[str]:
     """Choose the good photographs to learn from: all, or some that are evenly spread in the order of their names."""
-    ordered = sorted(names)
+    ordered = sorted(names, key=order_of)
     number = min(most, len(ordered))
     return [ordered[index * len(ordered) // number] for index in range(number)]
 

@@ -6,7 +6,7 @@
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,10 +23,12 @@ from .facts import Facts, digest_of, digests_of
 from .learning import MOST_SHOTS, choose_shots, learn, load
 from .project import CHECKPOINT, FILE, Project
 from .regions import EVERYWHERE
-from .report import REFERENCE, REPORT, TABLE, THUMBNAILS, facts_of, save_reference
+from .report import REFERENCE, REPORT, TABLE, THUMBNAILS, facts_of, load_reference, save_reference
 from .state import Photograph, State, free_key
 from .writing import write_whole
 
+OF_SHOTS = "of shots"
+"""Setting of a project: the threshold that its good photographs have chosen."""
 EARLIER = "earlier"
 """Folder within that for results, for those of another model or folder."""
 
@@ -76,6 +78,7 @@ def get_model(
     checkpoint, state = project.folder / CHECKPOINT, project.read()
     settings = _choose_settings(wanted, state.settings)
     before = None if state.model is None or not checkpoint.is_file() else facts_of(state)
+    own_threshold = None if before is None or state.threshold == before.threshold else state.threshold
     has_reference = before is None or not before.settings.get("align") or (project.folder / REFERENCE).is_file()
     if before is not None and has_reference and before.digest == digest_of(checkpoint):
         is_same_model = wanted.model is not None and digest_of(wanted.model) == before.digest
@@ -88,6 +91,9 @@ def get_model(
         if wanted.model:
             model, facts = _load(wanted.model, images)
             write_whole(partial, [wanted.model.read_bytes()])
+            if (reference := load_reference(wanted.model.with_name(REFERENCE))) is not None:
+                facts = replace(facts, settings=facts.settings | {"align": True})
+                tell(f"Photographs are aligned with {wanted.model.with_name(REFERENCE)}, as the model's were.")
         else:
             tell(f"Learning from {len(images)} good photograph{'' if len(images) == 1 else 's'}.")
             chosen = dict(settings)
@@ -96,8 +102,7 @@ def get_model(
             model, facts = learn(images, partial, callbacks, reference, **chosen)
         if wanted.out:
             _set_aside(project)
-        if reference is not None:
-            save_reference(project, reference)
+        save_reference(project, reference)
         partial.replace(checkpoint)
     finally:
         partial.unlink(missing_ok=True)
@@ -105,7 +110,13 @@ def get_model(
     with project.changing() as state:
         if wanted.new and wanted.out:
             state.name = wanted.new.resolve().name
-        state.settings = settings | ({"new": str(wanted.new.resolve())} if wanted.new and wanted.out else {})
+            settings["new"] = str(wanted.new.resolve())
+        # What was chosen on the page meanwhile, and is not of this run, stays.
+        given = {name: value for name, value in settings.items() if getattr(wanted, name) is not None}
+        state.settings = settings | state.settings | given
+        state.settings.pop(OF_SHOTS, None)
+        if own_threshold is not None and wanted.project:
+            state.threshold = own_threshold
     return model, facts
 
 
@@ -121,7 +132,8 @@ def _choose_settings(wanted: Wanted, before: dict[str, Any]) -> dict[str, Any]:
 
 def _would_give(before: Facts, images: dict[str, torch.Tensor], settings: dict[str, Any]) -> bool:
     is_same = list(before.good.items()) == list(digests_of(images).items()) and bool(before.usual)
-    return is_same and all(before.settings.get(name) == value for name, value in settings.items())
+    made_with = {"region": None, "align": False} | before.settings
+    return is_same and all(made_with.get(name) == value for name, value in settings.items())
 
 
 def _is_of_folder(wanted: Wanted, settings: dict[str, Any]) -> bool:

@@ -130,8 +130,11 @@ def read_map(project: Project, identity: Identity) -> NDArray[np.float32] | None
     return np.load(path).astype(np.float32) if path.is_file() else None
 
 
-def save_reference(project: Project, reference: Picture) -> None:
-    """Keep what photographs are aligned with."""
+def save_reference(project: Project, reference: Picture | None) -> None:
+    """Keep what photographs are aligned with, and nothing where they are not."""
+    if reference is None:
+        (project.folder / REFERENCE).unlink(missing_ok=True)
+        return
     content = BytesIO()
     Image.fromarray(reference).save(content, "PNG")
     write_whole(project.folder / REFERENCE, [content.getvalue()])
@@ -145,10 +148,23 @@ def read_reference(project: Project, facts: Facts) -> Picture | None:
     """
     if not facts.settings.get("align"):
         return None
+    reference = load_reference(project.folder / REFERENCE)
+    if reference is None:
+        msg = f"{project.folder / REFERENCE} is what photographs are aligned with, and is not there; learn again"
+        raise ValueError(msg)
+    return reference
+
+
+def load_reference(path: Path) -> Picture | None:
+    """Get what photographs are aligned with from a file; ``None`` if there is none.
+
+    Raises:
+        ValueError: If it cannot be read.
+    """
     try:
-        return np.asarray(Image.open(project.folder / REFERENCE).convert("RGB"))
+        return np.asarray(Image.open(path).convert("RGB")) if path.is_file() else None
     except OSError as error:
-        msg = f"{project.folder / REFERENCE} is what photographs are aligned with, and cannot be read; learn again"
+        msg = f"{path} is what photographs are aligned with, and cannot be read; learn again"
         raise ValueError(msg) from error
 
 

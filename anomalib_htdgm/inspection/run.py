@@ -95,6 +95,7 @@ def _check(
     _check_what_is_there(checks, stopped, is_all=not wanted.watch and wanted.new is not None)
     if wanted.model is None:
         choose_threshold(project, inspector)
+        write_table(project)
     if wanted.watch:
         tell(f"Watching {folder}. Ctrl-C ends it.")
         checks.watch(stopped, _tell_of)

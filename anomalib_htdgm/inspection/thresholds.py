@@ -17,6 +17,7 @@ from anomalib_htdgm.models.htdgm.threshold import Basis, doubt_about_unlabelled,
 from .exporting import save_checkpoint
 from .facts import Facts
 from .inspecting import Inspector
+from .preparing import OF_SHOTS
 from .project import CHECKPOINT, Project
 from .report import finding_of, identity_of, read_map
 from .reviewing import threshold_of_decisions
@@ -26,7 +27,6 @@ ENOUGH_UNCHECKED = 20
 """Photographs that nobody has looked at which tell, by most of them being good, how much good ones differ."""
 LEAST_CHANGE = 0.05
 """Share by which a threshold of unchecked photographs changes, if it does: with less, scores would never be at rest."""
-OF_SHOTS = "of shots"
 USES_UNCHECKED = "uses unchecked"
 NOTE = "note"
 Choice = tuple[float, float, Basis, str]
@@ -83,8 +83,10 @@ def _choose(project: Project, state: State, facts: Facts, of_shots: dict[str, An
         if uses or not doubt:
             maps = (read_map(project, identity_of(each)) for each in unchecked)
             peaks = torch.tensor([float(heat.max()) for heat in maps if heat is not None])
-            image = float(threshold_above_most(scores))
-            pixel = float(threshold_above_most(peaks)) if len(peaks) else pixel
+            are_all = len(peaks) == len(unchecked)  # those of some only would be those of the strangest
+            of_image = float(threshold_above_most(scores))
+            pixel = float(threshold_above_most(peaks)) if are_all else pixel * of_image / image
+            image = of_image
             why = f"{len(unchecked)} photographs that nobody has looked at chose the threshold."
             return image, pixel, "unlabelled images", why
         why = f"{doubt}. The threshold is that of the good photographs."
@@ -113,9 +115,9 @@ def _set(project: Project, inspector: Inspector, image: float, pixel: float, bas
         "chosen_by": basis,
     }
     inspector.follow(replace(inspector.facts, threshold=0.5, **chosen))
-    facts = replace(inspector.facts, digest=save_checkpoint(inspector.model, checkpoint, checkpoint))
-    inspector.follow(facts)
-    with project.changing() as state:
+    with project.changing() as state:  # nobody else is to save another checkpoint meanwhile
+        facts = replace(inspector.facts, digest=save_checkpoint(inspector.model, checkpoint, checkpoint))
+        inspector.follow(facts)
         state.model, state.threshold = asdict(facts), 0.5
         for key, each in state.photographs.items():
             finding = finding_of(each)

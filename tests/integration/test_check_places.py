@@ -45,6 +45,8 @@ def test_shifted_photographs_are_aligned(parts: Path, tmp_path: Path, learnt: li
         do(good=parts, new=folder, out=tmp_path / str(align), align=align)
         scores += [float(row["raw score"]) for row in read_table(tmp_path / str(align))]
     assert scores[1] < scores[0]
+    do(model=tmp_path / "True" / "model.ckpt", new=folder, out=tmp_path / "elsewhere")
+    assert float(read_table(tmp_path / "elsewhere")[0]["raw score"]) == scores[1]
     (tmp_path / "True" / "reference.png").unlink()
     do(good=parts, new=folder, out=tmp_path / "True", align=True)
     assert learnt == [3, 3, 3]  # anew, since nobody knows what the model's photographs were aligned with

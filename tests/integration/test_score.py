@@ -88,7 +88,8 @@ def test_endpoint_script_and_anomalib_agree(
     client: object, project: Project, photographs: list[Path], tmp_path: Path
 ) -> None:
     files = {path.name: path for path in save_files(project, Event())}
-    assert set(files) == {"model.ckpt", "scores.csv", "report.html", "model.onnx", "score.py", "aligning.py"}
+    of_alignment = {"aligning.py", "reference.png"}
+    assert set(files) == {"model.ckpt", "scores.csv", "report.html", "model.onnx", "score.py"} | of_alignment
     command = [sys.executable, files["score.py"], *photographs, __file__]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     *lines, refused = map(json.loads, done.stdout.splitlines())
@@ -160,7 +161,7 @@ def test_others_need_the_token(project: Project, photographs: list[Path]) -> Non
 def test_an_export_stops(project: Project) -> None:
     stopped = Event()
     saving = save_files(project, stopped)
-    assert [next(saving).name for _ in range(3)] == ["model.ckpt", "scores.csv", "report.html"]
+    assert [next(saving).name for _ in range(4)] == ["model.ckpt", "reference.png", "scores.csv", "report.html"]
     stopped.set()
     with pytest.raises(StoppedError):
         next(saving)

@@ -66,6 +66,8 @@ ITERATIONS_PER_LOG = 10
 """Iterations after which the progress bar shows losses; loggers have their own number, the trainer's."""
 THRESHOLD = "threshold_chosen_by"
 """Key of a checkpoint for what its threshold was chosen by."""
+REGION = "region"
+"""Key of a checkpoint for where it looks."""
 APPEARANCES = "appearances_of_good_images"
 """Key of a checkpoint for what its training images look like as a whole."""
 TRAINED_ON = "trained_on"
@@ -132,6 +134,7 @@ class Htdgm(CalibrationMixin, AnomalibModule):
             evaluator=evaluator,
             visualizer=visualizer,
         )
+        self.hparams["region"] = chosen.region
         if pre_processor is True:
             self.pre_processor = self.configure_pre_processor(default_size(chosen))
         self.automatic_optimization = False
@@ -144,12 +147,15 @@ class Htdgm(CalibrationMixin, AnomalibModule):
         """Add what the threshold was chosen by, and what tells training images from others."""
         super().on_save_checkpoint(checkpoint)
         checkpoint[THRESHOLD] = self.threshold_chosen_by
+        checkpoint[REGION] = self.model.settings.region
         checkpoint[APPEARANCES] = [list(each) for each in self.inspection.good]
         checkpoint[TRAINED_ON] = list(self._digests.values())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Become the model that was saved, whatever arguments this one was made with."""
         tiler = self.model.tiler
+        if REGION in checkpoint:  # Lightning would put another one that it is given in its place, which was not learnt
+            checkpoint["hyper_parameters"]["region"] = checkpoint[REGION]
         super().on_load_checkpoint(checkpoint)
         if tiler is not None and not isinstance(tiler, OverlappingTiler):
             self.model.tiler = tiler  # a callback has set it, before the checkpoint was read

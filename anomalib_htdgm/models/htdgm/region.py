@@ -7,6 +7,9 @@ Images are cut to the box around the region, so that all pixels that signals loo
 what is outside the region becomes the mean of the training images: what is the same in all images tells nothing, and
 no signal needs to know of it. Maps are put back into whole images.
 
+That holds for photographs that have as many pixels as the images that they are resized to, or more. Pixels of smaller
+ones are blurred over the edge.
+
 Example:
     >>> import torch
     >>> region = Region([0.25, 0.5, 0.75, 1.0], (64, 64))
@@ -22,6 +25,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import binary_erosion
 from skimage.draw import polygon2mask
 from torch import nn
 from torch.nn import functional as F
@@ -37,17 +41,21 @@ MOST_PIXELS = 1024
 """Side in pixels that images are enlarged to at most, so that their region has as many as a whole image otherwise."""
 
 
-def check_region(region: Outlines | None) -> None:
+def check_region(region: Outlines | None) -> Outlines | None:
     """Refuse what is no region.
+
+    Returns:
+        Outlines | None: The same in plain lists, which checkpoints hold, whatever sequences it was given in.
 
     Raises:
         ValueError: If it is no rectangle and no polygons, reaches beyond the image, or is too small.
     """
     if region is None:
-        return
+        return None
     try:
         corners = np.concatenate(list_polygons(region))
-    except (TypeError, ValueError) as error:
+        plain = [each.tolist() for each in list_polygons(region)] if np.ndim(region[0]) else [*map(float, region)]  # type: ignore[arg-type]
+    except (TypeError, ValueError, LookupError) as error:
         msg = (
             f"region: got {region!r}; allowed are four numbers, left < right and top < bottom in the order left, top, "
             "right, bottom, or a list of polygons, each of three and more corners [x, y]"
@@ -59,6 +67,7 @@ def check_region(region: Outlines | None) -> None:
         allowed = f"shares of width and height from 0 to 1, and at least {LEAST_SIDE} from side to side"
         msg = f"region: got {region!r}; allowed are {allowed}"
         raise ValueError(msg)
+    return plain
 
 
 def frame_size(region: Outlines, size: Sequence[int]) -> tuple[int, int]:
@@ -94,7 +103,8 @@ class Region(nn.Module):
     def __init__(self, region: Outlines, frame: Sequence[int]) -> None:
         super().__init__()
         self.frame = frame[0], frame[1]
-        mask = draw_region(region, self.frame)
+        # Pixels of a resized photograph are mixed of neighbours, so those at the edge have some of what is outside.
+        mask = binary_erosion(draw_region(region, self.frame), np.ones((3, 3)), border_value=1)
         if not mask.any():
             msg = f"region: got {region!r}, in which no pixel lies; allowed are wider ones"
             raise ValueError(msg)

@@ -88,7 +88,7 @@ class Settings:
             check_choice(name, getattr(self, name), get_args(allowed))
         for name in ("standardize", "gist"):
             check_choice(name, getattr(self, name), [True, False])
-        check_region(self.region)
+        object.__setattr__(self, "region", check_region(self.region))
         pyramid_sizes(self.image_size, self.coarsest_size, self.scale_factor)
         if self.gist and self.tiles > 1:
             msg = f"tiles: got {self.tiles} for whole images, whose gist scores; only 1 goes with it"
