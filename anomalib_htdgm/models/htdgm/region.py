@@ -14,7 +14,7 @@ Example:
     >>> import torch
     >>> region = Region([0.25, 0.5, 0.75, 1.0], (64, 64))
     >>> region.size
-    (32, 32)
+    (31, 30)
     >>> region.paste(region.cut(torch.rand(1, 3, 64, 64)).amax(dim=1, keepdim=True), (64, 64)).shape
     torch.Size([1, 1, 64, 64])
 """
