@@ -72,6 +72,7 @@ def unscaled() -> PostProcessor:
     return PostProcessor(enable_normalization=False, enable_thresholding=False)
 
 
+@pytest.mark.thorough
 def test_models_of_whole_images_export(wall: MVTecAD, engine: Engine, tmp_path: Path) -> None:
     """Of one scale and nine transformations; test_half_precision.py exports the sixteen of images with colour."""
     settings = {"iterations": 1, "num_members": 1, "image_size": 14, "coarsest_size": 14}

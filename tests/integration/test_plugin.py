@@ -68,7 +68,7 @@ def wheel(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_environment(tmp_path_factory.mktemp("wheel"), built)
 
 
-@pytest.mark.parametrize("mode", ["wheel", "editable"])
+@pytest.mark.parametrize("mode", [pytest.param("wheel", marks=pytest.mark.thorough), "editable"])
 def test_every_door_opens_until_uninstalled(mode: str, built: Path, tmp_path: Path) -> None:
     """The stock command and functions of anomalib find the classes; after uninstalling nothing is left."""
     python = make_environment(tmp_path)
@@ -147,6 +147,7 @@ def test_an_anomalib_that_has_changed_costs_one_warning(kept: dict[str, object],
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="one process per order costs minutes without fork")
+@pytest.mark.thorough
 def test_every_import_order(wheel: Path, tmp_path: Path) -> None:
     """Whichever module of the package or of anomalib comes first, the classes get registered silently."""
     orders = (

@@ -63,6 +63,7 @@ def test_a_training_that_was_broken_off_goes_on(
         make_engine(tmp_path).fit(resumed, datamodule=wall, ckpt_path=trained[1])
 
 
+@pytest.mark.thorough
 def test_what_is_saved_and_exported_scores_alike(trained: tuple[HtdgmPublished, Path], tmp_path: Path) -> None:
     model, checkpoint = trained
     assert not model.post_processor.image_threshold.isnan()

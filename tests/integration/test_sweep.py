@@ -48,6 +48,7 @@ def test_a_missing_data_set_is_refused_at_once(arrays: Path) -> None:
     assert not results.exists()
 
 
+@pytest.mark.thorough
 def test_a_sweep_resumes_and_is_reported(arrays: Path) -> None:
     first = sweep(arrays, "trial=0,1", "data.datamodule.normal_class=zero")
     assert first.returncode == 0, first.stderr
