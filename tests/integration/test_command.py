@@ -67,8 +67,9 @@ def test_bad_input_is_one_clear_error_and_leaves_nothing(
 @pytest.mark.skipif(os.name == "nt", reason="Windows has other signals")
 @pytest.mark.parametrize(
     ("number", "exit_code"),
-    [(signal.SIGINT, 1), pytest.param(signal.SIGTERM, 128 + signal.SIGTERM, marks=pytest.mark.thorough)],
+    [(signal.SIGINT, 1), (signal.SIGTERM, 128 + signal.SIGTERM)],
 )
+@pytest.mark.thorough
 def test_a_signal_ends_it_cleanly(
     number: signal.Signals, exit_code: int, photographs: list[str], tmp_path: Path
 ) -> None:

@@ -109,6 +109,7 @@ def test_half_removed_package_is_silent(tmp_path: Path) -> None:
         assert result.stdout + result.stderr == ""
 
 
+@pytest.mark.thorough
 def test_switch_and_installation_by_hand(wheel: Path, tmp_path: Path) -> None:
     """Switched off, dotted paths still work; installed by hand, the hook catches up, and only once."""
     result = execute(wheel, "-c", COMMAND + SWITCH, cwd=tmp_path, ANOMALIB_PLUGINS="0")

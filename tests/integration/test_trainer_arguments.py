@@ -82,6 +82,7 @@ def test_several_devices_are_refused(good: Folder, tmp_path: Path) -> None:
         fit(tmp_path, good, make_small_model(), strategy="ddp")
 
 
+@pytest.mark.thorough
 def test_lightnings_own_trainer_does_as_well(wall: MVTecAD, tmp_path: Path) -> None:
     quiet = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "default_root_dir": tmp_path}
     model = make_small_model()
