@@ -7,7 +7,6 @@ import json
 import shutil
 import subprocess
 import sys
-from base64 import b64encode
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -92,20 +91,15 @@ def save_files(project: Project, stopped: Event) -> Iterator[Path]:
     post_processor_of(model).image_sensitivity = 1 - state.threshold
     save_checkpoint(model, source, checkpoint)
     yield checkpoint
-    if (reference_there := read_reference(project, facts)) is not None:
+    if read_reference(project, facts) is not None:
         yield Path(shutil.copy(project.folder / REFERENCE, files))
     for write in (write_table, write_report):
         yield Path(shutil.copy(write(project), files))
-    reference = ""
-    if reference_there is not None:
-        reference = b64encode((project.folder / REFERENCE).read_bytes()).decode()
-    yield from export(checkpoint, files, facts, state.threshold, stopped, reference)
+    yield from export(checkpoint, files, facts, state.threshold, stopped)
 
 
-def export(
-    checkpoint: Path, folder: Path, facts: Facts, threshold: float, stopped: Event, reference: str = ""
-) -> Iterator[Path]:
-    """Export a checkpoint to ONNX, and write ``score.py`` beside it.
+def export(checkpoint: Path, folder: Path, facts: Facts, threshold: float, stopped: Event) -> Iterator[Path]:
+    """Export a checkpoint to ONNX, and write ``score.py`` beside it, which aligns with the folder's ``reference.png``.
 
     Args:
         checkpoint (Path): The checkpoint.
@@ -113,7 +107,6 @@ def export(
         facts (Facts): What is known of the model.
         threshold (float): Score in [0, 1] above which photographs are anomalous, which the checkpoint has, too.
         stopped (Event): Stops it.
-        reference (str): PNG in base64 of what photographs are aligned with; empty if they are not.
 
     Yields:
         Path: ``model.onnx``, then ``score.py``, and ``aligning.py`` if that needs it.
@@ -123,7 +116,8 @@ def export(
         StoppedError: If it was stopped.
     """
     band = [facts.score_at(raw) for raw in spread_of(facts).band(facts.raw_at(threshold))]
-    noted = json.dumps({"threshold": threshold, "band": band, "chosen by": facts.chosen_by, "reference": reference})
+    aligns = bool(facts.settings.get("align"))
+    noted = json.dumps({"threshold": threshold, "band": band, "chosen by": facts.chosen_by, "align": aligns})
     target = folder / "model.onnx"
     with TemporaryDirectory(prefix="htdgm_") as scratch, (Path(scratch) / "log").open("w+", encoding="utf-8") as said:
         command = [sys.executable, "-W", "ignore", "-c", EXPORT, str(checkpoint), scratch, noted, str(target)]
@@ -137,5 +131,5 @@ def export(
             msg = f"The export to ONNX failed: {said.read().strip().splitlines()[-1:]}"
             raise RuntimeError(msg)
     yield target
-    for script in [SCRIPT, ALIGNING] if reference else [SCRIPT]:
+    for script in [SCRIPT, ALIGNING] if aligns else [SCRIPT]:
         yield Path(shutil.copyfile(script, folder / script.name))

@@ -3,7 +3,8 @@
 
 """Scores photographs by the ``model.onnx`` beside this file.
 
-It needs numpy, Pillow and onnxruntime alone; and OpenCV, if there is an ``aligning.py`` beside it, too.
+It needs numpy, Pillow and onnxruntime alone. If photographs are aligned, it also needs OpenCV, and ``aligning.py`` and
+``reference.png`` beside it.
 
     python score.py PHOTOGRAPH...
 
@@ -14,8 +15,6 @@ be read, else 0. What is wrong with a photograph itself, such as blur, is not se
 import argparse
 import json
 import sys
-from base64 import b64decode
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +62,8 @@ class Scorer:
         self.threshold = noted.get("threshold", 0.5)
         self.low, self.high = noted.get("band", [self.threshold, self.threshold])
         self.reference = None
-        if noted.get("reference"):
-            self.reference = np.asarray(Image.open(BytesIO(b64decode(noted["reference"]))).convert("RGB"))
+        if noted.get("align"):
+            self.reference = np.asarray(Image.open(model.with_name("reference.png")).convert("RGB"))
 
     def score(self, path: str | Path) -> dict[str, Any]:
         """Score a photograph: ``score``, ``threshold``, ``anomalous`` (is it above it?) and ``verdict``."""
