@@ -11,8 +11,9 @@ from threading import RLock
 from anomalib_htdgm.inspection.facts import digest_of
 from anomalib_htdgm.inspection.inspecting import Inspector
 from anomalib_htdgm.inspection.learning import load, read_good
+from anomalib_htdgm.inspection.pictures import read_reference
 from anomalib_htdgm.inspection.project import CHECKPOINT, Project, list_projects
-from anomalib_htdgm.inspection.report import facts_of, read_reference
+from anomalib_htdgm.inspection.state import name_of_good
 
 MOST_LOADED = 4
 """Models that are kept in memory."""
@@ -48,8 +49,7 @@ class Inspectors:
         """
         with self._turn:
             inspector = self._loaded.pop(project.folder, None)
-            facts = facts_of(project.read())
-            if inspector is None or inspector.facts != facts:
+            if inspector is None or inspector.facts != project.read().facts:
                 inspector = self._load(project)
             self._loaded[project.folder] = inspector  # the last one that was used is the last
             for oldest in list(self._loaded)[:-MOST_LOADED]:
@@ -58,12 +58,10 @@ class Inspectors:
 
     def _load(self, project: Project) -> Inspector:
         state, checkpoint = project.read(), project.folder / CHECKPOINT
-        facts = facts_of(state)
+        facts = state.facts
         if not checkpoint.is_file() or digest_of(checkpoint) != facts.digest:
             msg = f"{checkpoint} is not the model that was learnt; learn again"
             raise ValueError(msg)
-        keys = {name: f"good/{name}" if f"good/{name}" in state.photographs else name for name in facts.good}
-        there = {name: state.photographs[key] for name, key in keys.items() if key in state.photographs}
-        paths = {name: path for name, each in there.items() if (path := project.path_of(each)).is_file()}
-        images = read_good(paths)
+        paths = {name_of_good(key): project.path_of(each) for key, each in state.photographs.items()}
+        images = read_good({name: paths[name] for name in facts.good if name in paths and paths[name].is_file()})
         return Inspector(load(checkpoint, images)[0], facts, images, read_reference(project, facts))

@@ -14,14 +14,12 @@ from filelock import FileLock, Timeout
 from anomalib_htdgm import QuickstartTextures
 from anomalib_htdgm.data.reading import UnreadableImageError, read_image
 from anomalib_htdgm.inspection.checking import FolderCheck
-from anomalib_htdgm.inspection.exporting import StoppedError
 from anomalib_htdgm.inspection.learning import read_good
 from anomalib_htdgm.inspection.preparing import Wanted, get_model, good_files
 from anomalib_htdgm.inspection.project import Project
-from anomalib_htdgm.inspection.report import save_good_pictures
 from anomalib_htdgm.inspection.state import Place
 from anomalib_htdgm.inspection.thresholds import choose_threshold
-from anomalib_htdgm.inspection.watching import Watch
+from anomalib_htdgm.inspection.watching import StoppedError, Watch
 
 from .inspectors import Inspectors
 
@@ -111,8 +109,7 @@ class Part:
                 images = read_good(good_files(wanted, self.project))
             except UnreadableImageError as error:
                 raise ValueError(str(error).replace(f"{self.project.folder}/", "")) from error
-            _, facts = get_model(wanted, self.project, images, [Watch(report, stopped)])
-            save_good_pictures(self.project, facts, images)
+            get_model(wanted, self.project, images, [Watch(report, stopped)])
 
     def check(self, stopped: Event) -> Iterator[tuple[int, int]]:
         """Check the photographs that wait, if there is a model; then they, or decisions, choose the threshold.

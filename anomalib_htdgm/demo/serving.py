@@ -5,7 +5,6 @@
 
 from base64 import b64encode
 from http.cookies import SimpleCookie
-from io import BytesIO
 from ipaddress import ip_address
 from pathlib import Path
 from secrets import compare_digest
@@ -14,14 +13,14 @@ from typing import Annotated, Any
 from urllib.parse import parse_qs
 
 from fastapi import FastAPI, File, HTTPException, Query, UploadFile
-from PIL import Image
 from pydantic import BaseModel, Field
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from anomalib_htdgm import __version__
-from anomalib_htdgm.inspection.inspecting import NOT_READ
+from anomalib_htdgm.inspection.facts import NOT_READ
+from anomalib_htdgm.inspection.pictures import encode
 from anomalib_htdgm.inspection.project import Project, list_projects
 
 from .inspectors import Inspectors
@@ -96,19 +95,16 @@ def _score(inspectors: Inspectors, project: Project, file: UploadFile, *, with_m
         try:
             with inspectors.of(project) as inspector:
                 finding, heat, _ = inspector.inspect(path, remembers=False)
-                facts, spread = inspector.facts, inspector.spread
+                facts = inspector.facts
         except ValueError as error:
             raise HTTPException(409, str(error)) from error
     if finding.score is None or heat is None:
         raise HTTPException(422, finding.problem or NOT_READ)
-    threshold = project.read().threshold
-    picture = None
+    threshold, picture = project.read().threshold, None
     if with_map:
-        content = BytesIO()
         grey = (heat / facts.pixel_threshold * 127.5).clip(0, 255).round().astype("uint8")
-        Image.fromarray(grey).save(content, "PNG")
-        picture = b64encode(content.getvalue()).decode()
-    verdict = finding.verdict_at(spread.band(facts.raw_at(threshold)))
+        picture = b64encode(encode(grey, "PNG")).decode()
+    verdict = finding.verdict_at(facts.band_at(threshold))
     return Score(
         project=project.folder.name,
         score=finding.score,

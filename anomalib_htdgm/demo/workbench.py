@@ -3,7 +3,7 @@
 
 """What the handlers of the page have in common: how a project is shown, and work that can be stopped."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Event
 from time import monotonic
@@ -12,13 +12,14 @@ from typing import Any
 
 import gradio as gr
 
-from anomalib_htdgm.inspection.exporting import StoppedError
-from anomalib_htdgm.inspection.state import Place
+from anomalib_htdgm.inspection.sentences import expect
+from anomalib_htdgm.inspection.state import Place, State
+from anomalib_htdgm.inspection.thresholds import has_choice
+from anomalib_htdgm.inspection.watching import StoppedError
 
 from . import layout
 from .inspectors import Inspectors
 from .part import Part
-from .sentences import expect, offer_other_threshold, plural, shorten
 from .views import show_good, show_results
 
 SECONDS_PER_SHOW = 0.5
@@ -103,3 +104,24 @@ class Workbench:
         """Stop what is being done with a project."""
         if name in self._stopped:
             self._stopped[name].set()
+
+
+def offer_other_threshold(state: State) -> gr.Button:
+    """Offer to undo the choice of the threshold, where there are two to choose from."""
+    model = state.model
+    if model and state.threshold != model.threshold:
+        return gr.Button(f"Undo: the threshold of {model.threshold:.2f} that was chosen for you", visible=True)
+    is_of_unchecked = model is not None and model.chosen_by == "unlabelled images"
+    to = "Undo: the threshold of the good photographs" if is_of_unchecked else "The threshold of those to check instead"
+    return gr.Button(to, visible=has_choice(state))
+
+
+def shorten(sentences: Sequence[str], most: int = 3) -> list[str]:
+    """Keep the first of many refusals, and count the others."""
+    more = len(sentences) - most
+    return [*sentences[:most], f"And {more} more files were left out."] if more > 1 else [*sentences]
+
+
+def plural(number: int, noun: str) -> str:
+    """Count something."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -55,10 +55,6 @@ def overlay(picture: NDArray[np.uint8], relative: NDArray[np.floating]) -> NDArr
     return (picture * (1 - cover) + colours_of(resized) * cover).round().astype(np.uint8)
 
 
-def legend() -> list[tuple[float, str]]:
-    """List values over the threshold, from 0 to 2, and their colours as CSS has them."""
-    values = np.linspace(0, 2, STEPS)
-    colours = colours_of(values[None])[0]
-    return [
-        (float(value), "#{:02x}{:02x}{:02x}".format(*colour)) for value, colour in zip(values, colours, strict=True)
-    ]
+def legend() -> list[str]:
+    """List the colours from 0 to twice the threshold, as CSS has them."""
+    return ["#{:02x}{:02x}{:02x}".format(*colour) for colour in colours_of(np.linspace(0, 2, STEPS)[None])[0]]

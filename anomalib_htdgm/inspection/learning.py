@@ -4,7 +4,7 @@
 """Learning from a few good photographs, and how each of them would score if it had not been seen."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -18,7 +18,7 @@ from torchvision.transforms.v2.functional import resize
 
 from anomalib_htdgm import Htdgm
 from anomalib_htdgm.data.appearance import SQUASHED
-from anomalib_htdgm.data.reading import UnreadableImageError, digest_image, read_image
+from anomalib_htdgm.data.reading import UnreadableImageError, read_image
 from anomalib_htdgm.models.htdgm.calibration import MOVES, move_images
 from anomalib_htdgm.models.htdgm.discriminator import RECEPTIVE_FIELD
 
@@ -36,11 +36,26 @@ def order_of(name: str) -> tuple[bool, str]:
     return name.startswith("checked/"), name
 
 
-def choose_shots(names: Sequence[str], most: int = MOST_SHOTS) -> list[str]:
-    """Choose the good photographs to learn from: all, or some that are evenly spread in the order of their names."""
-    ordered = sorted(names, key=order_of)
+def choose_shots(names: Iterable[str], most: int = MOST_SHOTS, first: str | None = None) -> list[str]:
+    """Choose the good photographs to learn from: all, or some that are evenly spread in the order of their names.
+
+    Args:
+        names (Iterable[str]): Their names.
+        most (int): How many at most.
+        first (str | None): The one that comes first, whatever its name, if it is there.
+    """
+    ordered = sorted(names, key=lambda name: (name != first, order_of(name)))
     number = min(most, len(ordered))
     return [ordered[index * len(ordered) // number] for index in range(number)]
+
+
+def read(path: Path) -> torch.Tensor:
+    """Read a photograph as an image in [0, 1] of shape ``(3, H, W)``.
+
+    Raises:
+        UnreadableImageError: If it cannot be read.
+    """
+    return torch.as_tensor(read_image(path, as_tensor=True)).as_subclass(torch.Tensor)
 
 
 def read_good(files: dict[str, Path]) -> dict[str, torch.Tensor]:
@@ -57,7 +72,7 @@ def read_good(files: dict[str, Path]) -> dict[str, torch.Tensor]:
     """
     images: dict[str, torch.Tensor] = {}
     for name, path in files.items():
-        image = torch.as_tensor(read_image(path, as_tensor=True)).as_subclass(torch.Tensor)
+        image = read(path)
         height, width = image.shape[-2:]
         if min(height, width) < RECEPTIVE_FIELD:
             msg = f"image {path} has {width}x{height} pixels; allowed are at least {RECEPTIVE_FIELD}x{RECEPTIVE_FIELD}"
@@ -103,8 +118,8 @@ def learn(
     Returns:
         tuple[Htdgm, Facts]: The model, ready to score, and what is known of it.
     """
-    model, digests = Htdgm(k_shot=len(images), visualizer=False, **settings), digests_of(images)
-    images = {name: aligned(image, reference)[0] for name, image in images.items()}
+    model = Htdgm(k_shot=len(images), visualizer=False, **settings)
+    moved = {name: aligned(image, reference)[0] for name, image in images.items()}
     with TemporaryDirectory(prefix="htdgm_") as scratch:
         engine = Engine(
             default_root_dir=scratch,
@@ -113,12 +128,12 @@ def learn(
             enable_model_summary=False,
             callbacks=[*callbacks],
         )
-        engine.fit(model, train_dataloaders=DataLoader(_Images(images), collate_fn=ImageBatch.collate))
+        engine.fit(model, train_dataloaders=DataLoader(_Images(moved), collate_fn=ImageBatch.collate))
         engine.trainer.save_checkpoint(checkpoint)
     model.eval()
-    unseen, usual = _score_unseen(model, images)
+    unseen, usual = _score_unseen(model, moved)
     settings = {"k_shot": len(images), "align": reference is not None, **settings}
-    return model, describe(model, checkpoint, digests, settings, unseen, usual)
+    return model, describe(model, checkpoint, images, settings, unseen, usual)
 
 
 def load(checkpoint: Path, images: dict[str, torch.Tensor]) -> tuple[Htdgm, Facts]:
@@ -138,7 +153,7 @@ def load(checkpoint: Path, images: dict[str, torch.Tensor]) -> tuple[Htdgm, Fact
     model = Htdgm.load_from_checkpoint(checkpoint, map_location="cpu")
     model.eval()
     chosen = {name: model.hparams[name] for name in ("k_shot", "tiles", "region") if name in model.hparams}
-    return model, describe(model, checkpoint, digests_of(images), chosen, {}, {})
+    return model, describe(model, checkpoint, images, chosen, {}, {})
 
 
 @torch.inference_mode()
@@ -147,24 +162,24 @@ def _score_unseen(model: Htdgm, images: dict[str, torch.Tensor]) -> tuple[dict[s
 
     Of a single one only its signals are told, when it is moved a little.
     """
-    digests = [digest_image(image) for image in images.values()]
+    digests = list(digests_of(images).values())
     unseen: dict[str, float] = {}
     with listening(model.model.signals) as heard:
         if len(images) == 1:
-            for image in images.values():
-                prepared = _prepare(model, image)
-                for move in MOVES:
-                    model.model(move_images(prepared, *move))
+            prepared = prepare(model, *images.values())
+            for move in MOVES:
+                model.model(move_images(prepared, *move))
         else:
             for shot, (name, image) in enumerate(images.items()):
                 if digests.count(digests[shot]) == 1:
-                    scored = model.model.score_unseen(_prepare(model, image), shot)
+                    scored = model.model.score_unseen(prepare(model, image), shot)
                     unseen[name] = float(cast("torch.Tensor", scored.pred_score))
     usual = {name: math.exp(_mean_log(scores)) for name, scores in heard.items() if scores}
     return unseen, usual
 
 
-def _prepare(model: Htdgm, image: torch.Tensor) -> torch.Tensor:
+def prepare(model: Htdgm, image: torch.Tensor) -> torch.Tensor:
+    """Make a batch for the model itself of an image in [0, 1] of shape ``(3, H, W)``."""
     batch = image[None].to(model.device)
     return model.pre_processor(batch) if model.pre_processor else batch
 

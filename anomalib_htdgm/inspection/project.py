@@ -3,22 +3,22 @@
 
 """A project: one folder a part, with all that is known of it in ``project.json``, which a person can read.
 
-A project has no memory of its own. Whoever changes it takes the lock, reads the file, and writes it whole. So two
-processes, or two tabs of a browser, never undo each other's work, and a restart loses nothing.
+Whoever changes it takes the lock, reads the file, and writes it whole. So two processes, or two tabs of a browser,
+never undo each other's work, and a restart loses nothing. Who only reads does not read a file again that is as it was.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any, get_args
+from typing import get_args
 
 from filelock import FileLock
 
 from anomalib_htdgm.validation import check_choice
 
-from .state import FORMAT, Decision, Photograph, Place, State, free_key, now, to_text
+from .facts import Facts, Finding, now
+from .state import Decision, Photograph, Place, State, free_key, from_text, to_text
 from .writing import write_whole
 
 FILE = "project.json"
@@ -33,30 +33,30 @@ class Project:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder)
+        self.folder, self.file = Path(folder), Path(folder) / FILE
         self._lock = FileLock(self.folder / ".project.lock")
-
-    def exists(self) -> bool:
-        """Tell whether the folder is a project already."""
-        return (self.folder / FILE).is_file()
+        self._last: tuple[object, State] | None = None
 
     def read(self) -> State:
-        """Read what is known at this moment; of a folder that is no project yet, nothing is.
+        """Read what is known at this moment, not to be changed; of a folder that is no project yet, nothing is.
 
         Raises:
             ValueError: If the file is damaged, or a later version's.
         """
         try:
-            content = json.loads((self.folder / FILE).read_text(encoding="utf-8"))
-            if content["format"] != FORMAT:
-                msg = f"{self.folder / FILE}: got format {content['format']}; allowed is {FORMAT}"
-                raise ValueError(msg)
-            photographs = {key: Photograph(**each) for key, each in content.pop("photographs").items()}
-            return State(**content, photographs=photographs)
+            status = self.file.stat()
+            version = status.st_ino, status.st_mtime_ns, status.st_size
+            if self._last is None or self._last[0] != version:
+                self._last = version, self._parse()
+            return self._last[1]
         except FileNotFoundError:
-            return State(self.folder.resolve().name, now())
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            msg = f"{self.folder / FILE}: it is damaged ({error}); allowed is what this package has written"
+            return State(self.folder.resolve().name)
+
+    def _parse(self) -> State:
+        try:
+            return from_text(self.file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            msg = f"{self.file}: {error}"
             raise ValueError(msg) from error
 
     @contextmanager
@@ -64,9 +64,9 @@ class Project:
         """Give out what is known, to be changed, while nobody else can; an error changes nothing."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._lock:
-            state = self.read()
+            state = self._parse() if self.file.is_file() else self.read()
             yield state
-            write_whole(self.folder / FILE, [to_text(state).encode()])
+            write_whole(self.file, [to_text(state).encode()])
 
     def add(
         self,
@@ -75,8 +75,9 @@ class Project:
         name: str | None = None,
         *,
         copy: bool = True,
-        model: str | None = None,
-        **noted: Any,
+        finding: Finding | None = None,
+        model: str = "",
+        status: tuple[int, int] | None = None,
     ) -> str:
         """Add a photograph.
 
@@ -85,10 +86,9 @@ class Project:
             place (Place): What it is given as.
             name (str | None): Its name; ``None`` is the file's.
             copy (bool): Whether the project gets a copy of the file, as it is.
-            model (str | None): Digest of the model that has found what is to be noted. If there is another one by now,
-                the finding is left out, and the photograph waits.
-            **noted (Any): What else is to be noted at once, such as its ``finding``; or its ``size`` and ``modified``,
-                if the file may have changed since they were taken.
+            finding (Finding | None): What was found. If that was by another model, it is left out.
+            model (str): Digest of the model that has found it.
+            status (tuple[int, int] | None): Size and time of change, if the file may have changed since it was read.
 
         Returns:
             str: Its key. Where the name is taken, a number tells the two apart.
@@ -102,17 +102,16 @@ class Project:
         if path.is_absolute() or ".." in path.parts or not path.name:
             msg = f"name: got {str(path)!r}; allowed are names, and those of folders below one another"
             raise ValueError(msg)
-        status = source.stat()
+        about = source.stat()
         with self.changing() as state:
             key = free_key(state.photographs, place, path)
-            file = key if copy else str(source.resolve())
             if copy:
                 with source.open("rb") as content:
                     write_whole(self.folder / key, iter(lambda: content.read(2**20), b""))
-            if model is not None and (state.model or {}).get("digest") != model:
-                noted.pop("finding", None)
-            about = {"size": status.st_size, "modified": status.st_mtime_ns, **noted}
-            state.photographs[key] = Photograph(str(path), file, place, now(), **about)
+            file = key if copy else str(source.resolve())
+            found = finding if state.model and state.model.digest == model else None
+            noted = status or (about.st_size, about.st_mtime_ns)
+            state.photographs[key] = Photograph(str(path), file, place, now(), *noted, finding=found)
         return key
 
     def remove(self, key: str) -> None:
@@ -157,28 +156,23 @@ class Project:
                     return key
         return None
 
-    def note_model(self, facts: dict[str, Any], threshold: float) -> None:
+    def note_model(self, facts: Facts) -> None:
         """Note what is known of a new model; what another one has found is forgotten."""
         with self.changing() as state:
-            if state.model is None or state.model["digest"] != facts["digest"]:
+            if state.model is None or state.model.digest != facts.digest:
                 every = state.photographs.items()
                 state.photographs = {key: replace(each, finding=None) for key, each in every}
-                state.threshold = threshold
+                state.threshold = facts.threshold
             state.model = facts
 
-    def note_finding(self, key: str, finding: dict[str, Any], model: str) -> bool:
-        """Note what a model says of a photograph.
-
-        Args:
-            key (str): Key of the photograph.
-            finding (dict[str, Any]): What it says.
-            model (str): Digest of the model.
+    def note_finding(self, key: str, finding: Finding, model: str) -> bool:
+        """Note what a model, of a digest, says of a photograph.
 
         Returns:
             bool: Whether it was noted: not if there is another model now, or the photograph was removed.
         """
         with self.changing() as state:
-            is_wanted = state.model is not None and state.model["digest"] == model and key in state.photographs
+            is_wanted = state.model is not None and state.model.digest == model and key in state.photographs
             if is_wanted:
                 state.photographs[key] = replace(state.photographs[key], finding=finding)
         return is_wanted

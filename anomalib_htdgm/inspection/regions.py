@@ -3,14 +3,12 @@
 
 """Regions of photographs, as people give them: four numbers, or a painted mask."""
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from anomalib_htdgm.data.reading import UnreadableImageError, read_image
-from anomalib_htdgm.models.htdgm.region import Outline, Outlines, check_region, list_polygons
+from anomalib_htdgm.models.htdgm.region import Outlines, check_region, list_polygons
 
 EVERYWHERE: Outlines = [0.0, 0.0, 1.0, 1.0]
 SMOOTHED = 0.003
@@ -31,7 +29,7 @@ def parse_region(text: str) -> Outlines:
     """
     numbers = text.split(",")
     try:
-        region = [float(each) for each in numbers] if len(numbers) == 4 else _of_file(Path(text))  # noqa: PLR2004
+        region = [float(each) for each in numbers] if len(numbers) == 4 else _of_file(text)  # noqa: PLR2004
         check_region(region)
     except (ValueError, UnreadableImageError) as error:
         msg = f"--region: got {text}; allowed are left,top,right,bottom from 0 to 1, or an image, white where to look"
@@ -56,16 +54,11 @@ def outlines_of(mask: NDArray[np.bool_]) -> Outlines:
     return shares
 
 
-def polygons_of(region: Outlines | None) -> list[Outline]:
-    """List the polygons of a region, of which ``None`` has none."""
-    return [] if region is None else [each.tolist() for each in list_polygons(region)]
-
-
 def box_of(region: Outlines) -> list[float]:
     """Give the rectangle around a region: left, top, right and bottom."""
     corners = np.concatenate(list_polygons(region))
     return [*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist()]
 
 
-def _of_file(path: Path) -> Outlines:
+def _of_file(path: str) -> Outlines:
     return outlines_of(np.asarray(read_image(path)).max(axis=2) > 0.5)  # noqa: PLR2004

@@ -13,6 +13,15 @@ from anomalib_htdgm.models.htdgm.signals import Opinion, Signal
 
 NAMES = {"Votes": "sharpness", "Patches": "appearance", "OrientedEnergies": "texture", "Gist": "layout"}
 """Names of signals, as docs/scores.md has them."""
+SENTENCES = {
+    "sharpness": "Its sharpness is not that of a good one",
+    "appearance": "No good one has a place that looks like this",
+    "texture": "No good one has such edges and grain",
+    "layout": "It is laid out as no good one is",
+}
+"""What is said where a signal stands out."""
+NOTHING_ALONE = "No signal stands out: all together are a little above what good ones have."
+"""What is said where none is above what is usual."""
 
 
 @contextmanager
@@ -57,16 +66,11 @@ def loudest(said: Mapping[str, float], usual: Mapping[str, float]) -> tuple[str,
     return max(times.items(), key=lambda each: each[1]) if times else None
 
 
-NOTHING_ALONE = "No signal stands out: all together are a little above what good ones have."
-"""What is said where none is above what is usual."""
-
-
-def describe(name: str, times: float) -> str:
-    """Say which signal spoke, as docs/scores.md explains them."""
-    what = {
-        "sharpness": "Its sharpness is not that of a good one",
-        "appearance": "No good one has a place that looks like this",
-        "texture": "No good one has such edges and grain",
-        "layout": "It is laid out as no good one is",
-    }
-    return f"{what.get(name, f'Its {name} is not that of a good one')} ({name} is {times:.1f} times the usual)."
+def describe(said: Mapping[str, float], usual: Mapping[str, float]) -> str:
+    """Say which signal spoke, see :func:`loudest`; nothing if it cannot be told."""
+    loud = loudest(said, usual)
+    if loud is None:
+        return ""
+    name, times = loud
+    what = SENTENCES.get(name, f"Its {name} is not that of a good one")
+    return f"{what} ({name} is {times:.1f} times the usual)." if times > 1 else NOTHING_ALONE

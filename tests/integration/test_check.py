@@ -65,7 +65,7 @@ def test_the_outline_lies_at_the_defect(parts: Path, new: Path, tmp_path: Path) 
     assert finding.verdict == "anomalous"
     assert " times the usual)." in finding.reason_of(finding.verdict)
     assert pictures.keys() == {"photograph", "heat", "place", "similar"}
-    columns, rows = outline_regions(heat, facts.pixel_threshold)[0].contour.T * SIDE
+    columns, rows = outline_regions(heat, facts.pixel_threshold)[0].T * SIDE
     assert 20 <= rows.mean() <= 44  # where make_image puts it
     assert 24 <= columns.mean() <= 48
     assert inspector.inspect(parts / "good 0.png").pictures.keys() == {"photograph"}

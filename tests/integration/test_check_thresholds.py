@@ -13,7 +13,6 @@ from anomalib_htdgm.inspection import run
 from anomalib_htdgm.inspection.checking import FolderCheck
 from anomalib_htdgm.inspection.inspecting import Inspector
 from anomalib_htdgm.inspection.project import Project
-from anomalib_htdgm.inspection.report import facts_of, finding_of
 from anomalib_htdgm.inspection.thresholds import choose_threshold
 
 from .checked import do, read_table, write
@@ -54,14 +53,13 @@ def test_a_threshold_that_is_chosen_meanwhile_is_that_of_all(
             for checked in super().check(files, stopped):
                 yield checked
                 project.decide("checked/checkered 2.png", "defective")
-                inspector = Inspector(self.inspector.model, facts_of(project.read()), {})
+                inspector = Inspector(self.inspector.model, project.read().facts, {})
                 choose_threshold(project, inspector)
 
     monkeypatch.setattr(run, "FolderCheck", Page)
     do(new=new, project=project.folder)
     state = project.read()
-    facts = facts_of(state)
+    facts = state.facts
     assert facts.chosen_by == "labelled images"
     for each in state.checked().values():
-        finding = finding_of(each)
-        assert finding.score == pytest.approx(min(facts.score_at(finding.raw), 1.0), abs=1e-6)
+        assert each.finding.score == pytest.approx(min(facts.score_at(each.finding.raw), 1.0), abs=1e-6)

@@ -173,7 +173,7 @@ def test_a_place_is_painted_and_a_threshold_taken_back(
     wait_for(browser, "message", "Learnt 2 good photographs")
     state = Project(root / "Painted").read()
     assert state.settings["region"]
-    assert state.model["settings"]["region"] == state.settings["region"]
+    assert state.model.settings["region"] == state.settings["region"]
     set_threshold(browser, 0.3)
     wait_for(browser, "expectation", "The threshold is your own.")
     click(browser, "#other-threshold")

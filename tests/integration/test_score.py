@@ -8,7 +8,6 @@ import subprocess
 import sys
 from base64 import b64decode
 from collections.abc import Iterator
-from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
 from threading import Event
@@ -20,10 +19,11 @@ from PIL import Image, ImageChops
 
 from anomalib_htdgm import Htdgm
 from anomalib_htdgm.inspection.aligning import align, find_shift, reference_of
-from anomalib_htdgm.inspection.exporting import StoppedError, save_files
+from anomalib_htdgm.inspection.exporting import save_files
 from anomalib_htdgm.inspection.learning import learn, read_good
+from anomalib_htdgm.inspection.pictures import REFERENCE, save_reference
 from anomalib_htdgm.inspection.project import CHECKPOINT, Project
-from anomalib_htdgm.inspection.report import REFERENCE, save_reference
+from anomalib_htdgm.inspection.watching import StoppedError
 
 from .checked import SMALL, write
 
@@ -47,7 +47,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     reference = reference_of(images["good 0.png"].numpy())
     save_reference(project, reference)
     _, facts = learn(images, project.folder / CHECKPOINT, reference=reference, **small)
-    project.note_model(asdict(facts), facts.threshold)
+    project.note_model(facts)
     project.move_threshold(0.44)
     return project
 
