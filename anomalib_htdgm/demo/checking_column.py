@@ -16,11 +16,7 @@ if TYPE_CHECKING:
 
 
 class Checking:
-    """What the second column does.
-
-    Args:
-        bench (Workbench): What it shows.
-    """
+    """What the second column does."""
 
     def __init__(self, bench: Workbench) -> None:
         self.bench, self.on = bench, bench.on

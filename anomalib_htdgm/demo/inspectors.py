@@ -20,11 +20,7 @@ MOST_LOADED = 4
 
 
 class Inspectors:
-    """The projects in a folder, and inspectors by their models.
-
-    Args:
-        root (Path): The folder.
-    """
+    """The projects in a folder, and inspectors by their models."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

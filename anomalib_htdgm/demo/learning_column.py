@@ -21,11 +21,7 @@ NOTHING = "Nothing has been learnt yet."
 
 
 class Learning:
-    """What the first column does.
-
-    Args:
-        bench (Workbench): What it shows.
-    """
+    """What the first column does."""
 
     def __init__(self, bench: Workbench) -> None:
         self.bench, self.on = bench, bench.on

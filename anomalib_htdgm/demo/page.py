@@ -25,11 +25,7 @@ LONGEST = "The ONNX file takes longest, up to some minutes."
 
 
 class Page:
-    """The page.
-
-    Args:
-        inspectors (Inspectors): The projects, and their models.
-    """
+    """The page."""
 
     def __init__(self, inspectors: Inspectors) -> None:
         self.inspectors = inspectors

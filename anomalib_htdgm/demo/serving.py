@@ -44,12 +44,7 @@ class Score(BaseModel):
 
 
 def build_app(inspectors: Inspectors, token: str | None = None) -> FastAPI:
-    """Build the server, without the page.
-
-    Args:
-        inspectors (Inspectors): The projects.
-        token (str | None): What everyone who asks for anything has to know; ``None`` asks for nothing.
-    """
+    """Build the server, without the page; with a token everyone has to know it."""
     app = FastAPI(title="Htdgm", version=__version__, description="Scores photographs by the models of projects.")
     app.add_middleware(Gate, token=token)
 
@@ -125,13 +120,9 @@ def is_local(host: str) -> bool:
 
 
 class Gate:
-    """Lets requests in that know the token, and are not too large.
+    """Lets requests in that know the token, if there is one, and are not too large.
 
     A program sends the token as ``Authorization: Bearer``. A browser opens the address with it once, and gets a cookie.
-
-    Args:
-        app (ASGIApp): What is behind it.
-        token (str | None): The token; ``None`` lets everyone in.
     """
 
     def __init__(self, app: ASGIApp, token: str | None) -> None:

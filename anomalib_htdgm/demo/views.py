@@ -45,10 +45,7 @@ def show_good(project: str, state: State, chosen: str) -> str:
 def show_results(project: str, state: State, chosen: str) -> tuple[str, str, Row | None]:
     """Show the photographs that were checked, and the one to look at, which is returned, too.
 
-    Args:
-        project (str): Name of the project.
-        state (State): What is known of it.
-        chosen (str): Key of the one that was clicked; otherwise it is the most unsure one, or the first.
+    It is the one that was clicked, whose key is ``chosen``; otherwise the most unsure one, or the first.
     """
     rows, review = highest_first(state.rows()), to_review(state)
     by_key = {row.key: row for row in rows}

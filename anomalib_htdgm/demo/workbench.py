@@ -29,12 +29,7 @@ Shown = dict[Any, Any]
 
 
 class Workbench:
-    """Projects as the page shows them.
-
-    Args:
-        inspectors (Inspectors): The projects, and their models.
-        on (SimpleNamespace): What is on the page, by name.
-    """
+    """Projects as the page shows them, and what is on the page, by name."""
 
     def __init__(self, inspectors: Inspectors, on: SimpleNamespace) -> None:
         self.inspectors, self.on = inspectors, on

@@ -25,12 +25,7 @@ OF_WINDOWS = ("Thumbs.db", "desktop.ini")
 
 
 def list_files(folder: Path, without: Path | None = None) -> dict[str, Path]:
-    """List all files below a folder by their names, but hidden ones and those of another folder.
-
-    Args:
-        folder (Path): The folder.
-        without (Path | None): Folder whose files are left out, such as one for results below it.
-    """
+    """List all files below a folder by their names, but hidden ones and those of another folder, such as for results."""
     found = {}
     for root, folders, files in os.walk(folder):
         place = Path(root)
@@ -41,14 +36,7 @@ def list_files(folder: Path, without: Path | None = None) -> dict[str, Path]:
 
 
 class FolderCheck:
-    """Checks what is in a folder, and keeps what was found in a project.
-
-    Args:
-        project (Project): The project.
-        inspector (Inspector): Inspects by the project's model.
-        folder (Path): The folder.
-        copies (bool): Whether the project gets copies of the files.
-    """
+    """Checks what is in a folder, and keeps what was found in a project, with copies of the files if so wanted."""
 
     def __init__(self, project: Project, inspector: Inspector, folder: Path, *, copies: bool) -> None:
         self.project, self.inspector = project, inspector
@@ -78,14 +66,9 @@ class FolderCheck:
         return {name: path for name, path in files.items() if _identify(name, path) not in done}
 
     def check(self, files: dict[str, Path], stopped: Event) -> Iterator[tuple[Photograph, Finding]]:
-        """Check files one after the other.
+        """Check files, by their names, one after the other; each comes out once it is in project and table.
 
-        Args:
-            files (dict[str, Path]): The files, by their names.
-            stopped (Event): Ends it after the present file.
-
-        Yields:
-            tuple[Photograph, Finding]: Each photograph and what was found, once it is in project and table.
+        A stop ends it after the present file.
         """
         for name, path in files.items():
             if stopped.is_set():
@@ -111,12 +94,7 @@ class FolderCheck:
             yield photograph, finding
 
     def watch(self, stopped: Event, told: Callable[[Photograph, Finding], None]) -> None:
-        """Check what comes, until it is stopped, and keep the report up to date.
-
-        Args:
-            stopped (Event): Ends it after the present file.
-            told (Callable[[Photograph, Finding], None]): Is told of each photograph.
-        """
+        """Check what comes, until it is stopped, tell of each photograph, and keep the report up to date."""
         is_old = True
         while not stopped.is_set():
             due = time.monotonic() + SECONDS_PER_REPORT

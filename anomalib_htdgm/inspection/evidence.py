@@ -46,12 +46,7 @@ def limit_of(heat: NDArray[np.floating], threshold: float) -> float:
 
 
 def outline_regions(heat: NDArray[np.floating], threshold: float, most: int = MOST_REGIONS) -> list[Contour]:
-    """Outline the strangest regions of a map.
-
-    Args:
-        heat (NDArray): Raw map of shape ``(h, w)``, at least 0.
-        threshold (float): Raw threshold of pixels. Where nothing is above it, the outline is around the peak.
-        most (int): How many regions at most.
+    """Outline the strangest regions of a raw map, of shape ``(h, w)`` and at least 0, above a raw threshold of pixels.
 
     Returns:
         list[Contour]: The strangest first; at least one, unless the map is the same everywhere.
@@ -76,11 +71,6 @@ def box_around(contour: Contour) -> Box:
 
 def find_similar(picture: Picture, box: Box, good: Sequence[Picture]) -> tuple[int, Box] | None:
     """Find the place of a good photograph that looks most like a box of another one.
-
-    Args:
-        picture (Picture): The photograph.
-        box (Box): What is looked for in it.
-        good (Sequence[Picture]): The good ones.
 
     Returns:
         tuple[int, Box] | None: Index of the good one, and the place of the least squared difference; ``None`` without

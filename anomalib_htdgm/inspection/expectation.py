@@ -109,14 +109,7 @@ _GRID = (np.arange(200) + 0.5) / 200
 
 
 def spread_of_unseen(scores: Sequence[float]) -> Spread | None:
-    """Learn the spread from good photographs that were scored as if they had not been seen.
-
-    Args:
-        scores (Sequence[float]): Raw scores, at least 0.
-
-    Returns:
-        Spread | None: The spread; ``None`` of fewer than two, which tell nothing.
-    """
+    """Learn the spread from raw scores of good photographs as if they had not been seen; fewer than two tell nothing."""
     if len(scores) < 2:  # noqa: PLR2004
         return None
     logarithms, number = _logarithms(scores), len(scores)
@@ -134,13 +127,8 @@ def spread_around(threshold: float) -> Spread:
 def expect_by_count(above: int, number: int) -> Expectation:
     """Say how many of a hundred will be above the threshold, by how many of those that are known are.
 
-    Args:
-        above (int): How many of the known ones are.
-        number (int): How many are known: good by a person's decision, or photographs as they come. Of these the number
-            is at least that of good ones.
-
-    Returns:
-        Expectation: By Jeffreys' prior: the number is beta-binomial.
+    Known are good ones by a person's decision, or photographs as they come, of which more are above than of good ones. The
+    number is beta-binomial, by Jeffreys' prior.
 
     Raises:
         ValueError: If not ``0 <= above <= number``.

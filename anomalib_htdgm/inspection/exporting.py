@@ -44,15 +44,12 @@ onnx.save(model, sys.argv[4])
 
 
 def save_checkpoint(model: Htdgm, like: Path, target: Path) -> str:
-    """Save a model whose threshold has changed since it was saved.
+    """Save a model whose threshold has changed since it was saved, and give the digest of the new checkpoint.
 
     Args:
         model (Htdgm): The model.
         like (Path): Its checkpoint as it was.
         target (Path): Where the new one goes, whole or not at all; it may be the same.
-
-    Returns:
-        str: Digest of the new one.
     """
     checkpoint = torch.load(like, map_location="cpu", weights_only=True)
     checkpoint["state_dict"] = model.state_dict()
@@ -64,16 +61,9 @@ def save_checkpoint(model: Htdgm, like: Path, target: Path) -> str:
 
 
 def save_files(project: Project, stopped: Event) -> Iterator[Path]:
-    """Write checkpoint, table, report, and last the ONNX file, with the script that scores by it.
+    """Write checkpoint, table, report, and last the ONNX file, with the script that scores by it; give the path of each.
 
-    All call anomalous what is above the project's threshold.
-
-    Args:
-        project (Project): The project.
-        stopped (Event): Stops it, even within an export.
-
-    Yields:
-        Path: The path of each, once it is there.
+    All call anomalous what is above the project's threshold. A stop takes effect within an export, too.
 
     Raises:
         ValueError: If nothing has been learnt yet.

@@ -76,10 +76,7 @@ class Inspector:
     def inspect(self, path: Path, name: str | None = None, *, remembers: bool = True) -> Result:
         """Inspect a photograph, whatever its file is.
 
-        Args:
-            path (Path): Its file.
-            name (str | None): Its name; ``None`` is the file's.
-            remembers (bool): Whether later copies of it are to be found; a server would remember ever more.
+        A server does not remember it, to find copies, as it would remember ever more.
         """
         try:
             image = read(path)
@@ -137,8 +134,8 @@ class Inspector:
             longest (int): Longest side in pixels of what is drawn.
 
         Returns:
-            tuple[dict[str, Picture], str | None]: Pictures ``photograph``, ``heat``, ``place`` and ``similar``, as far
-            as there are any, and the name of the good photograph with the similar place, if there are several.
+            tuple[dict[str, Picture], str | None]: Pictures ``photograph``, ``heat``, ``place`` and ``similar``, as far as
+            there are any, and the name of the good photograph with the similar place, if there are several.
         """
         thumbnail = shrink(picture, longest)
         if verdict == "good":

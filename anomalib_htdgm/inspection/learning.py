@@ -39,10 +39,7 @@ def order_of(name: str) -> tuple[bool, str]:
 def choose_shots(names: Iterable[str], most: int = MOST_SHOTS, first: str | None = None) -> list[str]:
     """Choose the good photographs to learn from: all, or some that are evenly spread in the order of their names.
 
-    Args:
-        names (Iterable[str]): Their names.
-        most (int): How many at most.
-        first (str | None): The one that comes first, whatever its name, if it is there.
+    ``first`` comes first, whatever its name, if it is there.
     """
     ordered = sorted(names, key=lambda name: (name != first, order_of(name)))
     number = min(most, len(ordered))
@@ -59,13 +56,10 @@ def read(path: Path) -> torch.Tensor:
 
 
 def read_good(files: dict[str, Path]) -> dict[str, torch.Tensor]:
-    """Read good photographs in the size of the first, which a training needs.
-
-    Args:
-        files (dict[str, Path]): Files by the names of the photographs.
+    """Read good photographs, by their names, in the size of the first, which a training needs.
 
     Returns:
-        dict[str, torch.Tensor]: Images in [0, 1] of shape ``(3, H, W)``.
+        dict[str, torch.Tensor]: Images in [0, 1] of one shape ``(3, H, W)``.
 
     Raises:
         UnreadableImageError: If one cannot be read, is too small, or would be squashed.
@@ -104,19 +98,14 @@ def learn(
     reference: Picture | None = None,
     **settings: Any,
 ) -> tuple[Htdgm, Facts]:
-    """Learn from good photographs, and save the model.
+    """Learn from good photographs, save the model, and say what is known of it.
 
     Args:
-        images (dict[str, torch.Tensor]): Images in [0, 1] of one shape ``(3, H, W)`` by their names, one to
-            :data:`MOST_SHOTS`.
+        images (dict[str, torch.Tensor]): Images in [0, 1] of one shape ``(3, H, W)`` by their names, at most ten.
         checkpoint (Path): Where the model is saved, whole or not at all.
         callbacks (Sequence[Callback]): Lightning's, which may report how far it is, or end it by an exception.
-        reference (Picture | None): What the images are to be aligned with, see
-            :func:`~anomalib_htdgm.inspection.aligning.reference_of`; ``None`` leaves them as they are.
+        reference (Picture | None): What the images are to be aligned with; ``None`` leaves them as they are.
         **settings (Any): Arguments of :class:`~anomalib_htdgm.Htdgm`, such as ``tiles``.
-
-    Returns:
-        tuple[Htdgm, Facts]: The model, ready to score, and what is known of it.
     """
     model = Htdgm(k_shot=len(images), visualizer=False, **settings)
     moved = {name: aligned(image, reference)[0] for name, image in images.items()}
@@ -128,7 +117,9 @@ def learn(
             enable_model_summary=False,
             callbacks=[*callbacks],
         )
-        engine.fit(model, train_dataloaders=DataLoader(_Images(moved), collate_fn=ImageBatch.collate))
+        items = [ImageItem(image=image, image_path=name) for name, image in moved.items()]
+        loader = DataLoader(cast("Dataset[ImageItem]", items), collate_fn=ImageBatch.collate)
+        engine.fit(model, train_dataloaders=loader)
         engine.trainer.save_checkpoint(checkpoint)
     model.eval()
     unseen, usual = _score_unseen(model, moved)
@@ -137,14 +128,7 @@ def learn(
 
 
 def load(checkpoint: Path, images: dict[str, torch.Tensor]) -> tuple[Htdgm, Facts]:
-    """Load a model, of which no more is known than its checkpoint tells.
-
-    Args:
-        checkpoint (Path): The checkpoint.
-        images (dict[str, torch.Tensor]): Good photographs, as :func:`learn`'s, that were not necessarily learnt.
-
-    Returns:
-        tuple[Htdgm, Facts]: As :func:`learn`.
+    """Load a model, of which no more is known than its checkpoint tells, and good photographs that it may have learnt.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -186,17 +170,3 @@ def prepare(model: Htdgm, image: torch.Tensor) -> torch.Tensor:
 
 def _mean_log(scores: Sequence[float]) -> float:
     return sum(math.log(max(score, 1e-12)) for score in scores) / len(scores)
-
-
-class _Images(Dataset[ImageItem]):
-    """Images that have been read."""
-
-    def __init__(self, images: dict[str, torch.Tensor]) -> None:
-        self.images = list(images.items())
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> ImageItem:
-        name, image = self.images[index]
-        return ImageItem(image=image, image_path=name)

@@ -30,13 +30,7 @@ DEVIATIONS_OF_ODD = 4.0
 
 
 class GoodPhotographs(NamedTuple):
-    """What photographs are compared with.
-
-    Args:
-        appearances (list[Appearance]): What the good ones look like as a whole.
-        dark (float): Greatest share of black pixels of a good one.
-        bright (float): Greatest share of white pixels.
-    """
+    """What photographs are compared with: how the good ones look, and the greatest share of black and white pixels."""
 
     appearances: list[Appearance]
     dark: float
@@ -57,15 +51,7 @@ def clipped_shares(image: torch.Tensor) -> tuple[float, float]:
 
 
 def faults_of(image: torch.Tensor, good: GoodPhotographs) -> list[str]:
-    """Say what is wrong with a photograph itself, if anything.
-
-    Args:
-        image (torch.Tensor): The photograph, in [0, 1], of shape ``(3, H, W)``.
-        good (GoodPhotographs): The good ones; without any there is nothing to say.
-
-    Returns:
-        list[str]: A sentence for each fault.
-    """
+    """Say what is wrong with a photograph itself, in [0, 1] and of shape ``(3, H, W)``: a sentence for each fault."""
     if not good.appearances:
         return []
     new = appearance_of(image)
@@ -91,14 +77,7 @@ def describe_shift(shift: tuple[int, int], size: Sequence[int]) -> str:
 
 
 def find_odd(scores: Sequence[float]) -> list[int]:
-    """Find the good photographs that are unlike the others, by what they score if they had not been seen.
-
-    Args:
-        scores (Sequence[float]): Their raw scores, at least 0; of fewer than three nothing can be told.
-
-    Returns:
-        list[int]: Their indices.
-    """
+    """Find the good photographs that are unlike the others, by their raw scores as if they had not been seen: their indices."""
     every = torch.tensor(scores, dtype=torch.float64)
     return [
         index

@@ -35,10 +35,6 @@ ALIGNED_WITH = "aligned with"
 """Setting of a project: name of the good photograph that others are aligned with, even if an earlier name comes."""
 
 
-class CannotBeDoneError(Exception):
-    """A run that cannot be done; the message is a sentence for the user."""
-
-
 @dataclass(frozen=True)
 class Wanted:
     """What a run is to do: the arguments of the command. ``None`` is what the project has."""
@@ -83,7 +79,7 @@ def get_model(
     """Take the model that is there if it is what a training would give, or else learn or load one.
 
     Raises:
-        CannotBeDoneError: If a checkpoint cannot be loaded; what was there before is as it was.
+        ValueError: If a checkpoint cannot be loaded; what was there before is as it was.
     """
     checkpoint, state = project.folder / CHECKPOINT, project.read()
     settings = _choose_settings(wanted, state.settings)
@@ -182,7 +178,7 @@ def _load(checkpoint: Path, images: dict[str, torch.Tensor]) -> tuple[Htdgm, Fac
         return load(checkpoint, images)
     except Exception as error:  # a checkpoint may be anything
         msg = f"--model: got {checkpoint}, which cannot be loaded: {error}"
-        raise CannotBeDoneError(msg) from error
+        raise ValueError(msg) from error
 
 
 def _set_aside(project: Project) -> None:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import get_args
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from anomalib_htdgm.validation import check_choice
 
@@ -67,6 +67,23 @@ class Project:
             state = self._parse() if self.file.is_file() else self.read()
             yield state
             write_whole(self.file, [to_text(state).encode()])
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes from the model and the table meanwhile, but not from photographs and decisions.
+
+        Raises:
+            ValueError: If another one has begun.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / ".check.lock", timeout=0, thread_local=False)
+        try:
+            held = lock.acquire()
+        except Timeout as error:
+            msg = f"{self.folder.name} is being worked on by another check or page; wait for it, or end it"
+            raise ValueError(msg) from error
+        with held:
+            yield
 
     def add(
         self,

@@ -38,10 +38,7 @@ def parse_region(text: str) -> Outlines:
 
 
 def outlines_of(mask: NDArray[np.bool_]) -> Outlines:
-    """Outline what was painted: polygons, of which one within another is a hole.
-
-    Args:
-        mask (NDArray): True where it was painted, of shape ``(H, W)``.
+    """Outline what was painted, true in a mask of shape ``(H, W)``: polygons, of which one within another is a hole.
 
     Raises:
         ValueError: If too little was painted.

@@ -31,14 +31,9 @@ SECONDS = 10
 
 
 def write_report(project: Project, *, is_growing: bool = False) -> Path:
-    """Write the report of a project, one photograph after the other, so that thousands do not fill memory.
+    """Write the report of a project with a model, one photograph after the other, so that thousands do not fill memory.
 
-    Args:
-        project (Project): A project with a model.
-        is_growing (bool): Whether a browser is to look for a newer report now and then.
-
-    Returns:
-        Path: Its path.
+    While it is growing, a browser looks for a newer one now and then.
     """
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(["html"]))
     template = environment.get_template("report.html")

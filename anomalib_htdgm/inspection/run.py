@@ -8,7 +8,6 @@ from pathlib import Path
 from threading import Event
 
 import torch
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from .checking import FolderCheck, list_files
@@ -16,7 +15,7 @@ from .facts import NOT_READ, Finding
 from .inspecting import Inspector
 from .learning import read_good
 from .pictures import read_reference
-from .preparing import CannotBeDoneError, Wanted, get_model, good_files, tell
+from .preparing import Wanted, get_model, good_files, tell
 from .project import Project
 from .report import write_report, write_table
 from .sentences import advise, expect
@@ -40,25 +39,22 @@ def check(wanted: Wanted, stopped: Event, ready: Callable[[], None]) -> bool:
         bool: Whether a photograph is anomalous, is to be looked at, or cannot be read.
 
     Raises:
-        CannotBeDoneError: If it cannot be done; what was there before is as it was.
+        ValueError: If it cannot be done; what was there before is as it was.
     """
     project = Project(wanted.project or wanted.out or Path())
+    images = read_good(good_files(wanted, project))
+    is_there = wanted.new is None or wanted.watch or list_files(wanted.new, project.folder.resolve())
+    if not is_there and not project.read().checked():  # a script must not take a wrong path for good photographs
+        msg = f"--new: got {wanted.new}, which has no file; allowed is a folder of photographs"
+        raise ValueError(msg)
     try:
-        images = read_good(good_files(wanted, project))
-        _require_something_to_check(wanted, project)
-        project.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(project.folder / ".check.lock", timeout=0):
+        with project.alone():
             inspector = _get_inspector(wanted, project, images)
             ready()
             return _check(wanted, project, inspector, stopped)
-    except ValueError as error:
-        raise CannotBeDoneError(str(error)) from error
-    except Timeout as error:
-        msg = f"{project.folder} is being written to by another check; end it, or choose another folder"
-        raise CannotBeDoneError(msg) from error
     except OSError as error:  # no room, or no right to write; what was noted until then stays
         msg = f"{error.filename or project.folder} cannot be written: {error.strerror}"
-        raise CannotBeDoneError(msg) from error
+        raise ValueError(msg) from error
 
 
 def _get_inspector(wanted: Wanted, project: Project, images: dict[str, torch.Tensor]) -> Inspector:
@@ -93,14 +89,6 @@ def _check(wanted: Wanted, project: Project, inspector: Inspector, stopped: Even
     tell(f"{counts}. The report is {report}.")
     tell(expect(state))
     return any(verdict != "good" for verdict in verdicts)
-
-
-def _require_something_to_check(wanted: Wanted, project: Project) -> None:
-    """Refuse an empty folder, such as that of a wrong path: a script must not take it for one of good photographs."""
-    is_there = wanted.new is None or wanted.watch or list_files(wanted.new, project.folder.resolve())
-    if not is_there and not project.read().checked():
-        msg = f"--new: got {wanted.new}, which has no file; allowed is a folder of photographs"
-        raise ValueError(msg)
 
 
 def _tell_of(photograph: Photograph, finding: Finding) -> None:

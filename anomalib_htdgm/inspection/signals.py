@@ -51,26 +51,11 @@ def name_of(signal: torch.nn.Module) -> str:
     return NAMES.get(kind, kind.lower())
 
 
-def loudest(said: Mapping[str, float], usual: Mapping[str, float]) -> tuple[str, float] | None:
-    """Find the signal that is highest over what it is for good photographs.
-
-    Args:
-        said (Mapping[str, float]): Scores of the signals for a photograph, at least 0, by their names.
-        usual (Mapping[str, float]): The same for good photographs that have not been seen.
-
-    Returns:
-        tuple[str, float] | None: Its name, and how many times the usual score it has; ``None`` if nothing is known of
-        good photographs.
-    """
-    times = {name: score / usual[name] for name, score in said.items() if usual.get(name, 0) > 0}
-    return max(times.items(), key=lambda each: each[1]) if times else None
-
-
 def describe(said: Mapping[str, float], usual: Mapping[str, float]) -> str:
-    """Say which signal spoke, see :func:`loudest`; nothing if it cannot be told."""
-    loud = loudest(said, usual)
-    if loud is None:
+    """Say which signal spoke: the one that is highest over what it usually is for good photographs, as far as is known."""
+    times = {name: score / usual[name] for name, score in said.items() if usual.get(name, 0) > 0}
+    if not times:
         return ""
-    name, times = loud
+    name = max(times, key=lambda each: times[each])
     what = SENTENCES.get(name, f"Its {name} is not that of a good one")
-    return f"{what} ({name} is {times:.1f} times the usual)." if times > 1 else NOTHING_ALONE
+    return f"{what} ({name} is {times[name]:.1f} times the usual)." if times[name] > 1 else NOTHING_ALONE

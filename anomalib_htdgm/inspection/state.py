@@ -53,15 +53,7 @@ class Photograph:
 
 
 class Row(NamedTuple):
-    """A photograph that is to be checked, as it is shown at the threshold of the moment.
-
-    Args:
-        key (str): Its key.
-        photograph (Photograph): What is known of it.
-        finding (Finding): What was found; nothing if it waits.
-        verdict (str): The verdict; empty if it waits.
-        reason (str): The reason, in sentences.
-    """
+    """A photograph that is to be checked, as it is at the threshold of the moment: no finding or verdict if it waits."""
 
     key: str
     photograph: Photograph

@@ -24,12 +24,7 @@ class StoppedError(Exception):
 
 
 class Watch(Callback):
-    """Reports how far a training is, and ends it when it is to stop.
-
-    Args:
-        report (Callable[[float], None]): Is told which share of the training is done.
-        stopped (Event): Ends it by :class:`StoppedError`.
-    """
+    """Reports which share of a training is done, and ends it by :class:`StoppedError` when it is to stop."""
 
     def __init__(self, report: Callable[[float], None], stopped: Event) -> None:
         self.report = report

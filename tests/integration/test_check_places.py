@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageChops
 
-from anomalib_htdgm.inspection.preparing import CannotBeDoneError
-
 from .checked import do, read_table, write
 
 pytestmark = pytest.mark.usefixtures("learnt")
@@ -51,5 +49,5 @@ def test_shifted_photographs_are_aligned(parts: Path, tmp_path: Path, learnt: li
     do(good=parts, new=folder, out=tmp_path / "True", align=True)
     assert learnt == [3, 3, 3]  # anew, since nobody knows what the model's photographs were aligned with
     (tmp_path / "True" / "reference.png").write_text("damaged")
-    with pytest.raises(CannotBeDoneError, match=r"reference\.png is what photographs are aligned with"):
+    with pytest.raises(ValueError, match=r"reference\.png is what photographs are aligned with"):
         do(good=parts, new=folder, out=tmp_path / "True", align=True)

@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 from anomalib_htdgm.check import main
-from anomalib_htdgm.inspection.preparing import CannotBeDoneError
 
 from .checked import contents, do, read_table
 from .small import TESTED
@@ -42,7 +41,7 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(
     elif wrong == "model":
         wanted = {"model": parts / "good 0.png"}
     for out in outs:
-        with pytest.raises(CannotBeDoneError, match=r"allowed|cannot be loaded"):
+        with pytest.raises(ValueError, match=r"allowed|cannot be loaded"):
             do(**wanted, new=new, out=out)
     assert contents(tmp_path / "out") == before
     assert contents(outs[-1]) == {}
@@ -51,7 +50,7 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(
 
 def test_two_checks_do_not_write_to_one_folder(parts: Path, new: Path, tmp_path: Path) -> None:
     wanted = {"good": parts, "new": new, "out": tmp_path / "out"}
-    with pytest.raises(CannotBeDoneError, match=r"is being written to by another check; end it"):
+    with pytest.raises(ValueError, match=r"^out is being worked on by another check or page; wait for it"):
         do(**wanted, ready=lambda: do(**wanted))
     do(**wanted)
     assert len(read_table(tmp_path / "out")) == len(TESTED)

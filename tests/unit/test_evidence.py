@@ -12,7 +12,7 @@ from torchvision.transforms.v2.functional import adjust_brightness, gaussian_blu
 from anomalib_htdgm.inspection.colours import OF_VERDICTS, colours_of, legend, overlay
 from anomalib_htdgm.inspection.evidence import box_around, crop, draw_outlines, find_similar, outline_regions
 from anomalib_htdgm.inspection.photograph_faults import compare_with, faults_of, find_odd
-from anomalib_htdgm.inspection.signals import loudest
+from anomalib_htdgm.inspection.signals import NOTHING_ALONE, describe
 
 
 def spots(*places: tuple[int, int, float]) -> np.ndarray:
@@ -112,5 +112,7 @@ def test_a_good_photograph_that_is_unlike_the_others_is_found() -> None:
 
 def test_the_signal_that_spoke_is_the_one_farthest_above_the_usual() -> None:
     said = {"sharpness": 6.0, "appearance": 0.9, "texture": 30.0}
-    assert loudest(said, {"sharpness": 2.0, "appearance": 0.1, "texture": 25.0}) == ("appearance", pytest.approx(9))
-    assert loudest(said, {}) is None
+    usual = {"sharpness": 2.0, "appearance": 0.1, "texture": 25.0}
+    assert describe(said, usual) == "No good one has a place that looks like this (appearance is 9.0 times the usual)."
+    assert describe(usual, usual) == NOTHING_ALONE
+    assert describe(said, {}) == ""
