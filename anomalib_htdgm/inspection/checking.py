@@ -25,7 +25,7 @@ OF_WINDOWS = ("Thumbs.db", "desktop.ini")
 
 
 def list_files(folder: Path, without: Path | None = None) -> dict[str, Path]:
-    """List all files below a folder by their names, but hidden ones and those of another folder, such as for results."""
+    """List all files below a folder by their names, but hidden ones, and those of another folder, such as results."""
     found = {}
     for root, folders, files in os.walk(folder):
         place = Path(root)

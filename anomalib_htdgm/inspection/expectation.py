@@ -109,7 +109,7 @@ _GRID = (np.arange(200) + 0.5) / 200
 
 
 def spread_of_unseen(scores: Sequence[float]) -> Spread | None:
-    """Learn the spread from raw scores of good photographs as if they had not been seen; fewer than two tell nothing."""
+    """Learn the spread from raw scores of good photographs that had not been seen; fewer than two tell nothing."""
     if len(scores) < 2:  # noqa: PLR2004
         return None
     logarithms, number = _logarithms(scores), len(scores)
@@ -127,8 +127,8 @@ def spread_around(threshold: float) -> Spread:
 def expect_by_count(above: int, number: int) -> Expectation:
     """Say how many of a hundred will be above the threshold, by how many of those that are known are.
 
-    Known are good ones by a person's decision, or photographs as they come, of which more are above than of good ones. The
-    number is beta-binomial, by Jeffreys' prior.
+    Known are good ones by a person's decision, or photographs as they come, of which more are above than of good ones.
+    The number is beta-binomial, by Jeffreys' prior.
 
     Raises:
         ValueError: If not ``0 <= above <= number``.

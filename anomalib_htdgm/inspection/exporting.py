@@ -61,7 +61,7 @@ def save_checkpoint(model: Htdgm, like: Path, target: Path) -> str:
 
 
 def save_files(project: Project, stopped: Event) -> Iterator[Path]:
-    """Write checkpoint, table, report, and last the ONNX file, with the script that scores by it; give the path of each.
+    """Write checkpoint, table, report, and last the ONNX file with the script that scores by it; give the path of each.
 
     All call anomalous what is above the project's threshold. A stop takes effect within an export, too.
 

@@ -134,8 +134,8 @@ class Inspector:
             longest (int): Longest side in pixels of what is drawn.
 
         Returns:
-            tuple[dict[str, Picture], str | None]: Pictures ``photograph``, ``heat``, ``place`` and ``similar``, as far as
-            there are any, and the name of the good photograph with the similar place, if there are several.
+            tuple[dict[str, Picture], str | None]: Pictures ``photograph``, ``heat``, ``place`` and ``similar``, as far
+            as there are any, and the name of the good photograph with the similar place, if there are several.
         """
         thumbnail = shrink(picture, longest)
         if verdict == "good":

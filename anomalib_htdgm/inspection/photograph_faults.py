@@ -77,7 +77,7 @@ def describe_shift(shift: tuple[int, int], size: Sequence[int]) -> str:
 
 
 def find_odd(scores: Sequence[float]) -> list[int]:
-    """Find the good photographs that are unlike the others, by their raw scores as if they had not been seen: their indices."""
+    """Find the good photographs that are unlike the others, by the raw scores that they had if they were unseen."""
     every = torch.tensor(scores, dtype=torch.float64)
     return [
         index

@@ -44,13 +44,16 @@ class Project:
             ValueError: If the file is damaged, or a later version's.
         """
         try:
-            status = self.file.stat()
-            version = status.st_ino, status.st_mtime_ns, status.st_size
+            version = self._version()
             if self._last is None or self._last[0] != version:
                 self._last = version, self._parse()
             return self._last[1]
         except FileNotFoundError:
             return State(self.folder.resolve().name)
+
+    def _version(self) -> object:
+        about = self.file.stat()
+        return about.st_ino, about.st_mtime_ns, about.st_size
 
     def _parse(self) -> State:
         try:
@@ -67,6 +70,7 @@ class Project:
             state = self._parse() if self.file.is_file() else self.read()
             yield state
             write_whole(self.file, [to_text(state).encode()])
+            self._last = self._version(), state
 
     @contextmanager
     def alone(self) -> Iterator[None]:

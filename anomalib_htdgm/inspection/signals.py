@@ -52,7 +52,7 @@ def name_of(signal: torch.nn.Module) -> str:
 
 
 def describe(said: Mapping[str, float], usual: Mapping[str, float]) -> str:
-    """Say which signal spoke: the one that is highest over what it usually is for good photographs, as far as is known."""
+    """Say which signal spoke: the highest one over what it is for good photographs; nothing if none is known."""
     times = {name: score / usual[name] for name, score in said.items() if usual.get(name, 0) > 0}
     if not times:
         return ""

@@ -53,7 +53,7 @@ class Photograph:
 
 
 class Row(NamedTuple):
-    """A photograph that is to be checked, as it is at the threshold of the moment: no finding or verdict if it waits."""
+    """A photograph to check, as it is at the threshold of the moment: without finding and verdict if it waits."""
 
     key: str
     photograph: Photograph
