@@ -26,6 +26,7 @@ class Inspectors:
         self.root = root
         self._turn = RLock()
         self._loaded: dict[Path, Inspector] = {}
+        self._found: dict[str, Project] = {}
 
     def find(self, name: str) -> Project:
         """Find a project by its name, which is never a path.
@@ -34,7 +35,7 @@ class Inspectors:
             KeyError: If there is none.
         """
         found = {project.folder.name: project for project in list_projects(self.root)}
-        return found[name]
+        return self._found.setdefault(name, found[name])  # the same one, which does not parse its file for each request
 
     @contextmanager
     def of(self, project: Project) -> Iterator[Inspector]:

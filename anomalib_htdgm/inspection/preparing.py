@@ -81,11 +81,11 @@ def get_model(
     Raises:
         ValueError: If a checkpoint cannot be loaded; what was there before is as it was.
     """
-    checkpoint, state = project.folder / CHECKPOINT, project.read()
+    state = project.read()
     settings = _choose_settings(wanted, state.settings)
     if state.model and _is_as_before(wanted, project, images, settings):
         tell("The model is as before.")
-        model, facts = _load(checkpoint, images)[0], state.model
+        model, facts = _load(project.folder / CHECKPOINT, images)[0], state.model
     else:
         model, facts = _get_new_model(wanted, project, images, callbacks, settings)
         project.note_model(facts)
@@ -145,7 +145,7 @@ def _get_new_model(
             tell(f"Learning from {len(images)} good photograph{'' if len(images) == 1 else 's'}.")
             if settings["align"]:
                 reference = reference_of(next(iter(images.values())).cpu().numpy())
-            chosen = {name: settings[name] for name in ("tiles", "region")}
+            chosen = {"tiles": settings["tiles"], "region": settings["region"]}
             model, facts = learn(images, partial, callbacks, reference, **chosen)
         if wanted.out:
             _set_aside(project)

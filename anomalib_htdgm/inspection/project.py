@@ -26,11 +26,7 @@ CHECKPOINT = "model.ckpt"
 
 
 class Project:
-    """A folder with photographs, a model, findings and decisions.
-
-    Args:
-        folder (Path): The folder. It becomes a project at the first change.
-    """
+    """A folder with photographs, a model, findings and decisions, which becomes a project at the first change."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.file = Path(folder), Path(folder) / FILE
@@ -115,10 +111,9 @@ class Project:
             str: Its key. Where the name is taken, a number tells the two apart.
 
         Raises:
-            ValueError: If the name would lead out of the folder, or there is no such place.
+            ValueError: If the name would lead out of the folder.
             OSError: If the file cannot be read, or copied.
         """
-        check_choice("place", place, get_args(Place))
         path = PurePosixPath(name or source.name)
         if path.is_absolute() or ".." in path.parts or not path.name:
             msg = f"name: got {str(path)!r}; allowed are names, and those of folders below one another"
@@ -163,11 +158,7 @@ class Project:
             state.decisions.append({"photograph": key, "before": before, "decision": decision, "time": now()})
 
     def take_back(self) -> str | None:
-        """Take the last decision back, and the one before it at the next call.
-
-        Returns:
-            str | None: Key of the photograph; ``None`` if there is no decision left.
-        """
+        """Take the last decision back, then the one before it, and give the key of the photograph, if there is one."""
         with self.changing() as state:
             while state.decisions:
                 last = state.decisions.pop()

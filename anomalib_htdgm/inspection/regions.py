@@ -18,18 +18,17 @@ LEAST_AREA = 0.0005
 
 
 def parse_region(text: str) -> Outlines:
-    """Read a region that was given on the command line.
-
-    Args:
-        text (str): Left, top, right and bottom in shares of width and height, such as ``0.2,0.1,0.8,0.9``, or the path
-            of an image, which is white where to look.
+    """Read a region that was given on the command line: left, top, right and bottom, or an image, white where to look.
 
     Raises:
         ValueError: If it is neither.
     """
     numbers = text.split(",")
     try:
-        region = [float(each) for each in numbers] if len(numbers) == 4 else _of_file(text)  # noqa: PLR2004
+        if len(numbers) == 4:  # noqa: PLR2004
+            region: Outlines = [float(each) for each in numbers]
+        else:
+            region = outlines_of(np.asarray(read_image(text)).max(axis=2) > 0.5)  # noqa: PLR2004
         check_region(region)
     except (ValueError, UnreadableImageError) as error:
         msg = f"--region: got {text}; allowed are left,top,right,bottom from 0 to 1, or an image, white where to look"
@@ -55,7 +54,3 @@ def box_of(region: Outlines) -> list[float]:
     """Give the rectangle around a region: left, top, right and bottom."""
     corners = np.concatenate(list_polygons(region))
     return [*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist()]
-
-
-def _of_file(path: str) -> Outlines:
-    return outlines_of(np.asarray(read_image(path)).max(axis=2) > 0.5)  # noqa: PLR2004

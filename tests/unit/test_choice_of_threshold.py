@@ -3,7 +3,6 @@
 
 """Who chooses the threshold of a project: decisions, photographs that nobody has looked at, or good ones."""
 
-from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
@@ -13,7 +12,6 @@ from anomalib.engine import Engine
 from PIL import Image
 
 from anomalib_htdgm import Htdgm
-from anomalib_htdgm.demo import part as part_module
 from anomalib_htdgm.demo.part import Part
 from anomalib_htdgm.inspection import thresholds
 from anomalib_htdgm.inspection.facts import Facts, Finding, digest_of
@@ -23,13 +21,6 @@ from anomalib_htdgm.inspection.thresholds import threshold_of_decisions, to_revi
 from anomalib_htdgm.models.htdgm import calibration
 
 from .parts import basis, check, learn
-
-
-def score_anew(part: Part, raw: list[float]) -> None:
-    """Let photographs have scores; thresholds do not ask whose."""
-    with part.project.changing() as state:
-        for (key, each), value in zip(state.checked().items(), raw, strict=True):
-            state.photographs[key] = replace(each, finding=replace(each.finding, raw=value))
 
 
 def test_decisions_are_learnt_and_choose_and_are_taken_back(
@@ -90,21 +81,16 @@ def test_unchecked_photographs_choose_and_are_undone(
     assert (part.project.read().threshold, basis(part)) == (0.62, "guess")
 
 
-def test_a_box_of_defects_does_not_raise_the_threshold(
-    part: Part, photographs: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(thresholds, "ENOUGH_UNCHECKED", 4)
+def test_a_box_of_defects_does_not_raise_the_threshold(part: Part, photographs: list[Path]) -> None:
     learn(part, *photographs[:3])
-    part.add(photographs[3:], "checked")
-    monkeypatch.setattr(part_module, "choose_threshold", lambda *_: None)
-    list(part.check(Event()))
-    monkeypatch.undo()
-    monkeypatch.setattr(thresholds, "ENOUGH_UNCHECKED", 4)
     limit = part.project.read().model.raw_threshold
-    score_anew(part, [2 * limit, 1.9 * limit, 0.8 * limit, 0.7 * limit])
+    with part.project.changing() as state:
+        for number, share in enumerate([2.0, 1.9] * 5 + [0.8, 0.7] * 5):
+            finding = Finding(raw=share * limit, digest=str(number))
+            state.photographs[f"checked/{number}"] = Photograph(str(number), "", "checked", "", finding=finding)
     part.choose_threshold()
     assert basis(part) == "training images"
-    assert "2 of 4 unlabelled images, more than a fifth" in part.project.read().settings[NOTE]
+    assert "10 of 20 unlabelled images, more than a fifth" in part.project.read().settings[NOTE]
 
 
 def test_the_unsure_ones_come_first_and_none_that_is_decided() -> None:

@@ -3,12 +3,16 @@
 
 """What is behind the page: which files are taken, what is learnt, and what is shown of it."""
 
+import os
+import socket
+import sys
 from pathlib import Path
 from threading import Event
 
 import pytest
 from PIL import Image
 
+from anomalib_htdgm.demo.__main__ import main
 from anomalib_htdgm.demo.inspectors import Inspectors
 from anomalib_htdgm.demo.part import Part, name_project, write_example
 from anomalib_htdgm.demo.region_editor import PAINTED, RECTANGLE, editor_value, region_of
@@ -147,3 +151,20 @@ def test_what_is_painted_is_looked_at(part: Part, photographs: list[Path]) -> No
     shown["layers"][0][:3, :3] = 255
     with pytest.raises(ValueError, match="Too little is painted"):
         region_of(shown, PAINTED)
+
+
+def test_what_cannot_be_served_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for options, said in (
+            (["--port", port], f"--host, --port: got 127.0.0.1 and {port}; allowed are an address of"),
+            (["--projects", str(tmp_path / "file" / "below")], "--projects: got "),
+        ):
+            monkeypatch.setattr(sys, "argv", ["demo", "--no-browser", "--projects", str(tmp_path / "root"), *options])
+            with pytest.raises(SystemExit, match=f"^{said}"):
+                main()
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(SystemExit, match=r"^The page needs Gradio: pip install"):
+        main()
+    assert "GRADIO_TEMP_DIR" not in os.environ
