@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from secrets import compare_digest
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import parse_qs
 
 from fastapi import FastAPI, File, HTTPException, Query, UploadFile
@@ -147,17 +147,12 @@ class Gate:
                 say = {"detail": "The token that was printed when the server was started is needed."}
                 return JSONResponse(say, 401, {"WWW-Authenticate": "Bearer"})
         if scope["path"] == "/score" and scope.get("method") == "POST":
-            return _refuse_size(headers.get("content-length"))
+            length = headers.get("content-length", "")  # beyond which servers do not read
+            if not length.isdigit():
+                return JSONResponse({"detail": "Content-Length is needed."}, 411)
+            if int(length) > MOST_BYTES:
+                return JSONResponse({"detail": f"got {length} bytes; allowed are at most {MOST_BYTES}"}, 413)
         return None
 
     def _is_token(self, given: str) -> bool:
         return compare_digest(given.encode(), (self.token or "").encode())
-
-
-def _refuse_size(length: str | None) -> Any:  # noqa: ANN401
-    """Refuse a request by the length that it tells, beyond which servers do not read."""
-    if length is None or not length.isdigit():
-        return JSONResponse({"detail": "Content-Length is needed."}, 411)
-    if int(length) > MOST_BYTES:
-        return JSONResponse({"detail": f"got {length} bytes; allowed are at most {MOST_BYTES}"}, 413)
-    return None

@@ -3,7 +3,7 @@
 
 """What the handlers of the page have in common: how a project is shown, and work that can be stopped."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
 from time import monotonic
@@ -24,6 +24,8 @@ from .views import show_good, show_results
 
 SECONDS_PER_SHOW = 0.5
 """Seconds between two results that are shown as they come: to draw each would slow others down."""
+MOST_SAID = 3
+"""Files that were left out of which each is named; others are counted."""
 Shown = dict[Any, Any]
 """What components of the page become."""
 
@@ -67,7 +69,9 @@ class Workbench:
         """Add photographs to a project, and say which files were left out."""
         paths = [Path(each) for each in ([files] if isinstance(files, str) else files or [])]
         try:
-            return " ".join(shorten(self.part(name).add(paths, place)))
+            refused = self.part(name).add(paths, place)
+            more = len(refused) - MOST_SAID
+            return " ".join([*refused[:MOST_SAID], f"And {more} more files were left out."] if more > 1 else refused)
         finally:
             for path in paths:  # the project has a copy
                 path.unlink(missing_ok=True)
@@ -109,12 +113,6 @@ def offer_other_threshold(state: State) -> gr.Button:
     is_of_unchecked = model is not None and model.chosen_by == "unlabelled images"
     to = "Undo: the threshold of the good photographs" if is_of_unchecked else "The threshold of those to check instead"
     return gr.Button(to, visible=has_choice(state))
-
-
-def shorten(sentences: Sequence[str], most: int = 3) -> list[str]:
-    """Keep the first of many refusals, and count the others."""
-    more = len(sentences) - most
-    return [*sentences[:most], f"And {more} more files were left out."] if more > 1 else [*sentences]
 
 
 def plural(number: int, noun: str) -> str:

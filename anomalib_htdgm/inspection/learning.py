@@ -6,6 +6,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import geometric_mean
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
@@ -31,17 +32,12 @@ MOST_SHOTS = 10
 """Good photographs that are learnt at most: what the model's settings are made for."""
 
 
-def order_of(name: str) -> tuple[bool, str]:
-    """Order good photographs by their names, those last that were given to be checked, and turned out to be good."""
-    return name.startswith("checked/"), name
-
-
 def choose_shots(names: Iterable[str], most: int = MOST_SHOTS, first: str | None = None) -> list[str]:
     """Choose the good photographs to learn from: all, or some that are evenly spread in the order of their names.
 
-    ``first`` comes first, whatever its name, if it is there.
+    ``first`` comes first, whatever its name, if it is there; those that were given to be checked come last.
     """
-    ordered = sorted(names, key=lambda name: (name != first, order_of(name)))
+    ordered = sorted(names, key=lambda name: (name != first, name.startswith("checked/"), name))
     number = min(most, len(ordered))
     return [ordered[index * len(ordered) // number] for index in range(number)]
 
@@ -158,7 +154,7 @@ def _score_unseen(model: Htdgm, images: dict[str, torch.Tensor]) -> tuple[dict[s
                 if digests.count(digests[shot]) == 1:
                     scored = model.model.score_unseen(prepare(model, image), shot)
                     unseen[name] = float(cast("torch.Tensor", scored.pred_score))
-    usual = {name: math.exp(_mean_log(scores)) for name, scores in heard.items() if scores}
+    usual = {name: geometric_mean(max(score, 1e-12) for score in scores) for name, scores in heard.items() if scores}
     return unseen, usual
 
 
@@ -166,7 +162,3 @@ def prepare(model: Htdgm, image: torch.Tensor) -> torch.Tensor:
     """Make a batch for the model itself of an image in [0, 1] of shape ``(3, H, W)``."""
     batch = image[None].to(model.device)
     return model.pre_processor(batch) if model.pre_processor else batch
-
-
-def _mean_log(scores: Sequence[float]) -> float:
-    return sum(math.log(max(score, 1e-12)) for score in scores) / len(scores)
