@@ -89,25 +89,20 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
 
 def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     warnings.filterwarnings("ignore")  # of packages, which the reader cannot mend
-    stopped, by = Event(), []
+    stopped, ready, by = Event(), Event(), []
 
     def stop(number: int, _: object) -> None:
         by.append(number)
         stopped.set()
-
-    def break_off(number: int, frame: object) -> None:
-        stop(number, frame)
-        raise KeyboardInterrupt
-
-    def ready() -> None:
-        """From then on, to be stopped is to end after the present photograph."""
-        for each in STOPPING:
-            signal.signal(each, stop)
+        if not ready.is_set():  # from then on it ends after the present photograph
+            raise KeyboardInterrupt
 
     for each in STOPPING:
-        signal.signal(each, break_off)
+        signal.signal(each, stop)
     try:
-        is_to_be_looked_at = _check_folder(parser, arguments, stopped, ready)
+        is_to_be_looked_at = _check_folder(arguments, stopped, ready.set)
+    except ValueError as error:
+        _refuse(parser, str(error))
     except (KeyboardInterrupt, SystemExit):  # Lightning makes the one of the other, with a status of its own
         if not by:
             raise
@@ -116,23 +111,15 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     return 128 + by[0] if by and not arguments.watch else int(is_to_be_looked_at)
 
 
-def _check_folder(
-    parser: argparse.ArgumentParser, arguments: argparse.Namespace, stopped: Event, ready: Callable[[], None]
-) -> bool:
-    from anomalib_htdgm.inspection.preparing import CannotBeDoneError, Wanted  # noqa: PLC0415  # it takes seconds
+def _check_folder(arguments: argparse.Namespace, stopped: Event, ready: Callable[[], None]) -> bool:
+    from anomalib_htdgm.inspection.preparing import Wanted  # noqa: PLC0415  # it takes seconds
     from anomalib_htdgm.inspection.regions import parse_region  # noqa: PLC0415
     from anomalib_htdgm.inspection.run import check  # noqa: PLC0415
 
-    try:
-        region = None if arguments.region is None else parse_region(arguments.region)
-    except ValueError as error:
-        _refuse(parser, str(error))
+    region = None if arguments.region is None else parse_region(arguments.region)
     for name in ("lightning.pytorch", "lightning.fabric", "lightning_fabric", "anomalib", "anomalib_htdgm"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        return check(Wanted(**vars(arguments) | {"region": region}), stopped, ready)
-    except CannotBeDoneError as error:
-        _refuse(parser, str(error))
+    return check(Wanted(**vars(arguments) | {"region": region}), stopped, ready)
 
 
 def _refuse(parser: argparse.ArgumentParser, sentence: str) -> NoReturn:

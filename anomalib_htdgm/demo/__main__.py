@@ -42,15 +42,7 @@ def main() -> None:
 
 
 def serve(root: Path, uploads: Path, host: str, port: int | None, *, open_browser: bool) -> None:
-    """Serve the page and the endpoint.
-
-    Args:
-        root (Path): Folder of the projects. If there is none, an example is made.
-        uploads (Path): Folder for what is being uploaded.
-        host (str): Address to listen at. If others than this machine hear it, a token is needed, and printed.
-        port (int | None): Port to listen at; ``None`` is the first free one from 7860 on.
-        open_browser (bool): Whether to open a browser.
-    """
+    """Serve the page and the endpoint; others than this machine need a token, which is printed."""
     listening = _listen(host, port)
     # Gradio reads these when it is imported, or later: no telemetry, and uploads go with the server.
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(uploads)}

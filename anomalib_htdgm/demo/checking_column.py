@@ -16,11 +16,7 @@ if TYPE_CHECKING:
 
 
 class Checking:
-    """What the second column does.
-
-    Args:
-        bench (Workbench): What it shows.
-    """
+    """What the second column does."""
 
     def __init__(self, bench: Workbench) -> None:
         self.bench, self.on = bench, bench.on
@@ -65,9 +61,8 @@ class Checking:
         """Give up the user's own threshold; or else let unchecked photographs choose it, or no longer."""
         part = self.bench.part(name)
         with part.project.changing() as state:
-            model = state.model or {}
-            if state.threshold != model.get("threshold"):
-                state.threshold = model["threshold"]
+            if state.threshold != state.facts.threshold:
+                state.threshold = state.facts.threshold
             else:
-                state.settings[USES_UNCHECKED] = model.get("chosen_by") != "unlabelled images"
+                state.settings[USES_UNCHECKED] = state.facts.chosen_by != "unlabelled images"
         return self._decided(part)

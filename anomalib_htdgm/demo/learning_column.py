@@ -10,24 +10,18 @@ from typing import Any
 
 import gradio as gr
 
-from anomalib_htdgm.inspection.exporting import StoppedError
-from anomalib_htdgm.inspection.photograph_faults import advise
-from anomalib_htdgm.inspection.report import facts_of
+from anomalib_htdgm.inspection.sentences import advise
+from anomalib_htdgm.inspection.watching import StoppedError
 from anomalib_htdgm.models.htdgm.region import Outlines
 
 from .region_editor import editor_value, region_of
-from .sentences import plural
-from .workbench import Shown, Workbench
+from .workbench import Shown, Workbench, plural
 
 NOTHING = "Nothing has been learnt yet."
 
 
 class Learning:
-    """What the first column does.
-
-    Args:
-        bench (Workbench): What it shows.
-    """
+    """What the first column does."""
 
     def __init__(self, bench: Workbench) -> None:
         self.bench, self.on = bench, bench.on
@@ -91,11 +85,10 @@ class Learning:
             yield self.bench.show(name) | {self.on.message: f"{error}"}
             return
         state = part.project.read()
-        facts = facts_of(state)
-        number = plural(len(facts.good), "good photograph")
-        own = [] if state.threshold == facts.threshold else [f"Your own threshold, {state.threshold:.2f}, stays."]
+        number = plural(len(state.facts.good), "good photograph")
+        own = [] if state.threshold == state.facts.threshold else [f"Your own threshold, {state.threshold:.2f}, stays."]
         learnt = f"Learnt {number} in {monotonic() - begin:.0f} seconds."
-        said = {self.on.message: " ".join([learnt, *own, *advise(facts.good, facts.unseen)])}
+        said = {self.on.message: " ".join([learnt, *own, *advise(state)])}
         yield self.bench.show(name) | said
         for checked in self.bench.check(name):
             yield checked | said

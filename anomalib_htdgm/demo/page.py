@@ -8,9 +8,10 @@ from typing import Any, cast
 
 import gradio as gr
 
-from anomalib_htdgm.inspection.exporting import StoppedError, save_files
+from anomalib_htdgm.inspection.exporting import save_files
 from anomalib_htdgm.inspection.project import list_projects
 from anomalib_htdgm.inspection.state import State
+from anomalib_htdgm.inspection.watching import StoppedError
 
 from . import layout
 from .checking_column import Checking
@@ -24,11 +25,7 @@ LONGEST = "The ONNX file takes longest, up to some minutes."
 
 
 class Page:
-    """The page.
-
-    Args:
-        inspectors (Inspectors): The projects, and their models.
-    """
+    """The page."""
 
     def __init__(self, inspectors: Inspectors) -> None:
         self.inspectors = inspectors
@@ -109,7 +106,7 @@ class Page:
     def _go_on(self, name: str, progress: gr.Progress = gr.Progress()) -> Iterator[Shown]:  # noqa: B008
         """Learn the example, or check what was waiting when the page was closed."""
         yield {self.on.name: name}  # Gradio would empty the page after nothing
-        state = self.bench.part(name).project.read() if name else State("", "")
+        state = self.bench.part(name).project.read() if name else State("")
         if name == EXAMPLE and state.model is None:
             yield from self.learning.learn(name, 1, align=False, progress=progress)
         elif state.model is not None and state.waiting():

@@ -4,24 +4,19 @@
 """What the page does with a project: photographs in, learning, checking. All that is to stay is in the project."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from threading import Event
 
-from filelock import FileLock, Timeout
-
 from anomalib_htdgm import QuickstartTextures
-from anomalib_htdgm.data.reading import UnreadableImageError, read_image
+from anomalib_htdgm.data.reading import UnreadableImageError
 from anomalib_htdgm.inspection.checking import FolderCheck
-from anomalib_htdgm.inspection.exporting import StoppedError
-from anomalib_htdgm.inspection.learning import read_good
+from anomalib_htdgm.inspection.learning import read, read_good
 from anomalib_htdgm.inspection.preparing import Wanted, get_model, good_files
 from anomalib_htdgm.inspection.project import Project
-from anomalib_htdgm.inspection.report import save_good_pictures
 from anomalib_htdgm.inspection.state import Place
 from anomalib_htdgm.inspection.thresholds import choose_threshold
-from anomalib_htdgm.inspection.watching import Watch
+from anomalib_htdgm.inspection.watching import StoppedError, Watch
 
 from .inspectors import Inspectors
 
@@ -63,12 +58,7 @@ def name_project(root: Path, wanted: str) -> str:
 
 
 class Part:
-    """A project, as a page works on it.
-
-    Args:
-        project (Project): The project.
-        inspectors (Inspectors): Models of projects.
-    """
+    """A project, as a page works on it."""
 
     def __init__(self, project: Project, inspectors: Inspectors) -> None:
         self.project, self.inspectors = project, inspectors
@@ -79,11 +69,11 @@ class Part:
 
     def _add(self, path: Path, place: Place) -> str:
         try:
-            if place == "good":
-                good = self.project.read().good().items()
-                read_good({key: self.project.path_of(each) for key, each in list(good)[:1]} | {str(path): path})
+            if place == "good":  # which have the shape of the first
+                first = list(self.project.read().good().values())[:1]
+                read_good({each.name: self.project.path_of(each) for each in first} | {str(path): path})
             else:
-                read_image(path)
+                read(path)
             self.project.add(path, place)
         except (UnreadableImageError, OSError) as error:
             return f"{str(error).replace(str(path), path.name)}."
@@ -105,14 +95,13 @@ class Part:
         if not self.project.read().good():
             msg = "There is no good photograph to learn from: add one to ten."
             raise ValueError(msg)
-        with self._alone():
+        with self.project.alone():
             wanted = Wanted(project=self.project.folder, tiles=tiles, align=align)
             try:
                 images = read_good(good_files(wanted, self.project))
             except UnreadableImageError as error:
                 raise ValueError(str(error).replace(f"{self.project.folder}/", "")) from error
-            _, facts = get_model(wanted, self.project, images, [Watch(report, stopped)])
-            save_good_pictures(self.project, facts, images)
+            get_model(wanted, self.project, images, [Watch(report, stopped)])
 
     def check(self, stopped: Event) -> Iterator[tuple[int, int]]:
         """Check the photographs that wait, if there is a model; then they, or decisions, choose the threshold.
@@ -127,7 +116,7 @@ class Part:
         state = self.project.read()
         if state.model is None:
             return
-        with self._alone():
+        with self.project.alone():
             with self.inspectors.of(self.project) as inspector:
                 checks = FolderCheck(self.project, inspector, self.project.folder / "checked", copies=True)
             checking = checks.check_waiting(stopped)
@@ -144,13 +133,3 @@ class Part:
         """Choose the threshold by what is known by now."""
         with self.inspectors.of(self.project) as inspector:
             choose_threshold(self.project, inspector)
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Keep the command, and other servers, from the model and the table meanwhile."""
-        try:
-            with FileLock(self.project.folder / ".check.lock", timeout=0, thread_local=False):
-                yield
-        except Timeout as error:
-            msg = "This project is being worked on, by another page or the command. Try again in a moment."
-            raise ValueError(msg) from error

@@ -7,18 +7,17 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
-import torch
 
-from anomalib_htdgm.data.reading import UnreadableImageError, read_image
-from anomalib_htdgm.inspection.inspecting import to_picture
-from anomalib_htdgm.inspection.learning import order_of
+from anomalib_htdgm.data.reading import UnreadableImageError
+from anomalib_htdgm.inspection.learning import choose_shots, read
+from anomalib_htdgm.inspection.pictures import to_picture
+from anomalib_htdgm.inspection.preparing import ALIGNED_WITH
 from anomalib_htdgm.inspection.project import Project
 from anomalib_htdgm.inspection.regions import box_of, outlines_of
+from anomalib_htdgm.inspection.state import name_of_good
 from anomalib_htdgm.models.htdgm.region import Outlines, draw_region
 
 RECTANGLE, PAINTED = "The rectangle around it", "What is painted"
-LONGEST = 512
-"""Longest side in pixels of what is painted on."""
 COLOUR = (0, 158, 255, 140)
 """Of the brush, see-through."""
 
@@ -36,13 +35,12 @@ def editor_value(project: Project) -> dict[str, Any] | None:
     The first one is what others are aligned with.
     """
     state = project.read()
-    for key in sorted(state.good(), key=order_of):
-        photograph = state.photographs[key]
+    good = {name_of_good(key): each for key, each in state.good().items()}
+    for name in choose_shots(good, len(good), state.settings.get(ALIGNED_WITH)):
         try:
-            image = torch.as_tensor(read_image(project.path_of(photograph), as_tensor=True))
+            picture = to_picture(read(project.path_of(good[name])))
         except UnreadableImageError:
             continue
-        picture = to_picture(image.as_subclass(torch.Tensor), LONGEST)
         layer = np.zeros((*picture.shape[:2], 4), np.uint8)
         if region := state.settings.get("region"):
             layer[draw_region(region, picture.shape[:2])] = COLOUR

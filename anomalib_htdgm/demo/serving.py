@@ -5,23 +5,22 @@
 
 from base64 import b64encode
 from http.cookies import SimpleCookie
-from io import BytesIO
 from ipaddress import ip_address
 from pathlib import Path
 from secrets import compare_digest
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import parse_qs
 
 from fastapi import FastAPI, File, HTTPException, Query, UploadFile
-from PIL import Image
 from pydantic import BaseModel, Field
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from anomalib_htdgm import __version__
-from anomalib_htdgm.inspection.inspecting import NOT_READ
+from anomalib_htdgm.inspection.facts import NOT_READ
+from anomalib_htdgm.inspection.pictures import encode
 from anomalib_htdgm.inspection.project import Project, list_projects
 
 from .inspectors import Inspectors
@@ -45,12 +44,7 @@ class Score(BaseModel):
 
 
 def build_app(inspectors: Inspectors, token: str | None = None) -> FastAPI:
-    """Build the server, without the page.
-
-    Args:
-        inspectors (Inspectors): The projects.
-        token (str | None): What everyone who asks for anything has to know; ``None`` asks for nothing.
-    """
+    """Build the server, without the page; with a token everyone has to know it."""
     app = FastAPI(title="Htdgm", version=__version__, description="Scores photographs by the models of projects.")
     app.add_middleware(Gate, token=token)
 
@@ -96,19 +90,16 @@ def _score(inspectors: Inspectors, project: Project, file: UploadFile, *, with_m
         try:
             with inspectors.of(project) as inspector:
                 finding, heat, _ = inspector.inspect(path, remembers=False)
-                facts, spread = inspector.facts, inspector.spread
+                facts = inspector.facts
         except ValueError as error:
             raise HTTPException(409, str(error)) from error
     if finding.score is None or heat is None:
         raise HTTPException(422, finding.problem or NOT_READ)
-    threshold = project.read().threshold
-    picture = None
+    threshold, picture = project.read().threshold, None
     if with_map:
-        content = BytesIO()
         grey = (heat / facts.pixel_threshold * 127.5).clip(0, 255).round().astype("uint8")
-        Image.fromarray(grey).save(content, "PNG")
-        picture = b64encode(content.getvalue()).decode()
-    verdict = finding.verdict_at(spread.band(facts.raw_at(threshold)))
+        picture = b64encode(encode(grey, "PNG")).decode()
+    verdict = finding.verdict_at(facts.band_at(threshold))
     return Score(
         project=project.folder.name,
         score=finding.score,
@@ -129,13 +120,9 @@ def is_local(host: str) -> bool:
 
 
 class Gate:
-    """Lets requests in that know the token, and are not too large.
+    """Lets requests in that know the token, if there is one, and are not too large.
 
     A program sends the token as ``Authorization: Bearer``. A browser opens the address with it once, and gets a cookie.
-
-    Args:
-        app (ASGIApp): What is behind it.
-        token (str | None): The token; ``None`` lets everyone in.
     """
 
     def __init__(self, app: ASGIApp, token: str | None) -> None:
@@ -160,17 +147,12 @@ class Gate:
                 say = {"detail": "The token that was printed when the server was started is needed."}
                 return JSONResponse(say, 401, {"WWW-Authenticate": "Bearer"})
         if scope["path"] == "/score" and scope.get("method") == "POST":
-            return _refuse_size(headers.get("content-length"))
+            length = headers.get("content-length", "")  # beyond which servers do not read
+            if not length.isdigit():
+                return JSONResponse({"detail": "Content-Length is needed."}, 411)
+            if int(length) > MOST_BYTES:
+                return JSONResponse({"detail": f"got {length} bytes; allowed are at most {MOST_BYTES}"}, 413)
         return None
 
     def _is_token(self, given: str) -> bool:
         return compare_digest(given.encode(), (self.token or "").encode())
-
-
-def _refuse_size(length: str | None) -> Any:  # noqa: ANN401
-    """Refuse a request by the length that it tells, beyond which servers do not read."""
-    if length is None or not length.isdigit():
-        return JSONResponse({"detail": "Content-Length is needed."}, 411)
-    if int(length) > MOST_BYTES:
-        return JSONResponse({"detail": f"got {length} bytes; allowed are at most {MOST_BYTES}"}, 413)
-    return None

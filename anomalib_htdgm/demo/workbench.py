@@ -12,28 +12,26 @@ from typing import Any
 
 import gradio as gr
 
-from anomalib_htdgm.inspection.exporting import StoppedError
-from anomalib_htdgm.inspection.state import Place
+from anomalib_htdgm.inspection.sentences import expect
+from anomalib_htdgm.inspection.state import Place, State
+from anomalib_htdgm.inspection.thresholds import has_choice
+from anomalib_htdgm.inspection.watching import StoppedError
 
 from . import layout
 from .inspectors import Inspectors
 from .part import Part
-from .sentences import expect, offer_other_threshold, plural, shorten
 from .views import show_good, show_results
 
 SECONDS_PER_SHOW = 0.5
 """Seconds between two results that are shown as they come: to draw each would slow others down."""
+MOST_SAID = 3
+"""Files that were left out of which each is named; others are counted."""
 Shown = dict[Any, Any]
 """What components of the page become."""
 
 
 class Workbench:
-    """Projects as the page shows them.
-
-    Args:
-        inspectors (Inspectors): The projects, and their models.
-        on (SimpleNamespace): What is on the page, by name.
-    """
+    """Projects as the page shows them, and what is on the page, by name."""
 
     def __init__(self, inspectors: Inspectors, on: SimpleNamespace) -> None:
         self.inspectors, self.on = inspectors, on
@@ -71,7 +69,9 @@ class Workbench:
         """Add photographs to a project, and say which files were left out."""
         paths = [Path(each) for each in ([files] if isinstance(files, str) else files or [])]
         try:
-            return " ".join(shorten(self.part(name).add(paths, place)))
+            refused = self.part(name).add(paths, place)
+            more = len(refused) - MOST_SAID
+            return " ".join([*refused[:MOST_SAID], f"And {more} more files were left out."] if more > 1 else refused)
         finally:
             for path in paths:  # the project has a copy
                 path.unlink(missing_ok=True)
@@ -103,3 +103,18 @@ class Workbench:
         """Stop what is being done with a project."""
         if name in self._stopped:
             self._stopped[name].set()
+
+
+def offer_other_threshold(state: State) -> gr.Button:
+    """Offer to undo the choice of the threshold, where there are two to choose from."""
+    model = state.model
+    if model and state.threshold != model.threshold:
+        return gr.Button(f"Undo: the threshold of {model.threshold:.2f} that was chosen for you", visible=True)
+    is_of_unchecked = model is not None and model.chosen_by == "unlabelled images"
+    to = "Undo: the threshold of the good photographs" if is_of_unchecked else "The threshold of those to check instead"
+    return gr.Button(to, visible=has_choice(state))
+
+
+def plural(number: int, noun: str) -> str:
+    """Count something."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -6,44 +6,26 @@
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from threading import Event
 
-from .inspecting import NOT_READ, Finding, Inspector
+from .facts import Finding
+from .inspecting import Inspector
+from .pictures import save_map, save_pictures
 from .project import Project
-from .report import (
-    TABLE,
-    Identity,
-    facts_of,
-    finding_of,
-    format_line,
-    identity_of,
-    row_of,
-    save_map,
-    save_pictures,
-    write_report,
-    write_table,
-)
-from .state import Photograph
+from .report import TABLE, table_lines, write_report, write_table
+from .state import Identity, Photograph
 
 SECONDS_PER_LOOK = 1.0
 """Seconds between two looks at a folder that is watched. A file that did not change meanwhile is complete."""
 SECONDS_PER_REPORT = 10.0
 """Seconds between two reports while there is always something new."""
-
-
 OF_WINDOWS = ("Thumbs.db", "desktop.ini")
 """Files that Windows leaves in folders, as hidden ones."""
 
 
 def list_files(folder: Path, without: Path | None = None) -> dict[str, Path]:
-    """List all files below a folder by their names, but hidden ones and those of another folder.
-
-    Args:
-        folder (Path): The folder.
-        without (Path | None): Folder whose files are left out, such as one for results below it.
-    """
+    """List all files below a folder by their names, but hidden ones, and those of another folder, such as results."""
     found = {}
     for root, folders, files in os.walk(folder):
         place = Path(root)
@@ -54,22 +36,15 @@ def list_files(folder: Path, without: Path | None = None) -> dict[str, Path]:
 
 
 class FolderCheck:
-    """Checks what is in a folder, and keeps what was found in a project.
-
-    Args:
-        project (Project): The project.
-        inspector (Inspector): Inspects by the project's model.
-        folder (Path): The folder.
-        copies (bool): Whether the project gets copies of the files.
-    """
+    """Checks what is in a folder, and keeps what was found in a project, with copies of the files if so wanted."""
 
     def __init__(self, project: Project, inspector: Inspector, folder: Path, *, copies: bool) -> None:
         self.project, self.inspector = project, inspector
         self.folder, self.copies = folder, copies
         self._changing: dict[str, Identity] = {}
         for each in project.read().checked().values():
-            if digest := finding_of(each).digest:
-                inspector.remember(digest, each.name)
+            if each.finding and each.finding.digest:
+                inspector.remember(each.finding.digest, each.name)
         write_table(project)  # what a process that was killed has left out of it
 
     def check_waiting(self, stopped: Event) -> Iterator[tuple[Photograph, Finding]]:
@@ -77,87 +52,73 @@ class FolderCheck:
         for key, each in self.project.read().waiting().items():
             if stopped.is_set():
                 return
-            is_noted = False
-            while not is_noted and key in self.project.read().photographs:  # again if the threshold moves meanwhile
-                self._follow()
-                result = self.inspector.inspect(self.project.path_of(each), each.name)
-                save_pictures(self.project, identity_of(each), result.pictures)
-                save_map(self.project, identity_of(each), result.heat)
-                is_noted = self.project.note_finding(key, asdict(result.finding), self.inspector.facts.digest)
-            if is_noted:
-                self._append(key)
-                yield each, result.finding
+            while key in self.project.read().photographs:  # again if the threshold moves meanwhile
+                finding = self._inspect(self.project.path_of(each), each.identity)
+                if self.project.note_finding(key, finding, self.inspector.facts.digest):
+                    self._append(key)
+                    yield each, finding
+                    break
 
     def new_files(self) -> dict[str, Path]:
         """List files that have not been checked yet, by their names."""
-        every = self.project.read().checked().values()
-        done: set[Identity] = {(each.name, each.size, each.modified) for each in every}
+        done = {each.identity for each in self.project.read().checked().values()}
         files = list_files(self.folder, self.project.folder.resolve())
         return {name: path for name, path in files.items() if _identify(name, path) not in done}
 
     def check(self, files: dict[str, Path], stopped: Event) -> Iterator[tuple[Photograph, Finding]]:
-        """Check files one after the other.
+        """Check files, by their names, one after the other; each comes out once it is in project and table.
 
-        Args:
-            files (dict[str, Path]): The files, by their names.
-            stopped (Event): Ends it after the present file.
-
-        Yields:
-            tuple[Photograph, Finding]: Each photograph and what was found, once it is in project and table.
+        A stop ends it after the present file.
         """
         for name, path in files.items():
             if stopped.is_set():
                 return
             identity = _identify(name, path)
-            self._follow()
-            result = self.inspector.inspect(path, name)
-            save_pictures(self.project, identity, result.pictures)
+            finding = self._inspect(path, identity)
             is_replaced = self._forget_failure(name)
-            noted = {"finding": asdict(result.finding), "size": identity[1], "modified": identity[2]}
+            copy, digest = self.copies and not finding.problem, self.inspector.facts.digest
             try:
-                copy = self.copies and not result.finding.problem
-                key = self.project.add(path, "checked", name, copy=copy, model=self.inspector.facts.digest, **noted)
+                key = self.project.add(
+                    path, "checked", name, copy=copy, finding=finding, model=digest, status=identity[1:]
+                )
             except FileNotFoundError:  # it was taken away again
                 continue
-            if self.project.read().photographs[key].finding is None:  # the threshold has moved meanwhile
+            photograph = self.project.read().photographs[key]
+            if photograph.finding is None:  # the threshold has moved meanwhile
                 yield from self.check_waiting(stopped)
                 continue
             if is_replaced:
                 write_table(self.project)
             else:
                 self._append(key)
-            yield self.project.read().photographs[key], result.finding
+            yield photograph, finding
 
-    def watch(
-        self, stopped: Event, told: Callable[[Photograph, Finding], None], seconds: float = SECONDS_PER_LOOK
-    ) -> None:
-        """Check what comes, until it is stopped, and keep the report up to date.
-
-        Args:
-            stopped (Event): Ends it after the present file.
-            told (Callable[[Photograph, Finding], None]): Is told of each photograph.
-            seconds (float): Between two looks at the folder.
-        """
-        written, is_old = time.monotonic(), True
+    def watch(self, stopped: Event, told: Callable[[Photograph, Finding], None]) -> None:
+        """Check what comes, until it is stopped, tell of each photograph, and keep the report up to date."""
+        is_old = True
         while not stopped.is_set():
-            complete = self._complete(self.new_files())
-            for checked in self.check(complete, stopped):
+            due = time.monotonic() + SECONDS_PER_REPORT
+            for checked in self.check(self._complete(self.new_files()), stopped):
                 told(*checked)
                 is_old = True
-                if time.monotonic() - written > SECONDS_PER_REPORT:
-                    write_report(self.project, is_growing=True)
-                    written, is_old = time.monotonic(), False
+                if time.monotonic() > due:  # the others are still new afterwards
+                    break
+            else:
+                stopped.wait(SECONDS_PER_LOOK)
             if is_old and not stopped.is_set():
                 write_report(self.project, is_growing=True)
-                written, is_old = time.monotonic(), False
-            stopped.wait(seconds)
+                is_old = False
 
-    def _follow(self) -> None:
-        """Take over a threshold that the page, or another process, has chosen meanwhile."""
-        facts = facts_of(self.project.read())
+    def _inspect(self, path: Path, identity: Identity) -> Finding:
+        """Inspect a file by the threshold of the moment, which others may have moved, and keep its pictures."""
+        facts = self.project.read().facts
         if facts != self.inspector.facts:
             self.inspector.follow(facts)
             write_table(self.project)  # all on one scale
+        finding, heat, pictures = self.inspector.inspect(path, identity[0])
+        save_pictures(self.project, identity, pictures)
+        save_map(self.project, identity, heat)
+        return finding
 
     def _complete(self, files: dict[str, Path]) -> dict[str, Path]:
         """Pick the files that are as they were at the last look: others may still be being written."""
@@ -167,7 +128,7 @@ class FolderCheck:
     def _forget_failure(self, name: str) -> bool:
         """Forget that a file of this name could not be read, since it has changed, and tell whether there was one."""
         every = self.project.read().checked().items()
-        failed = [key for key, each in every if each.name == name and finding_of(each).verdict == NOT_READ]
+        failed = [key for key, each in every if each.name == name and each.finding and each.finding.problem]
         for key in failed:
             self.project.remove(key)
         return bool(failed)
@@ -175,10 +136,9 @@ class FolderCheck:
     def _append(self, key: str) -> None:
         """Add a line to the table, at once."""
         state = self.project.read()
-        if key not in state.photographs:  # removed by somebody else
-            return
-        with (self.project.folder / TABLE).open("a", encoding="utf-8", newline="") as file:
-            file.write(format_line(row_of(state.photographs[key], state, facts_of(state))))
+        if key in state.photographs:  # else it was removed by somebody else
+            with (self.project.folder / TABLE).open("a", encoding="utf-8", newline="") as file:
+                file.writelines(table_lines(state, [key]))
 
 
 def _identify(name: str, path: Path) -> Identity:

@@ -26,39 +26,20 @@ STEPS = 10
 
 
 def colours_of(relative: NDArray[Any]) -> NDArray[np.uint8]:
-    """Colour values.
-
-    Args:
-        relative (NDArray): Values over the threshold, at least 0, of shape ``(H, W)``; 2 and more are one colour.
-
-    Returns:
-        NDArray[np.uint8]: RGB, of shape ``(H, W, 3)``.
-    """
+    """Colour values over the threshold, at least 0, of shape ``(H, W)``: RGB of shape ``(H, W, 3)``."""
     places = np.interp(relative, [0, 1, 1 + 1e-6, 2], [0, BLUE_UP_TO, YELLOW_FROM, 1])
     levels = (places * 255).round().astype(np.uint8)
     return np.ascontiguousarray(cv2.applyColorMap(levels, cv2.COLORMAP_CIVIDIS)[..., ::-1])
 
 
 def overlay(picture: NDArray[np.uint8], relative: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Lay a heat map over a photograph: nothing where it is far below the threshold.
-
-    Args:
-        picture (NDArray[np.uint8]): RGB, of shape ``(H, W, 3)``.
-        relative (NDArray): Values of the map over the threshold, at least 0, of any height and width.
-
-    Returns:
-        NDArray[np.uint8]: The same shape as the photograph.
-    """
+    """Lay a heat map, values over the threshold of any size, over a photograph: nothing where it is far below."""
     height, width = picture.shape[:2]
     resized = np.asarray(cv2.resize(relative.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR))
     cover = np.clip((resized - FAINTEST) / (1 - FAINTEST), 0, 1)[..., None] * STRONGEST
     return (picture * (1 - cover) + colours_of(resized) * cover).round().astype(np.uint8)
 
 
-def legend() -> list[tuple[float, str]]:
-    """List values over the threshold, from 0 to 2, and their colours as CSS has them."""
-    values = np.linspace(0, 2, STEPS)
-    colours = colours_of(values[None])[0]
-    return [
-        (float(value), "#{:02x}{:02x}{:02x}".format(*colour)) for value, colour in zip(values, colours, strict=True)
-    ]
+def legend() -> list[str]:
+    """List the colours from 0 to twice the threshold, as CSS has them."""
+    return ["#{:02x}{:02x}{:02x}".format(*colour) for colour in colours_of(np.linspace(0, 2, STEPS)[None])[0]]

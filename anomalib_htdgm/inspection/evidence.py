@@ -28,6 +28,8 @@ DIMMED = 0.35
 
 Picture = NDArray[np.uint8]
 """RGB, of shape ``(H, W, 3)``."""
+Contour = NDArray[np.float32]
+"""Of a region: shares of width and height, of shape ``(n, 2)``."""
 
 
 class Box(NamedTuple):
@@ -38,70 +40,49 @@ class Box(NamedTuple):
     side: float
 
 
-class Region(NamedTuple):
-    """A strange region: its contour, shares of width and height, of shape ``(n, 2)``, and the map's peak in it."""
-
-    contour: NDArray[np.float32]
-    peak: float
+def limit_of(heat: NDArray[np.floating], threshold: float) -> float:
+    """Give the value that outlines are at: the threshold; where nothing is above it, a little below the peak."""
+    return min(threshold, BELOW_PEAK * float(heat.max()))
 
 
-class Similar(NamedTuple):
-    """The most similar place of a good photograph: the number of that one, and the box in it."""
-
-    number: int
-    box: Box
-
-
-def outline_regions(heat: NDArray[np.floating], threshold: float, most: int = MOST_REGIONS) -> list[Region]:
-    """Outline the strangest regions of a map.
-
-    Args:
-        heat (NDArray): Raw map of shape ``(h, w)``, at least 0.
-        threshold (float): Raw threshold of pixels. Where nothing is above it, the outline is around the peak.
-        most (int): How many regions at most.
+def outline_regions(heat: NDArray[np.floating], threshold: float, most: int = MOST_REGIONS) -> list[Contour]:
+    """Outline the strangest regions of a raw map, of shape ``(h, w)`` and at least 0, above a raw threshold of pixels.
 
     Returns:
-        list[Region]: The strangest first; at least one, unless the map is the same everywhere.
+        list[Contour]: The strangest first; at least one, unless the map is the same everywhere.
     """
-    heat = heat.astype(np.float32)
-    level = min(threshold, BELOW_PEAK * float(heat.max()))
-    _, numbers = cv2.connectedComponents((heat > level).astype(np.uint8))
-    peaks = {number: float(heat[numbers == number].max()) for number in range(1, int(numbers.max()) + 1)}
-    chosen = sorted(peaks, key=lambda number: peaks[number], reverse=True)[:most]
-    regions = []
-    for number in chosen:
-        found, _ = cv2.findContours((numbers == number).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    _, numbers = cv2.connectedComponents((heat > limit_of(heat, threshold)).astype(np.uint8))
+    regions = [(numbers == number) for number in range(1, int(numbers.max()) + 1)]
+    contours = []
+    for region in sorted(regions, key=lambda each: float(heat[each].max()), reverse=True)[:most]:
+        found, _ = cv2.findContours(region.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
         contour = max(found, key=cv2.contourArea)[:, 0].astype(np.float32)
-        regions.append(Region((contour + 0.5) / np.asarray(heat.shape[::-1], np.float32), peaks[number]))
-    return regions
+        contours.append((contour + 0.5) / np.asarray(heat.shape[::-1], np.float32))
+    return contours
 
 
-def box_around(region: Region) -> Box:
+def box_around(contour: Contour) -> Box:
     """Put a square around a region, within the photograph."""
-    low, high = region.contour.min(axis=0), region.contour.max(axis=0)
+    low, high = contour.min(axis=0), contour.max(axis=0)
     side = float(np.clip((high - low).max() + 2 * MARGIN, LEAST_BOX, MOST_BOX))
     left, top = np.clip((low + high) / 2 - side / 2, 0, 1 - side)
     return Box(float(left), float(top), side)
 
 
-def find_similar(picture: Picture, box: Box, good: Sequence[Picture]) -> Similar | None:
+def find_similar(picture: Picture, box: Box, good: Sequence[Picture]) -> tuple[int, Box] | None:
     """Find the place of a good photograph that looks most like a box of another one.
 
-    Args:
-        picture (Picture): The photograph.
-        box (Box): What is looked for in it.
-        good (Sequence[Picture]): The good ones.
-
     Returns:
-        Similar | None: The place of the least squared difference; ``None`` without good photographs.
+        tuple[int, Box] | None: Index of the good one, and the place of the least squared difference; ``None`` without
+        good photographs.
     """
     template = crop(_square(picture), box)
-    found: list[tuple[float, Similar]] = []
+    found: list[tuple[float, int, Box]] = []
     for index, each in enumerate(good):
         differences = cv2.matchTemplate(_square(each), template, cv2.TM_SQDIFF)
         least, _, (left, top), _ = cv2.minMaxLoc(differences)
-        found.append((least, Similar(index, Box(left / SIDE, top / SIDE, box.side))))
-    return min(found, key=lambda each: each[0])[1] if found else None
+        found.append((least, index, Box(left / SIDE, top / SIDE, box.side)))
+    return min(found)[1:] if found else None
 
 
 def crop(picture: Picture, box: Box) -> Picture:
@@ -111,12 +92,12 @@ def crop(picture: Picture, box: Box) -> Picture:
     return picture[top : top + max(1, round(box.side * height)), left : left + max(1, round(box.side * width))]
 
 
-def draw_outlines(picture: Picture, regions: Sequence[Region], colour: str) -> Picture:
+def draw_outlines(picture: Picture, regions: Sequence[Contour], colour: str) -> Picture:
     """Draw regions on a photograph: a line in a colour such as ``#d1495b`` on a wider white one, seen on any ground."""
     drawn = np.ascontiguousarray(picture).copy()
     height, width = picture.shape[:2]
     thickness = max(1, round(min(height, width) / 100))
-    contours = [np.round(each.contour * (width, height)).astype(np.int32)[:, None] for each in regions]
+    contours = [np.round(each * (width, height)).astype(np.int32)[:, None] for each in regions]
     rgb = tuple(bytes.fromhex(colour.removeprefix("#")))
     for line, wide in (((255, 255, 255), 3 * thickness), (rgb, thickness)):
         cv2.drawContours(drawn, contours, -1, line, wide, cv2.LINE_AA)

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special, stats
+from scipy import optimize, special, stats
 
-from anomalib_htdgm.models.htdgm.threshold import USUAL_DEVIATION
+from anomalib_htdgm.models.htdgm.threshold import DEVIATIONS, USUAL_DEVIATION
 
-CONFIDENCE = 0.9
-"""How often what happens is to be within an interval."""
+TAILS = 0.05, 0.95
+"""Ends of an interval that what happens is to be within in nine of ten cases."""
 WEIGHT = 2
 """Photographs that the usual deviation counts for. With more, intervals are too narrow where good photographs differ
 much: in simulations of deviations from 0.03 to 0.3 and of 3 and 10 photographs, 87 % or more are right."""
@@ -70,10 +70,9 @@ class Spread:
         distance = self._distance(threshold)
         scale = math.sqrt(1 + 1 / self.number)
         about = HUNDRED * float(stats.t.sf(distance / scale, self.freedom))
-        tails = (1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2
         # Of the quantile that the threshold is: the smaller it is, the more are above.
-        shares = [float(stats.norm.sf(self._quantile(distance, tail))) for tail in reversed(tails)]
-        least, most = (stats.binom.ppf(tail, HUNDRED, share) for tail, share in zip(tails, shares, strict=True))
+        shares = [float(stats.norm.sf(self._quantile(distance, tail))) for tail in reversed(TAILS)]
+        least, most = (stats.binom.ppf(tail, HUNDRED, share) for tail, share in zip(TAILS, shares, strict=True))
         return Expectation(about, int(max(least, 0)), int(max(most, 0)))
 
     def band(self, threshold: float) -> tuple[float, float]:
@@ -99,55 +98,37 @@ class Spread:
 
     def _quantile(self, distance: float, tail: float) -> float:
         """Give an end of the interval of the true quantile, by the distribution that its estimate implies."""
-        chi = np.sqrt(stats.chi2.ppf(_GRID, self.freedom) / self.freedom)
         # The sum of a scaled chi and a normal variable has no closed form: a mixture of normals over a grid has.
-        return _mixture_quantile(distance * chi, 1 / math.sqrt(self.number), tail)
+        means = distance * np.sqrt(stats.chi2.ppf(_GRID, self.freedom) / self.freedom)
+        deviation = 1 / math.sqrt(self.number)
+        ends = float(means.min()) - 6 * deviation, float(means.max()) + 6 * deviation
+        return float(optimize.brentq(lambda end: special.ndtr((end - means) / deviation).mean() - tail, *ends))
 
 
 _GRID = (np.arange(200) + 0.5) / 200
 
 
-def _mixture_quantile(means: np.ndarray, deviation: float, tail: float) -> float:
-    """Find a quantile of an even mixture of normal distributions of one deviation, by halving."""
-    low, high = float(means.min()) - 6 * deviation, float(means.max()) + 6 * deviation
-    for _ in range(50):
-        middle = (low + high) / 2
-        is_below = special.ndtr((middle - means) / deviation).mean() < tail
-        low, high = (middle, high) if is_below else (low, middle)
-    return low
-
-
 def spread_of_unseen(scores: Sequence[float]) -> Spread | None:
-    """Learn the spread from good photographs that were scored as if they had not been seen.
-
-    Args:
-        scores (Sequence[float]): Raw scores, at least 0.
-
-    Returns:
-        Spread | None: The spread; ``None`` of fewer than two, which tell nothing.
-    """
+    """Learn the spread from raw scores of good photographs that had not been seen; fewer than two tell nothing."""
     if len(scores) < 2:  # noqa: PLR2004
         return None
-    logarithms = _logarithms(scores)
-    return _spread(float(logarithms.mean()), float(logarithms.std(ddof=1)), len(scores))
+    logarithms, number = _logarithms(scores), len(scores)
+    freedom = number - 1 + WEIGHT
+    squares = (number - 1) * float(logarithms.var(ddof=1)) + WEIGHT * USUAL_DEVIATION**2
+    return Spread(float(logarithms.mean()), math.sqrt(squares / freedom), number, freedom)
 
 
-def spread_around(threshold: float, deviations: float = 1.6) -> Spread:
+def spread_around(threshold: float) -> Spread:
     """Guess the spread where nothing but a threshold is known: the usual one, as of a single photograph."""
-    middle = float(_logarithms([threshold])[0]) - deviations * USUAL_DEVIATION
+    middle = float(_logarithms([threshold])[0]) - DEVIATIONS * USUAL_DEVIATION
     return Spread(middle, USUAL_DEVIATION, 1, WEIGHT)
 
 
 def expect_by_count(above: int, number: int) -> Expectation:
     """Say how many of a hundred will be above the threshold, by how many of those that are known are.
 
-    Args:
-        above (int): How many of the known ones are.
-        number (int): How many are known: good by a person's decision, or photographs as they come. Of these the number
-            is at least that of good ones.
-
-    Returns:
-        Expectation: By Jeffreys' prior: the number is beta-binomial.
+    Known are good ones by a person's decision, or photographs as they come, of which more are above than of good ones.
+    The number is beta-binomial, by Jeffreys' prior.
 
     Raises:
         ValueError: If not ``0 <= above <= number``.
@@ -156,27 +137,7 @@ def expect_by_count(above: int, number: int) -> Expectation:
         msg = f"above: got {above} of {number}; allowed are 0 to {number}"
         raise ValueError(msg)
     share = stats.betabinom(HUNDRED, above + 0.5, number - above + 0.5)
-    tails = (1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2
-    return Expectation(float(share.mean()), *(int(share.ppf(tail)) for tail in tails))
-
-
-def verdict(raw: float, band: tuple[float, float], *, has_faults: bool = False) -> str:
-    """Give one of three verdicts: ``good``, ``look at it`` or ``anomalous``.
-
-    Args:
-        raw (float): Raw score.
-        band (tuple[float, float]): Where the good photographs cannot tell, see :meth:`Spread.band`.
-        has_faults (bool): Whether the photograph itself has a fault, such as blur: it is never plainly good.
-    """
-    if raw > band[1]:
-        return "anomalous"
-    return "look at it" if raw > band[0] or has_faults else "good"
-
-
-def _spread(middle: float, deviation: float, number: int) -> Spread:
-    freedom = number - 1 + WEIGHT
-    squares = (number - 1) * deviation**2 + WEIGHT * USUAL_DEVIATION**2
-    return Spread(middle, math.sqrt(squares / freedom), number, freedom)
+    return Expectation(float(share.mean()), *(int(share.ppf(tail)) for tail in TAILS))
 
 
 def _logarithms(scores: Sequence[float]) -> np.ndarray:

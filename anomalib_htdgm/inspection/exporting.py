@@ -18,10 +18,11 @@ import torch
 from anomalib_htdgm import Htdgm
 
 from . import aligning
-from .facts import Facts, digest_of, post_processor_of
-from .inspecting import spread_of
+from .facts import digest_of, post_processor_of
+from .pictures import REFERENCE, read_reference
 from .project import CHECKPOINT, Project
-from .report import REFERENCE, facts_of, read_reference, write_report, write_table
+from .report import write_report, write_table
+from .watching import StoppedError
 from .writing import write_whole
 
 SCRIPT = Path(__file__).with_name("score.py")
@@ -42,20 +43,13 @@ onnx.save(model, sys.argv[4])
 """What exports a checkpoint, as a process of its own, since nothing else can be stopped."""
 
 
-class StoppedError(Exception):
-    """What was going on was stopped by the user."""
-
-
 def save_checkpoint(model: Htdgm, like: Path, target: Path) -> str:
-    """Save a model whose threshold has changed since it was saved.
+    """Save a model whose threshold has changed since it was saved, and give the digest of the new checkpoint.
 
     Args:
         model (Htdgm): The model.
         like (Path): Its checkpoint as it was.
         target (Path): Where the new one goes, whole or not at all; it may be the same.
-
-    Returns:
-        str: Digest of the new one.
     """
     checkpoint = torch.load(like, map_location="cpu", weights_only=True)
     checkpoint["state_dict"] = model.state_dict()
@@ -67,16 +61,9 @@ def save_checkpoint(model: Htdgm, like: Path, target: Path) -> str:
 
 
 def save_files(project: Project, stopped: Event) -> Iterator[Path]:
-    """Write checkpoint, table, report, and last the ONNX file, with the script that scores by it.
+    """Write checkpoint, table, report, and last the ONNX file with the script that scores by it; give the path of each.
 
-    All call anomalous what is above the project's threshold.
-
-    Args:
-        project (Project): The project.
-        stopped (Event): Stops it, even within an export.
-
-    Yields:
-        Path: The path of each, once it is there.
+    All call anomalous what is above the project's threshold. A stop takes effect within an export, too.
 
     Raises:
         ValueError: If nothing has been learnt yet.
@@ -84,41 +71,27 @@ def save_files(project: Project, stopped: Event) -> Iterator[Path]:
         StoppedError: If it was stopped.
     """
     state = project.read()
-    facts, files = facts_of(state), project.folder / "files"
+    facts, files = state.facts, project.folder / "files"
     shutil.rmtree(files, ignore_errors=True)
-    source, checkpoint = project.folder / CHECKPOINT, files / CHECKPOINT
+    source, checkpoint, onnx = project.folder / CHECKPOINT, files / CHECKPOINT, files / "model.onnx"
     model = Htdgm.load_from_checkpoint(source, map_location="cpu")
     post_processor_of(model).image_sensitivity = 1 - state.threshold
     save_checkpoint(model, source, checkpoint)
     yield checkpoint
-    if read_reference(project, facts) is not None:
+    aligns = read_reference(project, facts) is not None
+    if aligns:
         yield Path(shutil.copy(project.folder / REFERENCE, files))
     for write in (write_table, write_report):
         yield Path(shutil.copy(write(project), files))
-    yield from export(checkpoint, files, facts, state.threshold, stopped)
+    band = [facts.score_at(raw) for raw in facts.band_at(state.threshold)]
+    noted = {"threshold": state.threshold, "band": band, "chosen by": facts.chosen_by, "align": aligns}
+    _export(checkpoint, onnx, json.dumps(noted), stopped)
+    yield onnx
+    for script in [SCRIPT, ALIGNING] if aligns else [SCRIPT]:
+        yield Path(shutil.copyfile(script, files / script.name))
 
 
-def export(checkpoint: Path, folder: Path, facts: Facts, threshold: float, stopped: Event) -> Iterator[Path]:
-    """Export a checkpoint to ONNX, and write ``score.py`` beside it, which aligns with the folder's ``reference.png``.
-
-    Args:
-        checkpoint (Path): The checkpoint.
-        folder (Path): Where both go.
-        facts (Facts): What is known of the model.
-        threshold (float): Score in [0, 1] above which photographs are anomalous, which the checkpoint has, too.
-        stopped (Event): Stops it.
-
-    Yields:
-        Path: ``model.onnx``, then ``score.py``, and ``aligning.py`` if that needs it.
-
-    Raises:
-        RuntimeError: If it fails.
-        StoppedError: If it was stopped.
-    """
-    band = [facts.score_at(raw) for raw in spread_of(facts).band(facts.raw_at(threshold))]
-    aligns = bool(facts.settings.get("align"))
-    noted = json.dumps({"threshold": threshold, "band": band, "chosen by": facts.chosen_by, "align": aligns})
-    target = folder / "model.onnx"
+def _export(checkpoint: Path, target: Path, noted: str, stopped: Event) -> None:
     with TemporaryDirectory(prefix="htdgm_") as scratch, (Path(scratch) / "log").open("w+", encoding="utf-8") as said:
         command = [sys.executable, "-W", "ignore", "-c", EXPORT, str(checkpoint), scratch, noted, str(target)]
         with subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT) as process:  # noqa: S603
@@ -130,6 +103,3 @@ def export(checkpoint: Path, folder: Path, facts: Facts, threshold: float, stopp
             said.seek(0)
             msg = f"The export to ONNX failed: {said.read().strip().splitlines()[-1:]}"
             raise RuntimeError(msg)
-    yield target
-    for script in [SCRIPT, ALIGNING] if aligns else [SCRIPT]:
-        yield Path(shutil.copyfile(script, folder / script.name))

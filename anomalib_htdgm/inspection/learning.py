@@ -4,8 +4,9 @@
 """Learning from a few good photographs, and how each of them would score if it had not been seen."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import geometric_mean
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
@@ -18,7 +19,7 @@ from torchvision.transforms.v2.functional import resize
 
 from anomalib_htdgm import Htdgm
 from anomalib_htdgm.data.appearance import SQUASHED
-from anomalib_htdgm.data.reading import UnreadableImageError, digest_image, read_image
+from anomalib_htdgm.data.reading import UnreadableImageError, read_image
 from anomalib_htdgm.models.htdgm.calibration import MOVES, move_images
 from anomalib_htdgm.models.htdgm.discriminator import RECEPTIVE_FIELD
 
@@ -31,33 +32,37 @@ MOST_SHOTS = 10
 """Good photographs that are learnt at most: what the model's settings are made for."""
 
 
-def order_of(name: str) -> tuple[bool, str]:
-    """Order good photographs by their names, those last that were given to be checked, and turned out to be good."""
-    return name.startswith("checked/"), name
+def choose_shots(names: Iterable[str], most: int = MOST_SHOTS, first: str | None = None) -> list[str]:
+    """Choose the good photographs to learn from: all, or some that are evenly spread in the order of their names.
 
-
-def choose_shots(names: Sequence[str], most: int = MOST_SHOTS) -> list[str]:
-    """Choose the good photographs to learn from: all, or some that are evenly spread in the order of their names."""
-    ordered = sorted(names, key=order_of)
+    ``first`` comes first, whatever its name, if it is there; those that were given to be checked come last.
+    """
+    ordered = sorted(names, key=lambda name: (name != first, name.startswith("checked/"), name))
     number = min(most, len(ordered))
     return [ordered[index * len(ordered) // number] for index in range(number)]
 
 
-def read_good(files: dict[str, Path]) -> dict[str, torch.Tensor]:
-    """Read good photographs in the size of the first, which a training needs.
+def read(path: Path) -> torch.Tensor:
+    """Read a photograph as an image in [0, 1] of shape ``(3, H, W)``.
 
-    Args:
-        files (dict[str, Path]): Files by the names of the photographs.
+    Raises:
+        UnreadableImageError: If it cannot be read.
+    """
+    return torch.as_tensor(read_image(path, as_tensor=True)).as_subclass(torch.Tensor)
+
+
+def read_good(files: dict[str, Path]) -> dict[str, torch.Tensor]:
+    """Read good photographs, by their names, in the size of the first, which a training needs.
 
     Returns:
-        dict[str, torch.Tensor]: Images in [0, 1] of shape ``(3, H, W)``.
+        dict[str, torch.Tensor]: Images in [0, 1] of one shape ``(3, H, W)``.
 
     Raises:
         UnreadableImageError: If one cannot be read, is too small, or would be squashed.
     """
     images: dict[str, torch.Tensor] = {}
     for name, path in files.items():
-        image = torch.as_tensor(read_image(path, as_tensor=True)).as_subclass(torch.Tensor)
+        image = read(path)
         height, width = image.shape[-2:]
         if min(height, width) < RECEPTIVE_FIELD:
             msg = f"image {path} has {width}x{height} pixels; allowed are at least {RECEPTIVE_FIELD}x{RECEPTIVE_FIELD}"
@@ -89,22 +94,17 @@ def learn(
     reference: Picture | None = None,
     **settings: Any,
 ) -> tuple[Htdgm, Facts]:
-    """Learn from good photographs, and save the model.
+    """Learn from good photographs, save the model, and say what is known of it.
 
     Args:
-        images (dict[str, torch.Tensor]): Images in [0, 1] of one shape ``(3, H, W)`` by their names, one to
-            :data:`MOST_SHOTS`.
+        images (dict[str, torch.Tensor]): Images in [0, 1] of one shape ``(3, H, W)`` by their names, at most ten.
         checkpoint (Path): Where the model is saved, whole or not at all.
         callbacks (Sequence[Callback]): Lightning's, which may report how far it is, or end it by an exception.
-        reference (Picture | None): What the images are to be aligned with, see
-            :func:`~anomalib_htdgm.inspection.aligning.reference_of`; ``None`` leaves them as they are.
+        reference (Picture | None): What the images are to be aligned with; ``None`` leaves them as they are.
         **settings (Any): Arguments of :class:`~anomalib_htdgm.Htdgm`, such as ``tiles``.
-
-    Returns:
-        tuple[Htdgm, Facts]: The model, ready to score, and what is known of it.
     """
-    model, digests = Htdgm(k_shot=len(images), visualizer=False, **settings), digests_of(images)
-    images = {name: aligned(image, reference)[0] for name, image in images.items()}
+    model = Htdgm(k_shot=len(images), visualizer=False, **settings)
+    moved = {name: aligned(image, reference)[0] for name, image in images.items()}
     with TemporaryDirectory(prefix="htdgm_") as scratch:
         engine = Engine(
             default_root_dir=scratch,
@@ -113,23 +113,18 @@ def learn(
             enable_model_summary=False,
             callbacks=[*callbacks],
         )
-        engine.fit(model, train_dataloaders=DataLoader(_Images(images), collate_fn=ImageBatch.collate))
+        items = [ImageItem(image=image, image_path=name) for name, image in moved.items()]
+        loader = DataLoader(cast("Dataset[ImageItem]", items), collate_fn=ImageBatch.collate)
+        engine.fit(model, train_dataloaders=loader)
         engine.trainer.save_checkpoint(checkpoint)
     model.eval()
-    unseen, usual = _score_unseen(model, images)
+    unseen, usual = _score_unseen(model, moved)
     settings = {"k_shot": len(images), "align": reference is not None, **settings}
-    return model, describe(model, checkpoint, digests, settings, unseen, usual)
+    return model, describe(model, checkpoint, images, settings, unseen, usual)
 
 
 def load(checkpoint: Path, images: dict[str, torch.Tensor]) -> tuple[Htdgm, Facts]:
-    """Load a model, of which no more is known than its checkpoint tells.
-
-    Args:
-        checkpoint (Path): The checkpoint.
-        images (dict[str, torch.Tensor]): Good photographs, as :func:`learn`'s, that were not necessarily learnt.
-
-    Returns:
-        tuple[Htdgm, Facts]: As :func:`learn`.
+    """Load a model, of which no more is known than its checkpoint tells, and good photographs that it may have learnt.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -138,7 +133,7 @@ def load(checkpoint: Path, images: dict[str, torch.Tensor]) -> tuple[Htdgm, Fact
     model = Htdgm.load_from_checkpoint(checkpoint, map_location="cpu")
     model.eval()
     chosen = {name: model.hparams[name] for name in ("k_shot", "tiles", "region") if name in model.hparams}
-    return model, describe(model, checkpoint, digests_of(images), chosen, {}, {})
+    return model, describe(model, checkpoint, images, chosen, {}, {})
 
 
 @torch.inference_mode()
@@ -147,41 +142,23 @@ def _score_unseen(model: Htdgm, images: dict[str, torch.Tensor]) -> tuple[dict[s
 
     Of a single one only its signals are told, when it is moved a little.
     """
-    digests = [digest_image(image) for image in images.values()]
+    digests = list(digests_of(images).values())
     unseen: dict[str, float] = {}
     with listening(model.model.signals) as heard:
         if len(images) == 1:
-            for image in images.values():
-                prepared = _prepare(model, image)
-                for move in MOVES:
-                    model.model(move_images(prepared, *move))
+            prepared = prepare(model, *images.values())
+            for move in MOVES:
+                model.model(move_images(prepared, *move))
         else:
             for shot, (name, image) in enumerate(images.items()):
                 if digests.count(digests[shot]) == 1:
-                    scored = model.model.score_unseen(_prepare(model, image), shot)
+                    scored = model.model.score_unseen(prepare(model, image), shot)
                     unseen[name] = float(cast("torch.Tensor", scored.pred_score))
-    usual = {name: math.exp(_mean_log(scores)) for name, scores in heard.items() if scores}
+    usual = {name: geometric_mean(max(score, 1e-12) for score in scores) for name, scores in heard.items() if scores}
     return unseen, usual
 
 
-def _prepare(model: Htdgm, image: torch.Tensor) -> torch.Tensor:
+def prepare(model: Htdgm, image: torch.Tensor) -> torch.Tensor:
+    """Make a batch for the model itself of an image in [0, 1] of shape ``(3, H, W)``."""
     batch = image[None].to(model.device)
     return model.pre_processor(batch) if model.pre_processor else batch
-
-
-def _mean_log(scores: Sequence[float]) -> float:
-    return sum(math.log(max(score, 1e-12)) for score in scores) / len(scores)
-
-
-class _Images(Dataset[ImageItem]):
-    """Images that have been read."""
-
-    def __init__(self, images: dict[str, torch.Tensor]) -> None:
-        self.images = list(images.items())
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> ImageItem:
-        name, image = self.images[index]
-        return ImageItem(image=image, image_path=name)

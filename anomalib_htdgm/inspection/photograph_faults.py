@@ -4,19 +4,17 @@
 """What is wrong with a photograph, before its verdict: each fault a plain sentence.
 
 Blur, brightness, shape and colour are compared by :mod:`anomalib_htdgm.data.appearance`, as in every prediction. Here
-are what that does not look at: pixels that are pure white or black, a smaller photograph, a copy, and the one among the
-good ones that is unlike the others. All rules are relative to the good photographs, and generous: a false warning is
+are what that does not look at: pixels that are pure white or black, a smaller photograph, and the one among the good
+ones that is unlike the others. All rules are relative to the good photographs, and generous: a false warning is
 worse than none.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 
 from anomalib_htdgm.data.appearance import Appearance, appearance_of, differences
-from anomalib_htdgm.data.reading import digest_image
 from anomalib_htdgm.models.htdgm.threshold import threshold_above_most
 
 CLIPPED = 2 / 255
@@ -31,32 +29,18 @@ DEVIATIONS_OF_ODD = 4.0
 """Deviations above the other good photographs from which on one is unlike them."""
 
 
-@dataclass(frozen=True)
-class GoodPhotographs:
-    """What photographs are compared with.
+class GoodPhotographs(NamedTuple):
+    """What photographs are compared with: how the good ones look, and the greatest share of black and white pixels."""
 
-    Args:
-        appearances (list[Appearance]): What the good ones look like as a whole.
-        dark (float): Greatest share of black pixels of a good one.
-        bright (float): Greatest share of white pixels.
-        names (dict[str, str]): Names of the good ones by their digests.
-    """
-
-    appearances: list[Appearance] = field(default_factory=list)
-    dark: float = 0.0
-    bright: float = 0.0
-    names: dict[str, str] = field(default_factory=dict)
+    appearances: list[Appearance]
+    dark: float
+    bright: float
 
 
-def compare_with(images: Mapping[str, torch.Tensor]) -> GoodPhotographs:
-    """Measure the good photographs: by their names, images in [0, 1] of shape ``(3, H, W)``."""
-    shares = [clipped_shares(image) for image in images.values()]
-    return GoodPhotographs(
-        [appearance_of(image) for image in images.values()],
-        max((dark for dark, _ in shares), default=0.0),
-        max((bright for _, bright in shares), default=0.0),
-        {digest_image(image): name for name, image in images.items()},
-    )
+def compare_with(images: Sequence[torch.Tensor]) -> GoodPhotographs:
+    """Measure the good photographs: images in [0, 1] of shape ``(3, H, W)``."""
+    dark, bright = zip((0.0, 0.0), *map(clipped_shares, images), strict=True)
+    return GoodPhotographs([appearance_of(image) for image in images], max(dark), max(bright))
 
 
 def clipped_shares(image: torch.Tensor) -> tuple[float, float]:
@@ -67,15 +51,7 @@ def clipped_shares(image: torch.Tensor) -> tuple[float, float]:
 
 
 def faults_of(image: torch.Tensor, good: GoodPhotographs) -> list[str]:
-    """Say what is wrong with a photograph itself, if anything.
-
-    Args:
-        image (torch.Tensor): The photograph, in [0, 1], of shape ``(3, H, W)``.
-        good (GoodPhotographs): The good ones; without any there is nothing to say.
-
-    Returns:
-        list[str]: A sentence for each fault.
-    """
+    """Say what is wrong with a photograph itself, in [0, 1] and of shape ``(3, H, W)``: a sentence for each fault."""
     if not good.appearances:
         return []
     new = appearance_of(image)
@@ -92,11 +68,6 @@ def faults_of(image: torch.Tensor, good: GoodPhotographs) -> list[str]:
     return found
 
 
-def describe_copy(name: str) -> str:
-    """Say that a photograph has the pixels of another one."""
-    return f"It is a copy of {name}."
-
-
 def describe_shift(shift: tuple[int, int], size: Sequence[int]) -> str:
     """Say how many pixels a photograph of a height and width was moved to be aligned, to the right, and down."""
     if max(abs(shift[0]) / size[1], abs(shift[1]) / size[0]) < SLIGHT_SHIFT:
@@ -106,14 +77,7 @@ def describe_shift(shift: tuple[int, int], size: Sequence[int]) -> str:
 
 
 def find_odd(scores: Sequence[float]) -> list[int]:
-    """Find the good photographs that are unlike the others, by what they score if they had not been seen.
-
-    Args:
-        scores (Sequence[float]): Their raw scores, at least 0; of fewer than three nothing can be told.
-
-    Returns:
-        list[int]: Their indices.
-    """
+    """Find the good photographs that are unlike the others, by the raw scores that they had if they were unseen."""
     every = torch.tensor(scores, dtype=torch.float64)
     return [
         index
@@ -121,27 +85,6 @@ def find_odd(scores: Sequence[float]) -> list[int]:
         if len(scores) > 2  # noqa: PLR2004
         and every[index] > threshold_above_most(torch.cat([every[:index], every[index + 1 :]]), DEVIATIONS_OF_ODD)
     ]
-
-
-def describe_odd(name: str) -> str:
-    """Say that a good photograph is unlike the others."""
-    return f"{name} is unlike the other good photographs. If it is not good, take it away: it makes a bad model."
-
-
-def advise(good: Mapping[str, str], unseen: Mapping[str, float]) -> list[str]:
-    """Say which good photographs are copies of one another, and which is unlike the others.
-
-    Args:
-        good (Mapping[str, str]): Digests of their pixels by their names.
-        unseen (Mapping[str, float]): Raw scores of them as if they had not been seen, by their names.
-    """
-    copies = [digest for digest, number in Counter(good.values()).items() if number > 1]
-    said = []
-    for digest in copies:
-        names = " and ".join(name for name, each in good.items() if each == digest)
-        said.append(f"{names} are copies of one photograph, and tell nothing of how much good ones differ.")
-    odd = find_odd(list(unseen.values()))
-    return said + [describe_odd(name) for index, name in enumerate(unseen) if index in odd]
 
 
 def _shorter_side(appearance: Appearance) -> int:

@@ -3,22 +3,22 @@
 
 """A project: one folder a part, with all that is known of it in ``project.json``, which a person can read.
 
-A project has no memory of its own. Whoever changes it takes the lock, reads the file, and writes it whole. So two
-processes, or two tabs of a browser, never undo each other's work, and a restart loses nothing.
+Whoever changes it takes the lock, reads the file, and writes it whole. So two processes, or two tabs of a browser,
+never undo each other's work, and a restart loses nothing. Who only reads does not read a file again that is as it was.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any, get_args
+from typing import get_args
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from anomalib_htdgm.validation import check_choice
 
-from .state import FORMAT, Decision, Photograph, Place, State, free_key, now, to_text
+from .facts import Facts, Finding, now
+from .state import Decision, Photograph, Place, State, free_key, from_text, to_text
 from .writing import write_whole
 
 FILE = "project.json"
@@ -26,37 +26,36 @@ CHECKPOINT = "model.ckpt"
 
 
 class Project:
-    """A folder with photographs, a model, findings and decisions.
-
-    Args:
-        folder (Path): The folder. It becomes a project at the first change.
-    """
+    """A folder with photographs, a model, findings and decisions, which becomes a project at the first change."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder)
+        self.folder, self.file = Path(folder), Path(folder) / FILE
         self._lock = FileLock(self.folder / ".project.lock")
-
-    def exists(self) -> bool:
-        """Tell whether the folder is a project already."""
-        return (self.folder / FILE).is_file()
+        self._last: tuple[object, State] | None = None
 
     def read(self) -> State:
-        """Read what is known at this moment; of a folder that is no project yet, nothing is.
+        """Read what is known at this moment, not to be changed; of a folder that is no project yet, nothing is.
 
         Raises:
             ValueError: If the file is damaged, or a later version's.
         """
         try:
-            content = json.loads((self.folder / FILE).read_text(encoding="utf-8"))
-            if content["format"] != FORMAT:
-                msg = f"{self.folder / FILE}: got format {content['format']}; allowed is {FORMAT}"
-                raise ValueError(msg)
-            photographs = {key: Photograph(**each) for key, each in content.pop("photographs").items()}
-            return State(**content, photographs=photographs)
+            version = self._version()
+            if self._last is None or self._last[0] != version:
+                self._last = version, self._parse()
+            return self._last[1]
         except FileNotFoundError:
-            return State(self.folder.resolve().name, now())
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            msg = f"{self.folder / FILE}: it is damaged ({error}); allowed is what this package has written"
+            return State(self.folder.resolve().name)
+
+    def _version(self) -> object:
+        about = self.file.stat()
+        return about.st_ino, about.st_mtime_ns, about.st_size
+
+    def _parse(self) -> State:
+        try:
+            return from_text(self.file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            msg = f"{self.file}: {error}"
             raise ValueError(msg) from error
 
     @contextmanager
@@ -64,9 +63,27 @@ class Project:
         """Give out what is known, to be changed, while nobody else can; an error changes nothing."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._lock:
-            state = self.read()
+            state = self._parse() if self.file.is_file() else self.read()
             yield state
-            write_whole(self.folder / FILE, [to_text(state).encode()])
+            write_whole(self.file, [to_text(state).encode()])
+            self._last = self._version(), state
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes from the model and the table meanwhile, but not from photographs and decisions.
+
+        Raises:
+            ValueError: If another one has begun.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / ".check.lock", timeout=0, thread_local=False)
+        try:
+            held = lock.acquire()
+        except Timeout as error:
+            msg = f"{self.folder.name} is being worked on by another check or page; wait for it, or end it"
+            raise ValueError(msg) from error
+        with held:
+            yield
 
     def add(
         self,
@@ -75,8 +92,9 @@ class Project:
         name: str | None = None,
         *,
         copy: bool = True,
-        model: str | None = None,
-        **noted: Any,
+        finding: Finding | None = None,
+        model: str = "",
+        status: tuple[int, int] | None = None,
     ) -> str:
         """Add a photograph.
 
@@ -85,34 +103,31 @@ class Project:
             place (Place): What it is given as.
             name (str | None): Its name; ``None`` is the file's.
             copy (bool): Whether the project gets a copy of the file, as it is.
-            model (str | None): Digest of the model that has found what is to be noted. If there is another one by now,
-                the finding is left out, and the photograph waits.
-            **noted (Any): What else is to be noted at once, such as its ``finding``; or its ``size`` and ``modified``,
-                if the file may have changed since they were taken.
+            finding (Finding | None): What was found. If that was by another model, it is left out.
+            model (str): Digest of the model that has found it.
+            status (tuple[int, int] | None): Size and time of change, if the file may have changed since it was read.
 
         Returns:
             str: Its key. Where the name is taken, a number tells the two apart.
 
         Raises:
-            ValueError: If the name would lead out of the folder, or there is no such place.
+            ValueError: If the name would lead out of the folder.
             OSError: If the file cannot be read, or copied.
         """
-        check_choice("place", place, get_args(Place))
         path = PurePosixPath(name or source.name)
         if path.is_absolute() or ".." in path.parts or not path.name:
             msg = f"name: got {str(path)!r}; allowed are names, and those of folders below one another"
             raise ValueError(msg)
-        status = source.stat()
+        about = source.stat()
         with self.changing() as state:
             key = free_key(state.photographs, place, path)
-            file = key if copy else str(source.resolve())
             if copy:
                 with source.open("rb") as content:
                     write_whole(self.folder / key, iter(lambda: content.read(2**20), b""))
-            if model is not None and (state.model or {}).get("digest") != model:
-                noted.pop("finding", None)
-            about = {"size": status.st_size, "modified": status.st_mtime_ns, **noted}
-            state.photographs[key] = Photograph(str(path), file, place, now(), **about)
+            file = key if copy else str(source.resolve())
+            found = finding if state.model and state.model.digest == model else None
+            noted = status or (about.st_size, about.st_mtime_ns)
+            state.photographs[key] = Photograph(str(path), file, place, now(), *noted, finding=found)
         return key
 
     def remove(self, key: str) -> None:
@@ -143,11 +158,7 @@ class Project:
             state.decisions.append({"photograph": key, "before": before, "decision": decision, "time": now()})
 
     def take_back(self) -> str | None:
-        """Take the last decision back, and the one before it at the next call.
-
-        Returns:
-            str | None: Key of the photograph; ``None`` if there is no decision left.
-        """
+        """Take the last decision back, then the one before it, and give the key of the photograph, if there is one."""
         with self.changing() as state:
             while state.decisions:
                 last = state.decisions.pop()
@@ -157,28 +168,23 @@ class Project:
                     return key
         return None
 
-    def note_model(self, facts: dict[str, Any], threshold: float) -> None:
+    def note_model(self, facts: Facts) -> None:
         """Note what is known of a new model; what another one has found is forgotten."""
         with self.changing() as state:
-            if state.model is None or state.model["digest"] != facts["digest"]:
+            if state.model is None or state.model.digest != facts.digest:
                 every = state.photographs.items()
                 state.photographs = {key: replace(each, finding=None) for key, each in every}
-                state.threshold = threshold
+                state.threshold = facts.threshold
             state.model = facts
 
-    def note_finding(self, key: str, finding: dict[str, Any], model: str) -> bool:
-        """Note what a model says of a photograph.
-
-        Args:
-            key (str): Key of the photograph.
-            finding (dict[str, Any]): What it says.
-            model (str): Digest of the model.
+    def note_finding(self, key: str, finding: Finding, model: str) -> bool:
+        """Note what a model, of a digest, says of a photograph.
 
         Returns:
             bool: Whether it was noted: not if there is another model now, or the photograph was removed.
         """
         with self.changing() as state:
-            is_wanted = state.model is not None and state.model["digest"] == model and key in state.photographs
+            is_wanted = state.model is not None and state.model.digest == model and key in state.photographs
             if is_wanted:
                 state.photographs[key] = replace(state.photographs[key], finding=finding)
         return is_wanted

@@ -3,14 +3,12 @@
 
 """Regions of photographs, as people give them: four numbers, or a painted mask."""
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from anomalib_htdgm.data.reading import UnreadableImageError, read_image
-from anomalib_htdgm.models.htdgm.region import Outline, Outlines, check_region, list_polygons
+from anomalib_htdgm.models.htdgm.region import Outlines, check_region, list_polygons
 
 EVERYWHERE: Outlines = [0.0, 0.0, 1.0, 1.0]
 SMOOTHED = 0.003
@@ -20,18 +18,17 @@ LEAST_AREA = 0.0005
 
 
 def parse_region(text: str) -> Outlines:
-    """Read a region that was given on the command line.
-
-    Args:
-        text (str): Left, top, right and bottom in shares of width and height, such as ``0.2,0.1,0.8,0.9``, or the path
-            of an image, which is white where to look.
+    """Read a region that was given on the command line: left, top, right and bottom, or an image, white where to look.
 
     Raises:
         ValueError: If it is neither.
     """
     numbers = text.split(",")
     try:
-        region = [float(each) for each in numbers] if len(numbers) == 4 else _of_file(Path(text))  # noqa: PLR2004
+        if len(numbers) == 4:  # noqa: PLR2004
+            region: Outlines = [float(each) for each in numbers]
+        else:
+            region = outlines_of(np.asarray(read_image(text)).max(axis=2) > 0.5)  # noqa: PLR2004
         check_region(region)
     except (ValueError, UnreadableImageError) as error:
         msg = f"--region: got {text}; allowed are left,top,right,bottom from 0 to 1, or an image, white where to look"
@@ -40,10 +37,7 @@ def parse_region(text: str) -> Outlines:
 
 
 def outlines_of(mask: NDArray[np.bool_]) -> Outlines:
-    """Outline what was painted: polygons, of which one within another is a hole.
-
-    Args:
-        mask (NDArray): True where it was painted, of shape ``(H, W)``.
+    """Outline what was painted, true in a mask of shape ``(H, W)``: polygons, of which one within another is a hole.
 
     Raises:
         ValueError: If too little was painted.
@@ -56,16 +50,7 @@ def outlines_of(mask: NDArray[np.bool_]) -> Outlines:
     return shares
 
 
-def polygons_of(region: Outlines | None) -> list[Outline]:
-    """List the polygons of a region, of which ``None`` has none."""
-    return [] if region is None else [each.tolist() for each in list_polygons(region)]
-
-
 def box_of(region: Outlines) -> list[float]:
     """Give the rectangle around a region: left, top, right and bottom."""
     corners = np.concatenate(list_polygons(region))
     return [*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist()]
-
-
-def _of_file(path: Path) -> Outlines:
-    return outlines_of(np.asarray(read_image(path)).max(axis=2) > 0.5)  # noqa: PLR2004

@@ -13,6 +13,15 @@ from anomalib_htdgm.models.htdgm.signals import Opinion, Signal
 
 NAMES = {"Votes": "sharpness", "Patches": "appearance", "OrientedEnergies": "texture", "Gist": "layout"}
 """Names of signals, as docs/scores.md has them."""
+SENTENCES = {
+    "sharpness": "Its sharpness is not that of a good one",
+    "appearance": "No good one has a place that looks like this",
+    "texture": "No good one has such edges and grain",
+    "layout": "It is laid out as no good one is",
+}
+"""What is said where a signal stands out."""
+NOTHING_ALONE = "No signal stands out: all together are a little above what good ones have."
+"""What is said where none is above what is usual."""
 
 
 @contextmanager
@@ -42,31 +51,11 @@ def name_of(signal: torch.nn.Module) -> str:
     return NAMES.get(kind, kind.lower())
 
 
-def loudest(said: Mapping[str, float], usual: Mapping[str, float]) -> tuple[str, float] | None:
-    """Find the signal that is highest over what it is for good photographs.
-
-    Args:
-        said (Mapping[str, float]): Scores of the signals for a photograph, at least 0, by their names.
-        usual (Mapping[str, float]): The same for good photographs that have not been seen.
-
-    Returns:
-        tuple[str, float] | None: Its name, and how many times the usual score it has; ``None`` if nothing is known of
-        good photographs.
-    """
+def describe(said: Mapping[str, float], usual: Mapping[str, float]) -> str:
+    """Say which signal spoke: the highest one over what it is for good photographs; nothing if none is known."""
     times = {name: score / usual[name] for name, score in said.items() if usual.get(name, 0) > 0}
-    return max(times.items(), key=lambda each: each[1]) if times else None
-
-
-NOTHING_ALONE = "No signal stands out: all together are a little above what good ones have."
-"""What is said where none is above what is usual."""
-
-
-def describe(name: str, times: float) -> str:
-    """Say which signal spoke, as docs/scores.md explains them."""
-    what = {
-        "sharpness": "Its sharpness is not that of a good one",
-        "appearance": "No good one has a place that looks like this",
-        "texture": "No good one has such edges and grain",
-        "layout": "It is laid out as no good one is",
-    }
-    return f"{what.get(name, f'Its {name} is not that of a good one')} ({name} is {times:.1f} times the usual)."
+    if not times:
+        return ""
+    name = max(times, key=lambda each: times[each])
+    what = SENTENCES.get(name, f"Its {name} is not that of a good one")
+    return f"{what} ({name} is {times[name]:.1f} times the usual)." if times[name] > 1 else NOTHING_ALONE

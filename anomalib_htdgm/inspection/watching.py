@@ -12,8 +12,6 @@ from torch.optim import Optimizer
 
 from anomalib_htdgm.models.htdgm.training import count_steps
 
-from .exporting import StoppedError
-
 if TYPE_CHECKING:
     from anomalib_htdgm import Htdgm
 
@@ -21,13 +19,12 @@ ITERATIONS_PER_REPORT = 10
 """Iterations after which the bar moves: to draw it a hundred times a second would slow them down."""
 
 
-class Watch(Callback):
-    """Reports how far a training is, and ends it when it is to stop.
+class StoppedError(Exception):
+    """What was going on was stopped by the user."""
 
-    Args:
-        report (Callable[[float], None]): Is told which share of the training is done.
-        stopped (Event): Ends it by :class:`~anomalib_htdgm.inspection.exporting.StoppedError`.
-    """
+
+class Watch(Callback):
+    """Reports which share of a training is done, and ends it by :class:`StoppedError` when it is to stop."""
 
     def __init__(self, report: Callable[[float], None], stopped: Event) -> None:
         self.report = report

@@ -10,11 +10,7 @@ from uuid import uuid4
 
 
 def write_whole(path: Path, content: Iterable[bytes]) -> None:
-    """Write a file beside its place, and move it there when it is complete.
-
-    Args:
-        path (Path): The file; folders above it are made.
-        content (Iterable[bytes]): Its parts, one after the other.
+    """Write the parts of a file beside its place, in a folder that may be new, and move it there when it is complete.
 
     Raises:
         OSError: If it cannot be written; the file is as it was before.

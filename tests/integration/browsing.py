@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
+from PIL import Image
 from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.support.wait import WebDriverWait
-
-from anomalib_htdgm.inspection.project import Project
+from skimage import data as pictures
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "figures"))
 
@@ -42,10 +42,6 @@ def press(browser: Chrome, key: str) -> None:
     find(browser, "body").send_keys(key)
 
 
-def decisions(root: Path, name: str) -> dict[str, str | None]:
-    return {each.name: each.decision for each in Project(root / name).read().checked().values()}
-
-
 def wait_until(browser: Chrome, condition: Callable[[], bool]) -> None:
     WebDriverWait(browser, 20).until(lambda _: condition())
 
@@ -59,3 +55,15 @@ def paint(browser: Chrome) -> None:
     for right, down in ((80, 0), (0, 60), (-80, 0), (0, -60)):
         stroke.move_by_offset(right, down)
     stroke.release().perform()
+
+
+def write_photographs(folder: Path) -> dict[str, Path]:
+    """Write photographs of grass, one with a scratch, and what is no photograph."""
+    grass = pictures.grass()
+    bad = grass[300:428, 300:428].copy()
+    bad[60:70, 20:110] = 255
+    images = {"first.png": grass[:128, :128], "second.png": grass[:128, 200:328], "third.png": grass[200:328, :128]}
+    for name, pixels in (images | {"bad.png": bad}).items():
+        Image.fromarray(pixels).save(folder / name)
+    (folder / "notes.txt").write_text("no photograph")
+    return {path.name: path for path in folder.iterdir()}

@@ -32,29 +32,38 @@ def test_scores_are_those_of_the_model_and_the_report_needs_nothing_else(
     parts: Path, new: Path, tmp_path: Path, engine: Engine
 ) -> None:
     out = tmp_path / "out"
-    is_anomalous = do(good=parts, new=new, out=out)
+    write(new, "good", 0).rename(new / "again.png")
+    (new / ".hidden").write_text("no file to check")
+    (new / "below").mkdir()
+    (new / "below" / "<b>notes.txt").write_text("no photograph")
+    assert do(good=parts, new=new, out=out)
+    rows = {row["photograph"]: row for row in read_table(out)}
+    unread = rows.pop("below/<b>notes.txt")
+    assert (unread["verdict"], unread["score"]) == ("cannot be read", "")
+    assert unread["reason"].startswith("It cannot be read: ")
+    assert str(tmp_path) not in unread["reason"]
+    assert "It is a copy of good 0.png." in rows["again.png"]["reason"]
     batches = engine.predict(Htdgm(), data_path=new, ckpt_path=out / "model.ckpt")
-    expected = {
-        Path(path).name: (float(score), bool(label))
-        for batch in batches
-        for path, score, label in zip(batch.image_path, batch.pred_score, batch.pred_label, strict=True)
-    }
-    rows = read_table(out)
-    assert {row["photograph"]: float(row["score"]) for row in rows} == {
-        name: each[0] for name, each in expected.items()
-    }
-    assert is_anomalous
-    assert {row["photograph"] for row in rows if row["verdict"] == "anomalous"} <= {
-        name for name, (_, label) in expected.items() if label
-    }
+    paths, scores, labels = zip(
+        *((path, float(batch.pred_score), bool(batch.pred_label)) for batch in batches for path in batch.image_path),
+        strict=True,
+    )
+    names = [Path(path).name for path in paths]
+    assert {name: float(row["score"]) for name, row in rows.items()} == dict(zip(names, scores, strict=True))
+    anomalous = {name for name, row in rows.items() if row["verdict"] == "anomalous"}
+    assert anomalous <= {name for name, label in zip(names, labels, strict=True) if label}
     report = (out / "report.html").read_text(encoding="utf-8")
     assert set(re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([\w:/;.]{,12})""", report)) == {"data:image/j"}
     assert "http" not in report
     assert "<script" not in report
     order = re.findall(r'<div class="name">(.*?)</div>', report)
-    assert order == [row["photograph"] for row in sorted(rows, key=lambda row: -float(row["raw score"]))]
+    ranked = sorted(rows, key=lambda name: -float(rows[name]["raw score"]))
+    assert order == [*sorted(ranked, key=lambda name: rows[name]["verdict"] == "good"), "below/&lt;b&gt;notes.txt"]
     assert "Of 100 good ones" in report
     assert all(name in report for name in ("good 0.png", "good 1.png", "good 3.png", "training images"))
+    for path in [*new.glob("*.png"), new / ".hidden"]:
+        path.unlink()
+    assert do(good=parts, new=new, out=tmp_path / "other")  # so that no script takes what cannot be read for good
 
 
 def test_the_outline_lies_at_the_defect(parts: Path, new: Path, tmp_path: Path) -> None:
@@ -65,30 +74,10 @@ def test_the_outline_lies_at_the_defect(parts: Path, new: Path, tmp_path: Path) 
     assert finding.verdict == "anomalous"
     assert " times the usual)." in finding.reason_of(finding.verdict)
     assert pictures.keys() == {"photograph", "heat", "place", "similar"}
-    columns, rows = outline_regions(heat, facts.pixel_threshold)[0].contour.T * SIDE
+    columns, rows = outline_regions(heat, facts.pixel_threshold)[0].T * SIDE
     assert 20 <= rows.mean() <= 44  # where make_image puts it
     assert 24 <= columns.mean() <= 48
     assert inspector.inspect(parts / "good 0.png").pictures.keys() == {"photograph"}
-
-
-def test_what_cannot_be_read_is_a_row(parts: Path, new: Path, tmp_path: Path) -> None:
-    (new / "below").mkdir()
-    (new / "below" / "<b>notes.txt").write_text("no photograph")
-    (new / ".hidden").write_text("no file to check")
-    write(new, "good", 0).rename(new / "again.png")
-    do(good=parts, new=new, out=tmp_path / "out")
-    rows = {row["photograph"]: row for row in read_table(tmp_path / "out")}
-    assert len(rows) == len(TESTED) + 2
-    alone = tmp_path / "alone"
-    alone.mkdir()
-    (alone / "broken.png").write_bytes(b"no photograph")
-    assert do(good=parts, new=alone, out=tmp_path / "other")  # so that no script takes it for good
-    assert rows["below/<b>notes.txt"]["verdict"] == "cannot be read"
-    assert rows["below/<b>notes.txt"]["score"] == ""
-    assert rows["below/<b>notes.txt"]["reason"].startswith("It cannot be read: ")
-    assert str(tmp_path) not in rows["below/<b>notes.txt"]["reason"]
-    assert "It is a copy of good 0.png." in rows["again.png"]["reason"]
-    assert "&lt;b&gt;notes.txt" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_second_run_does_what_is_new_and_keeps_what_was_there(

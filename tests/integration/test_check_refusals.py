@@ -8,12 +8,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 from PIL import Image
 
 from anomalib_htdgm.check import main
-from anomalib_htdgm.inspection.preparing import CannotBeDoneError
 
 from .checked import contents, do, read_table
 from .small import TESTED
@@ -21,37 +21,36 @@ from .small import TESTED
 pytestmark = pytest.mark.usefixtures("learnt")
 
 
-@pytest.mark.parametrize("wrong", ["empty", "nothing new", "unreadable", "small", "shape", "model"])
 def test_what_cannot_be_done_is_said_before_anything_is_written(
-    parts: Path, new: Path, tmp_path: Path, wrong: str, learnt: list[int]
+    parts: Path, new: Path, tmp_path: Path, learnt: list[int]
 ) -> None:
-    outs, wanted = (tmp_path / "out", tmp_path / "none yet"), {"good": parts}
-    do(good=parts, new=new, out=outs[0])
-    before = contents(tmp_path / "out")
-    nothing = tmp_path / "nothing"
+    out, nowhere, nothing = (tmp_path / name for name in ("out", "none yet", "nothing"))
+    do(good=parts, new=new, out=out)
+    before = contents(out)
     nothing.mkdir()
     (nothing / "Thumbs.db").write_bytes(b"of Windows")
-    if wrong == "empty":
-        wanted["good"] = nothing
-    elif wrong == "nothing new":
-        outs, new = outs[1:], nothing
-    elif wrong == "unreadable":
-        (parts / "good 4.png").write_bytes((parts / "good 0.png").read_bytes()[:200])
-    elif wrong in {"small", "shape"}:
-        Image.new("RGB", (8, 8) if wrong == "small" else (90, 60)).save(parts / "other.png")
-    elif wrong == "model":
-        wanted = {"model": parts / "good 0.png"}
-    for out in outs:
-        with pytest.raises(CannotBeDoneError, match=r"allowed|cannot be loaded"):
-            do(**wanted, new=new, out=out)
-    assert contents(tmp_path / "out") == before
-    assert contents(outs[-1]) == {}
+    wrong = {name: Path(copytree(parts, tmp_path / name)) / "other.png" for name in ("unreadable", "small", "shape")}
+    wrong["unreadable"].write_bytes((parts / "good 0.png").read_bytes()[:200])
+    Image.new("RGB", (8, 8)).save(wrong["small"])
+    Image.new("RGB", (90, 60)).save(wrong["shape"])
+    for wanted in (
+        {"good": nothing},
+        {"model": parts / "good 0.png"},
+        *({"good": path.parent} for path in wrong.values()),
+    ):
+        for each in (out, nowhere):
+            with pytest.raises(ValueError, match=r"allowed|cannot be loaded"):
+                do(**wanted, new=new, out=each)
+    with pytest.raises(ValueError, match="allowed"):
+        do(good=parts, new=nothing, out=nowhere)
+    assert contents(out) == before
+    assert contents(nowhere) == {}
     assert learnt == [3]
 
 
 def test_two_checks_do_not_write_to_one_folder(parts: Path, new: Path, tmp_path: Path) -> None:
     wanted = {"good": parts, "new": new, "out": tmp_path / "out"}
-    with pytest.raises(CannotBeDoneError, match=r"is being written to by another check; end it"):
+    with pytest.raises(ValueError, match=r"^out is being worked on by another check or page; wait for it"):
         do(**wanted, ready=lambda: do(**wanted))
     do(**wanted)
     assert len(read_table(tmp_path / "out")) == len(TESTED)

@@ -4,7 +4,6 @@
 """The page in a real browser, as a user has it: begin a project, learn, check, review, come back, download."""
 
 import json
-import os
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -12,8 +11,6 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from PIL import Image
-from skimage import data as pictures
 
 pytest.importorskip("gradio", reason="pip install '.[demo]'")
 pytest.importorskip("selenium", reason="pip install '.[test]'")
@@ -22,7 +19,6 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
 from anomalib_htdgm import Htdgm
-from anomalib_htdgm.demo.__main__ import main
 from anomalib_htdgm.demo.layout import CAMERA
 from anomalib_htdgm.demo.part import EXAMPLE
 from anomalib_htdgm.inspection.project import Project
@@ -30,9 +26,9 @@ from anomalib_htdgm.inspection.project import Project
 REPOSITORY = Path(__file__).parents[2]
 sys.path.insert(0, str(REPOSITORY / "benchmarks" / "figures"))
 
-from demo import browse, has_browser, serve, set_threshold, wait_for  # noqa: E402
+from demo import browse, find, has_browser, serve, set_threshold, wait_for  # noqa: E402
 
-from .browsing import begin, click, decisions, drop, open_project, paint, press, wait_until  # noqa: E402
+from .browsing import begin, click, drop, open_project, paint, press, wait_until, write_photographs  # noqa: E402
 
 pytestmark = [
     pytest.mark.thorough,
@@ -43,7 +39,6 @@ Serve = Callable[[], object]
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the folder of the projects."""
     return tmp_path_factory.mktemp("projects") / ".hidden"
 
 
@@ -61,7 +56,6 @@ def serving(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
 
 @pytest.fixture(scope="module")
 def opened(serving: Serve) -> Iterator[tuple[Chrome, str]]:
-    """Start server and browser."""
     with serving() as address, browse(address) as browser:
         yield browser, address
 
@@ -74,22 +68,13 @@ def browser(opened: tuple[Chrome, str]) -> Iterator[Chrome]:
     yield browser
     entries = (json.loads(entry["message"])["message"] for entry in browser.get_log("performance"))
     urls = [each["params"]["request"]["url"] for each in entries if each["method"] == "Network.requestWillBeSent"]
-    own = ("data:", "blob:", "chrome:", "chrome-untrusted:")
     assert any(url.startswith(address) for url in urls)
-    assert [url for url in urls if not url.startswith((address, *own))] == []
+    assert all(url.startswith((address, "data:", "blob:", "chrome:", "chrome-untrusted:")) for url in urls), urls
 
 
 @pytest.fixture
 def photographs(tmp_path: Path) -> dict[str, Path]:
-    """Write photographs of grass, one with a scratch, and what is no photograph."""
-    grass = pictures.grass()
-    bad = grass[300:428, 300:428].copy()
-    bad[60:70, 20:110] = 255
-    images = {"first.png": grass[:128, :128], "second.png": grass[:128, 200:328], "third.png": grass[200:328, :128]}
-    for name, pixels in (images | {"bad.png": bad}).items():
-        Image.fromarray(pixels).save(tmp_path / name)
-    (tmp_path / "notes.txt").write_text("no photograph")
-    return {path.name: path for path in tmp_path.iterdir()}
+    return write_photographs(tmp_path)
 
 
 def test_the_example_is_there_and_shows_why(browser: Chrome) -> None:
@@ -100,22 +85,16 @@ def test_the_example_is_there_and_shows_why(browser: Chrome) -> None:
     wait_for(browser, "expectation", "Of 100 good ones")
     click(browser, "#results .tile")
     wait_for(browser, "detail", "most like it, in a good one")
-    wait_until(
-        browser,
-        lambda: (
-            browser.execute_script(
-                "return [...document.querySelectorAll('#job img')].filter(each => each.naturalWidth > 9).length"
-            )
-            >= 7 + 6 + 4
-        ),
-    )
-    before = browser.find_element(By.CSS_SELECTOR, "#detail img").get_attribute("src")
+    drawn = "return [...document.querySelectorAll('#job img')].filter(each => each.naturalWidth > 9).length"
+    wait_until(browser, lambda: browser.execute_script(drawn) >= 7 + 6 + 4)
+    before = find(browser, "#detail img").get_attribute("src")
     set_threshold(browser, 0.3)
-    wait_until(browser, lambda: browser.find_element(By.CSS_SELECTOR, "#detail img").get_attribute("src") != before)
+    wait_until(browser, lambda: find(browser, "#detail img").get_attribute("src") != before)
     assert browser.execute_script("return document.documentElement.scrollHeight <= innerHeight")  # 1360 x 1000
 
 
 def test_from_photographs_to_files(browser: Chrome, root: Path, photographs: dict[str, Path], tmp_path: Path) -> None:
+    project = Project(root / "Grass")
     begin(browser, "Grass")
     drop(browser, "new-files", photographs["third.png"])
     wait_for(browser, "new-message", "1 photograph kept and waiting: drop good ones in 1. and press Learn.")
@@ -137,15 +116,28 @@ def test_from_photographs_to_files(browser: Chrome, root: Path, photographs: dic
     wait_for(browser, "new-message", ": defective.")
     wait_for(browser, "expectation", "What you called defective chose the threshold.")
     wait_for(browser, "detail", "All are reviewed.")
-    assert sorted(decisions(root, "Grass").values()) == ["defective", "skip"]
+    assert sorted(each.decision for each in project.read().checked().values()) == ["defective", "skip"]
     for left in (1, 2):
         press(browser, "z")
         wait_for(browser, "detail", f"{left} left to review")
+    set_threshold(browser, 0.3)
+    wait_for(browser, "expectation", "The threshold is your own.")
+    click(browser, "#other-threshold")
+    wait_until(browser, lambda: project.read().threshold == 0.5)
+
+    click(browser, "#how button")
+    click(browser, "#look-here")
+    wait_for(browser, "message", "Nothing is painted")
+    paint(browser)
+    click(browser, "#look-here")
+    wait_for(browser, "message", "Only the painted place counts from the next Learn on.")
     click(browser, "#results [data-key='checked/third.png']")
     wait_for(browser, "remove", "Remove third.png")
     click(browser, "#accept")
     wait_for(browser, "message", "Learnt 2 good photographs")
-    wait_until(browser, lambda: Project(root / "Grass").read().waiting() == {})
+    wait_until(browser, lambda: project.read().waiting() == {})
+    assert project.read().settings["region"]
+    assert project.read().model.settings["region"] == project.read().settings["region"]
 
     click(browser, "#save")
     wait_for(browser, "files-message", "All call anomalous what is above 0.50.")
@@ -155,29 +147,6 @@ def test_from_photographs_to_files(browser: Chrome, root: Path, photographs: dic
     with urlopen(files["model.ckpt"]) as answer:  # noqa: S310
         (tmp_path / "model.ckpt").write_bytes(answer.read())
     assert Htdgm.load_from_checkpoint(tmp_path / "model.ckpt").model.num_shots == 2
-
-
-def test_a_place_is_painted_and_a_threshold_taken_back(
-    browser: Chrome, root: Path, photographs: dict[str, Path]
-) -> None:
-    begin(browser, "Painted")
-    drop(browser, "good-files", photographs["first.png"], photographs["second.png"])
-    wait_for(browser, "message", "2 good photographs. Press Learn.")
-    click(browser, "#how button")
-    click(browser, "#look-here")
-    wait_for(browser, "message", "Nothing is painted")
-    paint(browser)
-    click(browser, "#look-here")
-    wait_for(browser, "message", "Only the painted place counts from the next Learn on.")
-    click(browser, "#learn")
-    wait_for(browser, "message", "Learnt 2 good photographs")
-    state = Project(root / "Painted").read()
-    assert state.settings["region"]
-    assert state.model["settings"]["region"] == state.settings["region"]
-    set_threshold(browser, 0.3)
-    wait_for(browser, "expectation", "The threshold is your own.")
-    click(browser, "#other-threshold")
-    wait_until(browser, lambda: Project(root / "Painted").read().threshold == 0.5)
 
 
 def test_nothing_is_lost_by_a_reload_another_tab_or_another_server(
@@ -207,7 +176,6 @@ def test_nothing_is_lost_by_a_reload_another_tab_or_another_server(
 
 def test_the_camera_takes_photographs(browser: Chrome) -> None:
     begin(browser, "Camera")
-    note = f"Object.defineProperty(window, 'isSecureContext', {{value: false}}); return ({CAMERA})()"
     assert browser.execute_script("return document.getElementById('good-camera-note')?.innerText ?? ''") == ""
     browser.execute_script(
         "for (const tab of document.querySelectorAll('button[role=tab]'))"
@@ -216,6 +184,7 @@ def test_the_camera_takes_photographs(browser: Chrome) -> None:
     click(browser, "#good-camera button:not(.upload-container)")
     click(browser, "#good-camera button[aria-label='capture photo']")
     wait_for(browser, "message", "1 good photograph. Press Learn.")
+    note = f"Object.defineProperty(window, 'isSecureContext', {{value: false}}); return ({CAMERA})()"
     assert "only over https, or at http://localhost" in browser.execute_script(note)
 
 
@@ -227,21 +196,3 @@ def test_only_this_machine_is_served(opened: tuple[Chrome, str]) -> None:
     assert not outer.startswith("127.")
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((outer, port), timeout=1)
-
-
-def test_what_cannot_be_served_is_named(
-    opened: tuple[Chrome, str], root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    port = opened[1].rstrip("/").rpartition(":")[2]
-    options = ["--no-browser", "--projects", str(root)]
-    monkeypatch.setattr(sys, "argv", ["demo", "--port", port, *options])
-    with pytest.raises(SystemExit, match=f"^--host, --port: got 127.0.0.1 and {port}; allowed are an address of"):
-        main()
-    (tmp_path / "file").touch()
-    monkeypatch.setattr(sys, "argv", ["demo", "--projects", str(tmp_path / "file" / "below")])
-    with pytest.raises(SystemExit, match=r"^--projects: got "):
-        main()
-    monkeypatch.setitem(sys.modules, "gradio", None)
-    with pytest.raises(SystemExit, match=r"^The page needs Gradio: pip install"):
-        main()
-    assert "GRADIO_TEMP_DIR" not in os.environ

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from base64 import b64decode
 from collections.abc import Iterator
-from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
 from threading import Event
@@ -20,10 +19,11 @@ from PIL import Image, ImageChops
 
 from anomalib_htdgm import Htdgm
 from anomalib_htdgm.inspection.aligning import align, find_shift, reference_of
-from anomalib_htdgm.inspection.exporting import StoppedError, save_files
-from anomalib_htdgm.inspection.learning import learn, read_good
+from anomalib_htdgm.inspection.exporting import save_files
+from anomalib_htdgm.inspection.learning import learn, read, read_good
+from anomalib_htdgm.inspection.pictures import REFERENCE, save_reference
 from anomalib_htdgm.inspection.project import CHECKPOINT, Project
-from anomalib_htdgm.inspection.report import REFERENCE, save_reference
+from anomalib_htdgm.inspection.watching import StoppedError
 
 from .checked import SMALL, write
 
@@ -47,7 +47,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     reference = reference_of(images["good 0.png"].numpy())
     save_reference(project, reference)
     _, facts = learn(images, project.folder / CHECKPOINT, reference=reference, **small)
-    project.note_model(asdict(facts), facts.threshold)
+    project.note_model(facts)
     project.move_threshold(0.44)
     return project
 
@@ -95,12 +95,12 @@ def test_endpoint_script_and_anomalib_agree(
     *lines, refused = map(json.loads, done.stdout.splitlines())
     assert (done.returncode, refused["verdict"]) == (2, "cannot be read")
     reference = np.asarray(Image.open(project.folder / REFERENCE))
-    assert find_shift(answer_image(photographs[-1]).numpy(), reference) != (0, 0)
+    assert find_shift(read(photographs[-1]).numpy(), reference) != (0, 0)
     model = Htdgm.load_from_checkpoint(files["model.ckpt"])
     engine = Engine(logger=False, default_root_dir=tmp_path, enable_progress_bar=False)
     verdicts = set()
     for path, line in zip(photographs, lines, strict=True):
-        aligned = (align(answer_image(path).numpy(), reference)[0] * 255).round().astype(np.uint8)
+        aligned = (align(read(path).numpy(), reference)[0] * 255).round().astype(np.uint8)
         Image.fromarray(aligned.transpose(1, 2, 0)).save(tmp_path / "aligned.png")  # anomalib does not align
         (batch,) = engine.predict(model, data_path=tmp_path / "aligned.png")
         answer = post(client, path)
@@ -108,14 +108,10 @@ def test_endpoint_script_and_anomalib_agree(
         assert (answer["score"], line["score"]) == (score, score)
         assert answer["threshold"] == line["threshold"] == 0.44
         assert answer["anomalous"] == line["anomalous"] == bool(batch.pred_label)
-        if not model.inspection(answer_image(path)):  # the script does not see what is wrong with a photograph itself
+        if not model.inspection(read(path)):  # the script does not see what is wrong with a photograph itself
             assert answer["verdict"] == line["verdict"]
             verdicts.add(answer["verdict"])
     assert len(verdicts) > 1
-
-
-def answer_image(path: Path) -> object:
-    return read_good({path.name: path})[path.name]
 
 
 def test_the_map_comes_on_request(client: object, photographs: list[Path]) -> None:

@@ -8,7 +8,6 @@ from threading import Event
 
 from anomalib_htdgm.demo.inspectors import Inspectors
 from anomalib_htdgm.demo.part import Part
-from anomalib_htdgm.demo.views import rows_of
 
 
 def open_again(root: Path, name: str) -> Part:
@@ -26,8 +25,8 @@ def check(part: Part, *new: Path) -> dict[str, float]:
     """Check photographs, and give the scores of all by their names."""
     assert part.add(new, "checked") == []
     list(part.check(Event()))
-    return {row.name: row.score for row in rows_of(part.project.read())}
+    return {row.name: row.finding.score for row in part.project.read().rows()}
 
 
 def basis(part: Part) -> str:
-    return part.project.read().model["chosen_by"]
+    return part.project.read().model.chosen_by

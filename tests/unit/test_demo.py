@@ -3,20 +3,23 @@
 
 """What is behind the page: which files are taken, what is learnt, and what is shown of it."""
 
+import os
+import socket
+import sys
 from pathlib import Path
 from threading import Event
 
 import pytest
 from PIL import Image
 
+from anomalib_htdgm.demo.__main__ import main
 from anomalib_htdgm.demo.inspectors import Inspectors
 from anomalib_htdgm.demo.part import Part, name_project, write_example
 from anomalib_htdgm.demo.region_editor import PAINTED, RECTANGLE, editor_value, region_of
-from anomalib_htdgm.demo.views import choose_row, draw, rows_of, show_good, show_projects, show_results
-from anomalib_htdgm.inspection.exporting import StoppedError
-from anomalib_htdgm.inspection.photograph_faults import advise
+from anomalib_htdgm.demo.views import draw, show_good, show_projects, show_results
 from anomalib_htdgm.inspection.project import Project
-from anomalib_htdgm.inspection.report import facts_of
+from anomalib_htdgm.inspection.sentences import advise
+from anomalib_htdgm.inspection.watching import StoppedError
 
 from .parts import basis, check, learn, open_again
 
@@ -52,11 +55,10 @@ def test_another_tab_and_another_server_know_all(part: Part, photographs: list[P
     other.project.decide("checked/part 4.png", "skip")
     state = part.project.read()
     assert [each.decision for each in state.checked().values()] == ["skip", "skip", None]
-    assert choose_row(state, rows_of(state), "")[0].name == "part 5.png"
-    assert choose_row(state, rows_of(state), "checked/part 3.png") == (
-        next(row for row in rows_of(state) if row.name == "part 3.png"),
-        1,
-    )
+    _, detail, row = show_results("part", state, "")
+    assert row.name == "part 5.png"
+    assert "1 left to review" in detail
+    assert show_results("part", state, "checked/part 3.png")[2].name == "part 3.png"
 
 
 def test_names_do_not_become_html(part: Part, photographs: list[Path]) -> None:
@@ -71,7 +73,7 @@ def test_nothing_can_be_learnt_of_nothing(part: Part, photographs: list[Path]) -
     with pytest.raises(ValueError, match="There is no good photograph to learn from"):
         part.learn(1, lambda _: None, Event())
     check(part, photographs[0])
-    assert [row.verdict for row in rows_of(part.project.read())] == [""]
+    assert [row.verdict for row in part.project.read().rows()] == [""]
 
 
 def test_what_was_stopped_goes_on(part: Part, photographs: list[Path]) -> None:
@@ -97,8 +99,7 @@ def test_what_was_stopped_goes_on(part: Part, photographs: list[Path]) -> None:
 
 def test_copies_are_said_to_be_copies(part: Part, photographs: list[Path]) -> None:
     learn(part, photographs[0], photographs[0], photographs[1])
-    facts = facts_of(part.project.read())
-    assert advise(facts.good, facts.unseen) == [
+    assert advise(part.project.read()) == [
         "part 0 (2).png and part 0.png are copies of one photograph, and tell nothing of how much good ones differ."
     ]
     assert basis(part) == "guess"
@@ -123,7 +124,7 @@ def test_all_broken_bricks_of_the_example_are_found(tmp_path: Path) -> None:
     part = Part(write_example(tmp_path), inspectors)
     part.learn(1, lambda _: None, Event())
     list(part.check(Event()))
-    verdicts = {row.name: row.verdict for row in rows_of(Project(part.project.folder).read())}
+    verdicts = {row.name: row.verdict for row in Project(part.project.folder).read().rows()}
     assert sorted(verdicts) == [f"{kind} {index:03}.png" for kind in ("defect", "good") for index in (0, 7, 14)]
     assert {name for name, verdict in verdicts.items() if verdict == "anomalous"} == {
         name for name in verdicts if name.startswith("defect")
@@ -144,9 +145,26 @@ def test_what_is_painted_is_looked_at(part: Part, photographs: list[Path]) -> No
     with part.project.changing() as state:
         state.settings["region"] = region_of(shown, PAINTED)
     learn(part)
-    assert part.project.read().model["settings"]["region"] == region_of(shown, PAINTED)
+    assert part.project.read().model.settings["region"] == region_of(shown, PAINTED)
     assert (editor_value(part.project)["layers"][0][..., 3] > 0).mean() == pytest.approx(30 * 40 / 64**2, abs=0.05)
     shown["layers"][0][:] = 0
     shown["layers"][0][:3, :3] = 255
     with pytest.raises(ValueError, match="Too little is painted"):
         region_of(shown, PAINTED)
+
+
+def test_what_cannot_be_served_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for options, said in (
+            (["--port", port], f"--host, --port: got 127.0.0.1 and {port}; allowed are an address of"),
+            (["--projects", str(tmp_path / "file" / "below")], "--projects: got "),
+        ):
+            monkeypatch.setattr(sys, "argv", ["demo", "--no-browser", "--projects", str(tmp_path / "root"), *options])
+            with pytest.raises(SystemExit, match=f"^{said}"):
+                main()
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(SystemExit, match=r"^The page needs Gradio: pip install"):
+        main()
+    assert "GRADIO_TEMP_DIR" not in os.environ

@@ -12,7 +12,7 @@ from torchvision.transforms.v2.functional import adjust_brightness, gaussian_blu
 from anomalib_htdgm.inspection.colours import OF_VERDICTS, colours_of, legend, overlay
 from anomalib_htdgm.inspection.evidence import box_around, crop, draw_outlines, find_similar, outline_regions
 from anomalib_htdgm.inspection.photograph_faults import compare_with, faults_of, find_odd
-from anomalib_htdgm.inspection.signals import loudest
+from anomalib_htdgm.inspection.signals import NOTHING_ALONE, describe
 
 
 def spots(*places: tuple[int, int, float]) -> np.ndarray:
@@ -25,12 +25,11 @@ def test_outlines_are_around_what_is_above_the_threshold() -> None:
     heat = spots((30, 90, 3.0), (100, 20, 2.0), (64, 64, 0.5))
     regions = outline_regions(heat, 1.0)
     assert len(regions) == 2  # the third spot is below the threshold
-    for region, (column, row), peak in zip(regions, ((90, 30), (20, 100)), (3, 2), strict=True):
-        assert region.peak == pytest.approx(peak, rel=0.01)
-        assert cv2.pointPolygonTest(region.contour * 128, (column, row), measureDist=False) > 0
-        assert heat[tuple((region.contour * 128 - 0.5).round().astype(int).T[::-1])].min() >= 1.0
+    for contour, (column, row) in zip(regions, ((90, 30), (20, 100)), strict=True):  # the strangest first
+        assert cv2.pointPolygonTest(contour * 128, (column, row), measureDist=False) > 0
+        assert heat[tuple((contour * 128 - 0.5).round().astype(int).T[::-1])].min() >= 1.0
     (peak,) = outline_regions(heat, 10.0, most=1)  # nothing is: around the peak
-    assert np.abs(peak.contour.mean(axis=0) * 128 - (90, 30)).max() < 2
+    assert np.abs(peak.mean(axis=0) * 128 - (90, 30)).max() < 2
     assert outline_regions(np.ones((8, 8)), 2.0)
     assert len(outline_regions(heat, 0.1, most=1)) == 1
 
@@ -43,12 +42,11 @@ def test_the_box_has_the_defect_and_the_similar_place_is_the_place_of_another_ph
     box = box_around(outline_regions(spots((32, 92, 3.0)), 1.0)[0])
     assert box.left < 180 / 256 < 190 / 256 < box.left + box.side
     assert box.top < 60 / 256 < 70 / 256 < box.top + box.side
-    similar = find_similar(new, box, good)
-    assert similar is not None
-    assert similar.number == 1
-    assert (similar.box.left - box.left) * 256 == pytest.approx(30, abs=1)
-    assert (similar.box.top - box.top) * 256 == pytest.approx(-20, abs=1)
-    assert crop(good[1], similar.box).shape == crop(new, box).shape
+    number, similar = find_similar(new, box, good)
+    assert number == 1
+    assert (similar.left - box.left) * 256 == pytest.approx(30, abs=1)
+    assert (similar.top - box.top) * 256 == pytest.approx(-20, abs=1)
+    assert crop(good[1], similar).shape == crop(new, box).shape
     assert find_similar(new, box, []) is None
 
 
@@ -64,7 +62,7 @@ def test_nothing_below_the_threshold_looks_as_what_is_above() -> None:
     covered = overlay(picture, np.pad(np.full((2, 2), 1.5), 2))
     assert (covered[0] == 200).all()
     assert covered[25, 20, 2] < 150
-    assert legend()[0][1] == "#{:02x}{:02x}{:02x}".format(*colours_of(np.zeros((1, 1)))[0, 0])
+    assert legend()[0] == "#{:02x}{:02x}{:02x}".format(*colours_of(np.zeros((1, 1)))[0, 0])
 
 
 def test_outlines_are_drawn_in_the_verdicts_colour() -> None:
@@ -84,7 +82,7 @@ def photographs() -> dict[str, torch.Tensor]:
 
 def test_faults_of_photographs_are_said_in_sentences(photographs: dict[str, torch.Tensor]) -> None:
     new = photographs.pop("3.png")
-    good = compare_with(photographs)
+    good = compare_with([*photographs.values()])
     white = new.clone()
     white[:, :40] = 1
     black = new.clone()
@@ -103,7 +101,7 @@ def test_faults_of_photographs_are_said_in_sentences(photographs: dict[str, torc
         assert all(each.endswith(".") for each in sentences)
     for image in (new, new.flip(-1), adjust_brightness(new, 0.8), new * 0.9 + 0.05, resize(new, [70, 70])):
         assert faults_of(image, good) == []
-    assert faults_of(new, compare_with({})) == []
+    assert faults_of(new, compare_with([])) == []
 
 
 def test_a_good_photograph_that_is_unlike_the_others_is_found() -> None:
@@ -114,5 +112,7 @@ def test_a_good_photograph_that_is_unlike_the_others_is_found() -> None:
 
 def test_the_signal_that_spoke_is_the_one_farthest_above_the_usual() -> None:
     said = {"sharpness": 6.0, "appearance": 0.9, "texture": 30.0}
-    assert loudest(said, {"sharpness": 2.0, "appearance": 0.1, "texture": 25.0}) == ("appearance", pytest.approx(9))
-    assert loudest(said, {}) is None
+    usual = {"sharpness": 2.0, "appearance": 0.1, "texture": 25.0}
+    assert describe(said, usual) == "No good one has a place that looks like this (appearance is 9.0 times the usual)."
+    assert describe(usual, usual) == NOTHING_ALONE
+    assert describe(said, {}) == ""

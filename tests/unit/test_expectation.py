@@ -13,8 +13,8 @@ from anomalib_htdgm.inspection.expectation import (
     expect_by_count,
     spread_around,
     spread_of_unseen,
-    verdict,
 )
+from anomalib_htdgm.inspection.facts import Finding
 from anomalib_htdgm.models.htdgm.threshold import threshold_above_good
 
 
@@ -81,8 +81,8 @@ def test_more_photographs_make_the_middle_narrower() -> None:
 
 def test_three_verdicts() -> None:
     band = 1.0, 2.0
-    assert [verdict(raw, band) for raw in (0.5, 1.0, 1.5, 2.0, 2.5)] == [
+    assert [Finding(raw=raw).verdict_at(band) for raw in (0.5, 1.0, 1.5, 2.0, 2.5)] == [
         *("good", "good", "look at it", "look at it", "anomalous")
     ]
-    assert verdict(0.5, band, has_faults=True) == "look at it"
-    assert verdict(2.5, band, has_faults=True) == "anomalous"
+    assert Finding(raw=0.5, faults=["It is blurred."]).verdict_at(band) == "look at it"
+    assert Finding(raw=2.5, faults=["It is blurred."]).verdict_at(band) == "anomalous"

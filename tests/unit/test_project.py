@@ -10,9 +10,14 @@ from pathlib import Path
 import pytest
 
 from anomalib_htdgm.inspection import writing
+from anomalib_htdgm.inspection.facts import Facts, Finding
 from anomalib_htdgm.inspection.project import FILE, Project, list_projects
 
-MODEL = {"digest": "one"}
+FOUND = Finding(score=0.1, raw=0.2, verdict="good", faults=["It is blurred."])
+
+
+def facts(digest: str) -> Facts:
+    return Facts(digest, "", {}, {"region": [0.0, 0.0, 0.5, 0.5]}, {}, "guess", 0.5, 2.0, 4.0, 1.0)
 
 
 @pytest.fixture
@@ -28,7 +33,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def test_photographs_and_decisions_are_there_after_a_restart(project: Project, source: Path) -> None:
-    assert not project.exists()
+    assert project.read().photographs == {}
     keys = [project.add(source, "checked") for _ in range(2)]
     project.decide(keys[0], "good")
     again = Project(project.folder)
@@ -95,18 +100,18 @@ def test_no_name_leads_out_of_the_folder(project: Project, source: Path, name: s
 
 def test_findings_of_another_model_do_not_count(project: Project, source: Path) -> None:
     key = project.add(source, "checked")
-    assert not project.note_finding(key, {"score": 0.1}, "one")
-    project.note_model(MODEL, 0.5)
-    assert project.note_finding(key, {"score": 0.1}, "one")
+    assert not project.note_finding(key, FOUND, "one")
+    project.note_model(facts("one"))
+    assert project.note_finding(key, FOUND, "one")
     assert not project.read().waiting()
     project.move_threshold(0.7)
-    project.note_model(MODEL, 0.5)
+    project.note_model(facts("one"))
     assert project.read().threshold == 0.7  # it is the same model: all stays
-    project.note_model({"digest": "two"}, 0.5)
+    project.note_model(facts("two"))
     assert project.read().waiting().keys() == {key}
-    assert not project.note_finding(key, {"score": 0.1}, "one")
+    assert not project.note_finding(key, FOUND, "one")
     project.remove(key)
-    assert not project.note_finding(key, {"score": 0.1}, "two")
+    assert not project.note_finding(key, FOUND, "two")
     assert not project.read().photographs
 
 
