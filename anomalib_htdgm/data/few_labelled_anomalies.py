@@ -49,6 +49,9 @@ class FewLabelledAnomalies(WrappingDataModule):
         seed: Seed of the draw, at least 0.
         known_classes: Classes to draw from; all if None.
 
+    Attributes:
+        known_paths (list[str]): Paths of the drawn anomalies, ascending; there are none before :meth:`setup`.
+
     Raises:
         TypeError: If ``datamodule`` is not a datamodule of images.
         ValueError: If another argument is out of its range. At :meth:`setup`, if there are fewer anomalies, or no such
@@ -87,25 +90,13 @@ class FewLabelledAnomalies(WrappingDataModule):
         """
         return "_".join([self.datamodule.name, f"{self.n_anomalies}anomalies", *(self.known_classes or [])])
 
-    @property
-    def known_paths(self) -> list[str]:
-        """Paths of the drawn anomalies, ascending.
-
-        Raises:
-            AttributeError: Before :meth:`setup`.
-        """
-        if not hasattr(self, "_known_paths"):
-            msg = "The anomalies have not been drawn yet. Did you call setup?"
-            raise AttributeError(msg)
-        return self._known_paths
-
     def _setup(self, _stage: str | None = None) -> None:
         self.datamodule.setup(_stage)
         anomalies = self._anomalies()
         candidates = self._candidates(anomalies)
         drawn = candidates.subsample(draw_shots(len(candidates), self.n_anomalies, self.seed))
         known = drawn if self.known_classes is None else candidates
-        self._known_paths = list(map(str, drawn.samples["image_path"]))
+        self.known_paths = list(map(str, drawn.samples["image_path"]))
         self.train_data = self.datamodule.train_data + drawn
         self.test_data = _without(self.datamodule.test_data, known)
         if hasattr(self.datamodule, "val_data"):

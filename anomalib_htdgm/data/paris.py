@@ -18,7 +18,7 @@ from typing import Any
 from anomalib.data.utils import Split
 from torchvision.transforms.v2 import Resize
 
-from anomalib_htdgm.validation import check_choice, check_number
+from anomalib_htdgm.validation import check_choice
 
 from .classes import ClassesDataModule, describe_images, list_images
 from .few_shot import draw_shots
@@ -32,6 +32,8 @@ GENERAL = "general"
 QUERIES = range(1, 6)
 """Each landmark has five lists of each kind, one for each query photograph; the lists of a kind are alike."""
 SPLIT_SEED = 0
+TRAIN_FRACTION = 0.2
+"""Share of the normal landmark's photographs to train on."""
 
 
 class Paris(ClassesDataModule):
@@ -46,7 +48,6 @@ class Paris(ClassesDataModule):
         root: Directory of the published archives, unpacked: ``<root>/paris/<landmark>/*.jpg`` and, in any directory
             below ``root``, the label files ``<landmark>_<1 to 5>_ok.txt``.
         normal_class: The normal landmark.
-        train_fraction: Share of its photographs to train on, in (0, 1).
         test_images_per_class: Number of test images of each landmark, at least 1, spread evenly over its own. All if
             None.
         **settings: Batch sizes, workers, augmentations, and the split of a validation set, see
@@ -60,17 +61,14 @@ class Paris(ClassesDataModule):
         self,
         root: str | Path = "./datasets/Paris",
         normal_class: str = "defense",
-        train_fraction: float = 0.2,
         test_images_per_class: int | None = None,
         **settings: Any,
     ) -> None:
         check_choice("normal_class", normal_class, LANDMARKS)
-        check_number("train_fraction", train_fraction, above=0, below=1)
         if settings.get("augmentations") is None:
             settings["augmentations"] = Resize((256, 256), antialias=True)
         super().__init__(normal_class, test_images_per_class, **settings)
         self.root = Path(root)
-        self.train_fraction = train_fraction
 
     def _setup(self, _stage: str | None = None) -> None:
         train, test = [], []
@@ -78,7 +76,7 @@ class Paris(ClassesDataModule):
         for landmark in LANDMARKS:
             paths = self._photographs(landmark, labels)
             if landmark == self.category:
-                drawn = set(draw_shots(len(paths), max(1, int(self.train_fraction * len(paths))), SPLIT_SEED))
+                drawn = set(draw_shots(len(paths), max(1, int(TRAIN_FRACTION * len(paths))), SPLIT_SEED))
                 chosen = [path for index, path in enumerate(paths) if index in drawn]
                 train = describe_images(chosen, Split.TRAIN, landmark, is_normal=True)
                 paths = [path for index, path in enumerate(paths) if index not in drawn]

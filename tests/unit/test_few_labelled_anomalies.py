@@ -130,10 +130,6 @@ class TestErrors:
         with pytest.raises(ValueError, match=r"datamodule: .* synthetic"):
             FewLabelledAnomalies(bottle(mvtec, test_split_mode="synthetic"))
 
-    def test_no_draw_before_setup(self, mvtec: Path) -> None:
-        with pytest.raises(AttributeError, match="Did you call setup"):
-            _ = FewLabelledAnomalies(bottle(mvtec)).known_paths
-
     def test_none_left_to_test_on(self, mvtec: Path, caplog: pytest.LogCaptureFixture) -> None:
         datamodule = set_up(FewLabelledAnomalies(bottle(mvtec), NUM_BROKEN + NUM_HOLE))
         assert "All 12 anomalies are known: none is left to test on" in caplog.text
