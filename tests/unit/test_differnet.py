@@ -98,7 +98,7 @@ class Brightness(nn.Module):
 @pytest.mark.parametrize("map_rotations", [1, 4, 5])
 def test_map_shows_the_place_whatever_the_rotation(map_rotations: int) -> None:
     model = make_model(map_rotations=map_rotations)
-    model.backbone, model.flow = Brightness(), create_flow(6, coupling_blocks=1, hidden_width=8, clamp=3.0)
+    model.backbone, model.flow = Brightness(), create_flow(6, coupling_blocks=1, hidden_width=8)
     images = torch.zeros(2, 3, 48, 48)
     images[0, :, 20:24, 8:12] = 1
     images[1, :, 30:34, 34:38] = 1

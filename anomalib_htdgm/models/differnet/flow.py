@@ -11,15 +11,17 @@ from FrEIA.modules import GLOWCouplingBlock, PermuteRandom
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 
+CLAMP = 3.0
+"""Bound alpha of the scaling: a block scales a feature by ``exp(-alpha)`` to ``exp(alpha)`` (authors' code)."""
 
-def create_flow(num_features: int, coupling_blocks: int, hidden_width: int, clamp: float) -> SequenceINN:
+
+def create_flow(num_features: int, coupling_blocks: int, hidden_width: int) -> SequenceINN:
     """Make the flow from features ``y`` to ``z``, which is normally distributed for good images.
 
     Args:
         num_features (int): Number of features ``d``.
         coupling_blocks (int): Number of coupling blocks, each of which has a permutation before it.
         hidden_width (int): Width of the three hidden layers of each subnetwork; a block has two subnetworks.
-        clamp (float): Bound alpha of the scaling: a block scales a feature by ``exp(-alpha)`` to ``exp(alpha)``.
 
     Returns:
         SequenceINN: From features of shape ``(B, d)`` to ``z`` of shape ``(B, d)`` and the logarithm of the absolute
@@ -32,7 +34,7 @@ def create_flow(num_features: int, coupling_blocks: int, hidden_width: int, clam
             flow.append(
                 GLOWCouplingBlock,
                 subnet_constructor=partial(_create_subnetwork, hidden_width=hidden_width),
-                clamp=clamp,
+                clamp=CLAMP,
                 clamp_activation=_squash,
             )
     return flow
