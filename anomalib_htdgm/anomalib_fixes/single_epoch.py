@@ -102,7 +102,6 @@ class SingleEpochMixin(RestoringMixin):
 
         Raises:
             OSError: If a training's checkpoints cannot be written.
-            TypeError: If validation data of a training are no images.
             ValueError: If a trainer that is not anomalib's has other arguments than :attr:`trainer_arguments`, if a
                 datamodule is to split no validation images off, or if training images cannot be read.
         """

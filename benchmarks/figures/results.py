@@ -12,13 +12,11 @@ Command, in a directory of one's own:
 """
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 import torch
-from anomalib.models.components import AnomalibModule
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -34,76 +32,37 @@ CELL = 1.45  # side of a picture in inches
 PIXELS_PER_INCH = 100
 
 
-@dataclass(frozen=True)
-class Example:
-    """A test image with its mask, and the model's opinion of it.
-
-    Args:
-        title (str): What to call it.
-        image (NDArray[np.uint8]): Grey image of shape ``(H, W)``.
-        mask (NDArray[np.bool_]): True in the defect, of shape ``(H, W)``.
-        score (float): Normalised score; 0.5 is the threshold.
-        anomaly_map (NDArray[np.float32]): Normalised map of shape ``(H, W)``.
-    """
-
-    title: str
-    image: NDArray[np.uint8]
-    mask: NDArray[np.bool_]
-    score: float
-    anomaly_map: NDArray[np.float32]
-
-
 def spread(paths: list[Path], number: int) -> list[Path]:
     """Choose paths at even distances, the first and the last among them."""
     return [paths[index] for index in np.linspace(0, len(paths) - 1, number).round().astype(int)]
 
 
 @torch.no_grad()
-def examine(model: AnomalibModule, path: Path) -> Example:
-    """Let a model judge an image of the quick start.
-
-    Args:
-        model (AnomalibModule): A trained model.
-        path (Path): An image in the folder ``test_good`` or ``defect`` of the data.
-
-    Returns:
-        Example: The image and the model's opinion.
-    """
-    image = imread(path)
-    is_defective = path.parent.name == "defect"
-    mask = imread(path.parents[1] / "mask" / path.name) > 0 if is_defective else np.zeros(image.shape, dtype=bool)
-    pixels = torch.from_numpy(image).float().div(255).expand(1, 3, -1, -1)
-    prediction = model(pixels)
-    anomaly_map = resize(prediction.anomaly_map.squeeze().numpy(), image.shape, order=1, anti_aliasing=True)
-    title = f"{'defect' if is_defective else 'good'} {path.stem}"
-    return Example(title, image, mask, float(prediction.pred_score), anomaly_map)
-
-
-def draw(examples: list[Example], output: Path) -> None:
-    """Draw examples side by side.
-
-    Args:
-        examples (list[Example]): One for each column.
-        output (Path): The picture to write.
-    """
+def draw(model: Htdgm, paths: list[Path], output: Path) -> None:
+    """Draw images of the folders ``test_good`` and ``defect`` side by side, with what a trained model makes of them."""
     mpl.rcParams.update({"font.family": "DejaVu Sans", "font.size": 10})
-    size = ((len(examples) + 0.75) * CELL, (len(ROWS) + 0.45) * CELL)
+    size = ((len(paths) + 0.75) * CELL, (len(ROWS) + 0.45) * CELL)
     layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
-    figure, grid = plt.subplots(len(ROWS), len(examples), figsize=size, squeeze=False, layout=layout)
-    for column, example in zip(grid.T, examples, strict=True):
-        verdict = "anomalous" if example.score > 0.5 else "normal"  # noqa: PLR2004  # anomalib's threshold
-        column[0].set_title(f"{example.title}\n{example.score:.2f} {verdict}", fontsize=10)
+    figure, grid = plt.subplots(len(ROWS), len(paths), figsize=size, squeeze=False, layout=layout)
+    for column, path in zip(grid.T, paths, strict=True):
+        image, is_defective = imread(path), path.parent.name == "defect"
+        prediction = model(torch.from_numpy(image).float().div(255).expand(1, 3, -1, -1))
+        score, anomaly_map = float(prediction.pred_score), prediction.anomaly_map.squeeze().numpy()
+        verdict = "anomalous" if score > 0.5 else "normal"  # noqa: PLR2004  # anomalib's threshold
+        title = f"{'defect' if is_defective else 'good'} {path.stem}"
+        column[0].set_title(f"{title}\n{score:.2f} {verdict}", fontsize=10)
         for axes in column:
-            _show(axes, example.image)
-        if example.mask.any():
-            column[1].contour(example.mask, [0.5], colors=OUTLINE, linewidths=1.5)
-        heat = column[2].imshow(example.anomaly_map, cmap="inferno", vmin=0, vmax=1, alpha=0.65)
+            _show(axes, image)
+        if is_defective:
+            mask = imread(path.parents[1] / "mask" / path.name) > 0
+            column[1].contour(mask, [0.5], colors=OUTLINE, linewidths=1.5)
+        enlarged = resize(anomaly_map, image.shape, order=1, anti_aliasing=True)
+        heat = column[2].imshow(enlarged, cmap="inferno", vmin=0, vmax=1, alpha=0.65)
     for axes, label in zip(grid[:, 0], ROWS, strict=True):
         axes.set_ylabel(label, fontsize=10)
     bar = figure.colorbar(heat, ax=grid[2], shrink=0.9, aspect=12, pad=0.02, ticks=[0, 0.5, 1])
     bar.outline.set_visible(False)
     figure.savefig(output, dpi=PIXELS_PER_INCH, facecolor="white", pil_kwargs={"optimize": True})
-    plt.close(figure)
 
 
 def _show(axes: Axes, image: NDArray[np.uint8]) -> None:
@@ -120,11 +79,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="picture to write")
     arguments = parser.parse_args()
     model = Htdgm.load_from_checkpoint(arguments.checkpoint, map_location="cpu").eval()
-    paths = [
-        *spread(sorted((arguments.data / "test_good").glob("*.png")), 2),
-        *spread(sorted((arguments.data / "defect").glob("*.png")), 4),
-    ]
-    draw([examine(model, path) for path in paths], arguments.output)
+    good, defective = (sorted((arguments.data / name).glob("*.png")) for name in ("test_good", "defect"))
+    draw(model, [*spread(good, 2), *spread(defective, 4)], arguments.output)
 
 
 if __name__ == "__main__":

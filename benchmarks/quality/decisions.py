@@ -13,10 +13,9 @@ the paper calls it a negative. Of each kind the images in the middle are shown, 
 every scale reconstructs and generates.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import hydra
 import matplotlib as mpl
@@ -28,7 +27,6 @@ from matplotlib import pyplot as plt
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 from shared.drawing import draw_images
-from shared.pictures import save
 from torchvision.utils import save_image
 
 from anomalib_htdgm import HtdgmPublished
@@ -37,18 +35,17 @@ if TYPE_CHECKING:
     from anomalib.data import ImageBatch
 
 SAMPLES = 2
+# What is predicted, and what is so: whether the image is anomalous.
+KINDS = {
+    "true positive": (True, True),
+    "true negative": (False, False),
+    "false positive": (True, False),
+    "false negative": (False, True),
+}
 
 
-@dataclass(frozen=True)
-class Decisions:
-    """What a model makes of the test images.
-
-    Args:
-        paths (NDArray[np.str_]): Paths of the images.
-        scores (NDArray[np.float32]): Raw anomaly scores.
-        labels (NDArray[np.bool_]): Whether they are anomalous.
-        threshold (float): Lowest score that counts as anomalous.
-    """
+class Decisions(NamedTuple):
+    """What a model makes of ``N`` test images: paths, raw scores, whether they are anomalous, and lowest such score."""
 
     paths: NDArray[np.str_]
     scores: NDArray[np.float32]
@@ -56,21 +53,9 @@ class Decisions:
     threshold: float
 
     def choose(self, number: int) -> dict[str, list[str]]:
-        """Choose images of every kind, those whose scores are in the middle of their kind's.
-
-        Args:
-            number (int): Most images of a kind.
-
-        Returns:
-            dict[str, list[str]]: Paths by kind; a kind that there is none of has an empty list.
-        """
+        """Choose at most so many paths of every kind, those whose scores are in the middle of their kind's."""
         chosen = {}
-        for kind, predicted, anomalous in (
-            ("true positive", True, True),
-            ("true negative", False, False),
-            ("false positive", True, False),
-            ("false negative", False, True),
-        ):
+        for kind, (predicted, anomalous) in KINDS.items():
             members = np.flatnonzero(((self.scores >= self.threshold) == predicted) & (self.labels == anomalous))
             ordered = members[np.argsort(self.scores[members], kind="stable")]
             first = max(0, (len(ordered) - number) // 2)
@@ -78,50 +63,35 @@ class Decisions:
         return chosen
 
 
-def decide(model: HtdgmPublished, engine: Engine, config: DictConfig) -> tuple[list[str], Decisions]:
-    """Train a model and let it decide.
-
-    Args:
-        model (HtdgmPublished): The model, without post-processor.
-        engine (Engine): What trains it.
-        config (DictConfig): Configuration of the run.
-
-    Returns:
-        tuple[list[str], Decisions]: Paths of the training images, and the decisions.
-    """
+def decide(model: HtdgmPublished, config: DictConfig) -> tuple[str, Decisions]:
+    """Train a model that has no post-processor, and let it decide: path of a training image, and the decisions."""
     datamodule = draw_images(config)
-    engine.fit(model, datamodule=datamodule)
-    batches = cast("list[ImageBatch]", engine.predict(model, dataloaders=datamodule.test_dataloader()))
+    with TemporaryDirectory() as directory:
+        engine = Engine(default_root_dir=directory, logger=False, limit_val_batches=0)
+        engine.fit(model, datamodule=datamodule)
+        batches = cast("list[ImageBatch]", engine.predict(model, dataloaders=datamodule.test_dataloader()))
     metric = F1AdaptiveThreshold(fields=["pred_score", "gt_label"])
     metric.normalization = None  # raw scores stay what they are
     for batch in batches:
         metric.update(batch)
     fields = [[getattr(batch, name) for batch in batches] for name in ("image_path", "pred_score", "gt_label")]
     paths, scores, labels = (np.concatenate(each) for each in fields)
-    training = [str(path) for path in datamodule.train_data.samples["image_path"]]
-    return training, Decisions(paths, scores, labels.astype(bool), float(metric.compute()))
+    shot = str(datamodule.train_data.samples["image_path"].iloc[0])
+    return shot, Decisions(paths, scores, labels.astype(bool), float(metric.compute()))
 
 
-def draw(training: list[str], samples: torch.Tensor, decisions: Decisions, number: int, path: Path) -> None:
-    """Draw training images, samples and decisions in a row.
-
-    Args:
-        training (list[str]): Paths of the training images, of which the first is shown.
-        samples (torch.Tensor): Generated images in [-1, 1] of shape ``(B, 3, H, W)``.
-        decisions (Decisions): The decisions.
-        number (int): Most images of each kind.
-        path (Path): Image file to write.
-    """
-    images = [("training image", plt.imread(training[0]))]
+def draw(shot: str, samples: torch.Tensor, chosen: dict[str, list[str]], path: Path) -> None:
+    """Draw a training image, samples in [-1, 1] of shape ``(B, 3, H, W)``, and images by kind, in a row."""
+    images = [("training image", plt.imread(shot))]
     images += [("sample", sample.permute(1, 2, 0).numpy() / 2 + 0.5) for sample in samples]
-    for kind, paths in decisions.choose(number).items():
+    for kind, paths in chosen.items():
         images += [(kind, plt.imread(each)) for each in paths] or [(f"no {kind}", np.ones((1, 1)))]
     figure, axes = plt.subplots(1, len(images), figsize=(1.3 * len(images), 1.7), layout="constrained")
     for axis, (name, image) in zip(axes, images, strict=True):
         axis.imshow(image, cmap="gray", vmin=0, vmax=1 if image.dtype.kind == "f" else 255)
         axis.set_title(name, fontsize="small")
         axis.set(xticks=[], yticks=[])
-    save(figure, path, dpi=100)
+    figure.savefig(path, dpi=100)
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="decisions")
@@ -136,10 +106,8 @@ def main(config: DictConfig) -> None:
     if not isinstance(model, HtdgmPublished) or not model.model.has_generators:
         msg = f"model: got {config.model.name!r}, which generates nothing; allowed are table1_full, htdgm_paper, ..."
         raise ValueError(msg)
-    with TemporaryDirectory() as directory:
-        engine = Engine(default_root_dir=directory, logger=False, limit_val_batches=0)
-        training, decisions = decide(model, engine, config)
-    draw(training, model.model.sample(SAMPLES)[-1], decisions, config.images_of_kind, output / "decisions.png")
+    shot, decisions = decide(model, config)
+    draw(shot, model.model.sample(SAMPLES)[-1], decisions.choose(config.images_of_kind), output / "decisions.png")
     save_image(model.model.picture(), output / "samples.png")
 
 

@@ -52,7 +52,7 @@ from anomalib_htdgm.validation import check_choice, check_integer, check_number
 
 from .batches import BalancedBatches
 from .loss import NUM_REFERENCE, Loss, deviation_loss, focal_loss
-from .torch_model import SMALLEST_SIZE, DevnetModel, Explanation, Ranking
+from .torch_model import DevnetModel, Explanation, Ranking
 
 logger = logging.getLogger(__name__)
 
@@ -135,14 +135,14 @@ class Devnet(SingleEpochMixin, AnomalibModule):
         Raises:
             ValueError: If the training set lacks normal images or anomalies, or there are no such weights.
         """
-        anomalous = read_anomalies(dataloader, SMALLEST_SIZE)
+        anomalous = read_anomalies(dataloader)
         if anomalous is None:
             msg = (
                 "datamodule: its training set has no labelled anomalies, which Devnet learns from; "
                 "FewLabelledAnomalies(datamodule, n_anomalies=10) gives it some"
             )
             raise ValueError(msg)
-        normal = read_shots(dataloader, sys.maxsize, self.hparams["seed"], SMALLEST_SIZE)
+        normal = read_shots(dataloader, sys.maxsize, self.hparams["seed"])
         logger.info("Training on %d normal and %d anomalous images", normal.batch_size, anomalous.batch_size)
         forget_thresholds(self.post_processor)
         self._source = torch.Generator().manual_seed(self.hparams["seed"])

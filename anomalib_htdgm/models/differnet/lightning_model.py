@@ -137,7 +137,7 @@ class Differnet(SingleEpochMixin, AnomalibModule):
         forget_thresholds(self.post_processor)
         self._source = torch.Generator().manual_seed(seed)
         self.model.initialize(seed, pre_trained=self.hparams["pre_trained"], weights=self.hparams["weights"])
-        shots = read_shots(dataloader, sys.maxsize, seed, smallest_side=1)
+        shots = read_shots(dataloader, sys.maxsize, seed)
         images = cast("torch.Tensor", shots.image)
         logger.info("Training on %d normal images", len(images))
         augmentation = augmentation_of(dataloader, seed)

@@ -49,11 +49,10 @@ from tqdm.auto import tqdm
 from anomalib_htdgm.anomalib_fixes.single_epoch import forget_thresholds
 from anomalib_htdgm.data.appearance import Appearance
 from anomalib_htdgm.data.augmentation import Augmentation, augmentation_of
-from anomalib_htdgm.data.shots import OneBatch, digest_images, read_anomalies, read_shots
+from anomalib_htdgm.data.shots import RepeatedBatch, digest_images, read_anomalies, read_shots
 from anomalib_htdgm.models.precision import Precision
 
 from .calibration import CalibrationMixin
-from .discriminator import RECEPTIVE_FIELD
 from .region import Outlines
 from .settings import Preset, choose_settings
 from .tiles import OverlappingTiler
@@ -173,19 +172,19 @@ class Htdgm(CalibrationMixin, AnomalibModule):
             _check_trainer(self.trainer)
         super().setup(stage)
 
-    def prepare_training(self, dataloader: DataLoader[ImageItem]) -> OneBatch:
+    def prepare_training(self, dataloader: DataLoader[ImageItem]) -> RepeatedBatch:
         """Read the training images, once: they are the only batch.
 
         Raises:
             ValueError: If the images cannot be read.
         """
-        self._shots = read_shots(dataloader, self.model.settings.k_shot, self.hparams["seed"], RECEPTIVE_FIELD)
-        self._known_defects = read_anomalies(dataloader, RECEPTIVE_FIELD, self._shots)
+        self._shots = read_shots(dataloader, self.model.settings.k_shot, self.hparams["seed"])
+        self._known_defects = read_anomalies(dataloader, self._shots)
         self._augmentation = augmentation_of(dataloader, self.hparams["seed"])
         self._digests = digest_images(self._shots)
         self.inspection.good = vars(self._shots)["appearances"]  # of the images before they are resized
         logger.info("Training on %d normal images: %s", self._shots.batch_size, ", ".join(self._digests))
-        return OneBatch(self._shots)
+        return RepeatedBatch(self._shots)
 
     def configure_optimizers(self) -> Optimizer:
         """Make the optimiser of all discriminators."""
@@ -199,7 +198,6 @@ class Htdgm(CalibrationMixin, AnomalibModule):
         augment = None if self._augmentation is None else self._augment
         images, optimizer = cast("torch.Tensor", batch.image), cast("Optimizer", self.optimizers())
         steps = train(self.model, images, self.hparams["seed"], optimizer, augment)
-        forget_thresholds(self.post_processor)
         is_hidden = self.trainer.progress_bar_callback is None
         # Lightning's own bar, on the same line, stands still meanwhile.
         with tqdm(
@@ -207,6 +205,7 @@ class Htdgm(CalibrationMixin, AnomalibModule):
         ) as bar:
             for iteration, step in enumerate(bar, start=1):
                 self._report(step, iteration, bar)
+        forget_thresholds(self.post_processor)
         self.choose_by_shots()
 
     def _report(self, step: TrainingStep, iteration: int, bar: "tqdm[TrainingStep]") -> None:
