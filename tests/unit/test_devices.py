@@ -1,27 +1,15 @@
 # Copyright (C) 2026 The anomalib-htdgm authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Models on another device than the CPU: PyTorch's ``meta``, or a GPU if there is one."""
-
-from io import BytesIO
+"""Models on a GPU, if there is one."""
 
 import pytest
 import torch
-from torch import nn
 
-from anomalib_htdgm.models.htdgm.pyramid import Pyramid
 from anomalib_htdgm.models.htdgm.settings import Settings
 from anomalib_htdgm.models.htdgm.torch_model import HtdgmModel
 
 from .textures import shingles, train
-
-
-def test_a_pickled_model_goes_where_it_is_loaded_to() -> None:
-    file = BytesIO()
-    torch.save(Pyramid([11, 16], (32, 32)), file)
-    file.seek(0)
-    loaded: nn.Module = torch.load(file, map_location="meta", weights_only=False)
-    assert {tensor.device.type for tensor in loaded.buffers()} == {"meta"}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

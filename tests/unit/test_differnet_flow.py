@@ -9,8 +9,7 @@ import torch
 from kornia.geometry.transform import rotate as kornia_rotate
 from torch import nn
 
-from anomalib_htdgm.models.differnet.flow import create_flow
-from anomalib_htdgm.models.differnet.loss import negative_log_likelihood
+from anomalib_htdgm.models.differnet.flow import create_flow, negative_log_likelihood
 from anomalib_htdgm.models.differnet.rotation import rotate
 
 

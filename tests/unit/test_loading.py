@@ -12,7 +12,6 @@ from PIL import Image
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 from torchvision.transforms.v2.functional import to_image
 
-from anomalib_htdgm.data import UnreadableImageError
 from anomalib_htdgm.data.loading import read_as_seen
 from tests.integration.kinds import GOOD, PICTURE, PNG, encode
 from tests.integration.small import SIDE
@@ -85,8 +84,3 @@ def test_letters_beyond_ascii_cost_one_file(folder: Path, caplog: pytest.LogCapt
     assert names(read_as_seen(DataLoader(PredictDataset(folder)), skip_unreadable=True))[-1] == "5.png"
     said = f"{folder / 'größe.png'} cannot be read: anomalib takes no letters beyond ASCII"
     assert any(said in message for message in caplog.messages)
-
-
-def test_one_bad_file_is_an_error_if_asked_for(folder: Path) -> None:
-    with pytest.raises(UnreadableImageError, match=r"1\.png cannot be read: it is empty"):
-        list(read_as_seen(DataLoader(PredictDataset(folder)), skip_unreadable=False))

@@ -41,12 +41,7 @@ BLUR = 4 / 448
 class DevnetModel(nn.Module):
     """A backbone, and a 1x1 convolution that scores every place of its feature map.
 
-    Args:
-        backbone (str): Name of the backbone, see :func:`~anomalib_htdgm.models.backbone.create_backbone`.
-        image_sizes (Sequence[int]): Sides, in pixels, of the images that are scored. Scores and maps are means over
-            these sizes.
-        ranking (Ranking): ``signed`` ranks scores, ``absolute`` their absolute values.
-        explanation (Explanation): Which map is made, see :meth:`forward`. It may be changed at any time.
+    Arguments are those of :class:`~.lightning_model.Devnet`. ``explanation`` may be changed at any time.
 
     Raises:
         ValueError: If an argument is out of its range.

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-htdgm authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The normalizing flow: coupling blocks between fixed permutations (Sec. 3.1)."""
+"""The normalizing flow: coupling blocks between fixed permutations (Sec. 3.1), and its loss."""
 
 from functools import partial
 
@@ -38,6 +38,16 @@ def create_flow(num_features: int, coupling_blocks: int, hidden_width: int) -> S
                 clamp_activation=_squash,
             )
     return flow
+
+
+def negative_log_likelihood(z: torch.Tensor, log_determinant: torch.Tensor) -> torch.Tensor:
+    """Compute, but for a constant, the negative log-likelihood per feature, of shape ``(B,)`` (Eq. 4).
+
+    Args:
+        z (torch.Tensor): The flow's output, of shape ``(B, d)``.
+        log_determinant (torch.Tensor): Logarithm of the flow's absolute Jacobian determinant, of shape ``(B,)``.
+    """
+    return (z.square().sum(dim=1) / 2 - log_determinant) / z.shape[1]
 
 
 def _create_subnetwork(num_inputs: int, num_outputs: int, hidden_width: int) -> nn.Sequential:

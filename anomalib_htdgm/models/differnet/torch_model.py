@@ -35,11 +35,9 @@ from anomalib_htdgm.models.precision import Precision, choose_dtype
 from anomalib_htdgm.validation import check_choice, check_integer
 
 from .anomaly_map import AnomalyMapGenerator
-from .flow import create_flow
-from .loss import negative_log_likelihood
+from .flow import create_flow, negative_log_likelihood
 from .rotation import regular_angles, rotate
 
-UNTRAINED = "Differnet has not been trained: fit it, or load a checkpoint of a trained model, before it can score"
 ROTATIONS_AT_ONCE = 4
 """Rotations of a batch that the backbone sees together. As many are trained on by default, so that scoring a batch
 takes about the memory of training on one."""
@@ -48,15 +46,7 @@ takes about the memory of training on one."""
 class DiffernetModel(nn.Module):
     """A normalizing flow on features of a frozen network, pooled over each of several sizes of the image.
 
-    Args:
-        backbone (str): Name of the network, see :func:`~anomalib_htdgm.models.backbone.create_backbone`.
-        image_sizes (Sequence[int]): Sides in pixels that the network sees the image at.
-        coupling_blocks (int): Number of coupling blocks of the flow.
-        hidden_width (int): Width of the hidden layers of the flow's subnetworks.
-        test_rotations (int): Rotations that a score is the mean over.
-        map_rotations (int): Rotations that a map is the mean over; 0 makes no maps.
-        precision (Precision): What the backbone computes in, see
-            :func:`~anomalib_htdgm.models.precision.choose_dtype`. The flow is float32 anyway.
+    Arguments are those of :class:`~.lightning_model.Differnet`. Whatever the precision, the flow is float32.
 
     Raises:
         ValueError: If an argument is out of its range; the message names it.
@@ -151,7 +141,7 @@ class DiffernetModel(nn.Module):
         Raises:
             RuntimeError: If the model has not been trained.
         """
-        require_training(self.is_trained, UNTRAINED)
+        require_training(self.is_trained, "Differnet")
         anomaly_map = self.localize(images).log1p() if self.map_rotations else None
         return InferenceBatch(pred_score=self.score(images).log1p(), anomaly_map=anomaly_map)
 
