@@ -18,7 +18,6 @@ from anomalib.engine.plugins import AnomalibCheckpointIO
 from anomalib.metrics import AUPRO, Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
-from anomalib.pre_processing import PreProcessor
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import nn
 from torch.utils.data import DataLoader
@@ -82,10 +81,7 @@ class SingleEpochMixin(RestoringMixin):
         """Learning type; anomalib would not fit a model that called itself few-shot."""
         return LearningType.ONE_CLASS
 
-    @staticmethod
-    def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
-        """Make the default pre-processor, which resizes to 256x256 and brings pixels from [0, 1] to [-1, 1]."""
-        return configure_pre_processor(image_size)
+    configure_pre_processor = staticmethod(configure_pre_processor)
 
     @staticmethod
     def configure_evaluator() -> Evaluator:

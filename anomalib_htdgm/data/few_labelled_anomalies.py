@@ -4,14 +4,10 @@
 """A few labelled anomalies beside the normal training images, for any image datamodule of anomalib.
 
 Example:
-    All normal images and ten labelled anomalies to train on; the other anomalies to test on:
+    Ten normal images and ten labelled anomalies to train on; the other anomalies to test on:
 
     >>> from anomalib.data import MVTecAD
     >>> from anomalib_htdgm import FewLabelledAnomalies, FewShot
-    >>> datamodule = FewLabelledAnomalies(MVTecAD(category="bottle"), n_anomalies=10)  # doctest: +SKIP
-
-    Ten normal images and ten labelled anomalies:
-
     >>> shots = FewShot(MVTecAD(category="bottle"), k_shot=10)  # doctest: +SKIP
     >>> datamodule = FewLabelledAnomalies(shots, n_anomalies=10)  # doctest: +SKIP
 """

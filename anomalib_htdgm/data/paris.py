@@ -6,10 +6,6 @@
 The data set is that of Philbin et al., *Lost in Quantization* (CVPR 2008): 6412 photographs in one folder for each
 landmark and one called ``general``, and text files that say which photographs show which landmark well (``good``),
 partly (``ok``) or hardly (``junk``).
-
-Example:
-    >>> from anomalib_htdgm import FewShot, Paris
-    >>> datamodule = FewShot(Paris(root="datasets/Paris", normal_class="louvre"), k_shot=5)  # doctest: +SKIP
 """
 
 from pathlib import Path

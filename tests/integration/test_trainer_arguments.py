@@ -77,11 +77,6 @@ def test_a_model_that_nothing_was_validated_for_says_so(
     assert "The model has no threshold" in caplog.text
 
 
-def test_several_devices_are_refused(good: Folder, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"strategy: got DDPStrategy; allowed are 'auto'"):
-        fit(tmp_path, good, make_small_model(), strategy="ddp")
-
-
 @pytest.mark.thorough
 def test_lightnings_own_trainer_does_as_well(wall: MVTecAD, tmp_path: Path) -> None:
     quiet = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "default_root_dir": tmp_path}

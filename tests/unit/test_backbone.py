@@ -12,6 +12,8 @@ import torchvision
 
 from anomalib_htdgm.models.backbone import count_features, create_backbone, load_pretrained
 
+from .textures import noise
+
 NAMES = ["torchvision/alexnet", "torchvision/resnet18", "tf_efficientnet_lite0"]
 
 
@@ -28,7 +30,7 @@ def test_features_are_those_of_the_classifier(name: str, channels: int, tmp_path
     pooled = []
     pooling = classifier.avgpool if hasattr(classifier, "avgpool") else classifier.global_pool
     pooling.register_forward_hook(lambda _module, inputs, _output: pooled.append(inputs[0]))
-    images = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    images = noise(2, 3, 224, 224)
     with torch.no_grad():
         classifier(images)
         assert torch.equal(backbone(images), pooled[0])

@@ -18,11 +18,9 @@ from anomalib_htdgm.models.differnet.batches import ShuffledBatches
 from anomalib_htdgm.models.differnet.flow import create_flow
 from anomalib_htdgm.models.differnet.torch_model import DiffernetModel
 
+from .textures import noise
+
 BACKBONE = "test_resnet"
-
-
-def noise(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def make_model(test_rotations: int = 6, map_rotations: int = 5) -> DiffernetModel:

@@ -12,9 +12,7 @@ from torch import nn
 from anomalib_htdgm.models.differnet.flow import create_flow, negative_log_likelihood
 from anomalib_htdgm.models.differnet.rotation import rotate
 
-
-def noise(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+from .textures import noise
 
 
 def test_each_image_is_turned_by_its_own_angle() -> None:

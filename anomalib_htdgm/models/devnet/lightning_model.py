@@ -6,16 +6,6 @@
 A network learns image scores from normal images and a few labelled anomalies: those of normal images are to be like
 draws from N(0, 1), those of anomalies at least five standard deviations above.
 
-Example:
-    >>> from anomalib.data import MVTecAD
-    >>> from anomalib.engine import Engine
-    >>> from anomalib_htdgm import Devnet, FewLabelledAnomalies
-
-    >>> datamodule = FewLabelledAnomalies(MVTecAD(category="bottle"), n_anomalies=10)  # doctest: +SKIP
-    >>> model = Devnet()
-    >>> engine = Engine()
-    >>> engine.train(model, datamodule=datamodule)  # doctest: +SKIP
-
 Paper:
     Guansong Pang, Choubo Ding, Chunhua Shen, Anton van den Hengel: Explainable Deep Few-shot Anomaly Detection with
     Deviation Networks. 2021.

@@ -6,17 +6,6 @@
 A normalizing flow learns the density of a pretrained network's features of good images. Images whose features are
 unlikely are anomalous.
 
-Example:
-    >>> from anomalib.data import MVTecAD
-    >>> from anomalib.engine import Engine
-    >>> from anomalib_htdgm import Differnet, FewShot
-
-    >>> datamodule = FewShot(MVTecAD(category="bottle"), k_shot=1)
-    >>> model = Differnet()
-    >>> engine = Engine()
-    >>> engine.fit(model, datamodule=datamodule)  # doctest: +SKIP
-    >>> engine.test(model, datamodule=datamodule)  # doctest: +SKIP
-
 Paper:
     Marco Rudolph, Bastian Wandt, Bodo Rosenhahn: Same Same But DifferNet: Semi-Supervised Defect Detection with
     Normalizing Flows. WACV 2021.
