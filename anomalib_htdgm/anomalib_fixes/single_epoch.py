@@ -24,7 +24,6 @@ from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
 from anomalib_htdgm.data.appearance import Inspection
-from anomalib_htdgm.data.items import check_is_image
 
 from .checkpoint_io import WholeCheckpointIO, check_writable
 from .components import callbacks_of, detach
@@ -131,15 +130,6 @@ class SingleEpochMixin(RestoringMixin):
         del stage
         self._batches = ()
         detach(self.trainer, callbacks_of(self))
-
-    def on_before_batch_transfer(self, batch: ImageBatch, dataloader_idx: int) -> ImageBatch:
-        """Refuse what is no batch of images before anything else meets it.
-
-        Raises:
-            TypeError: If it is none.
-        """
-        check_is_image(batch, "dataloaders")
-        return super().on_before_batch_transfer(batch, dataloader_idx)
 
     def forward(self, batch: torch.Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:
         """Score and localise, in the model's own types: in float32, and as ``precision`` says, whatever the caller's.

@@ -180,7 +180,7 @@ class TestLabels:
 
 @pytest.mark.parametrize("item", [[1, 2], None], ids=["list", "None"])
 def test_items_that_are_no_images_are_named(item: object) -> None:
-    with pytest.raises(TypeError, match=f"^train_dataloaders: got {type(item).__name__}; .*ImageItem"):
+    with pytest.raises(TypeError, match=f"^train_dataloaders: got items of type {type(item).__name__}; .*ImageItem"):
         read(DataLoader([item]), 1)
 
 
