@@ -68,9 +68,6 @@ class FewLabelledAnomalies(WrappingDataModule):
         known_classes: list[str] | None = None,
     ) -> None:
         check_integer("n_anomalies", n_anomalies, at_least=1)
-        if known_classes is not None and not known_classes:
-            msg = f"known_classes: got {known_classes!r}; allowed are None, for all, and lists of at least one name"
-            raise ValueError(msg)
         super().__init__(datamodule, seed)
         if self.test_split_mode == TestSplitMode.SYNTHETIC:
             msg = "datamodule: the anomalies of its test set are synthetic (test_split_mode); real ones are needed"

@@ -15,14 +15,13 @@ import logging
 import re
 from pathlib import Path
 from typing import Any, get_args
-from zipfile import is_zipfile
 
 from anomalib.data import AnomalibDataset
 from anomalib.data.utils import Split
 
 from anomalib_htdgm.validation import check_choice
 
-from .arrays import ARRAYS, CLASSES, Dataset, write_dataset
+from .arrays import CLASSES, Dataset, write_dataset
 from .classes import ClassesDataModule, describe_images, list_images
 from .writing import write_once
 
@@ -74,10 +73,6 @@ class OneClass(ClassesDataModule):
             allowed = ", ".join(f"{index} ({class_name})" for index, class_name in enumerate(CLASSES[dataset]))
             msg = f"normal_class: got {normal_class!r}; the classes of {dataset} are {allowed}"
             raise ValueError(msg)
-        if arrays is not None and not is_zipfile(arrays):
-            what = "is no .npz file" if Path(arrays).is_file() else "does not exist"
-            msg = f"arrays: got {str(arrays)!r}, which {what}; allowed are .npz files with {', '.join(ARRAYS)}"
-            raise ValueError(msg)
         super().__init__(category, test_images_per_class, **settings)
         self.dataset: Dataset = dataset
         self.root = Path(root)
@@ -96,9 +91,6 @@ class OneClass(ClassesDataModule):
             logger.info("Wrote the images of %s to %s", self.dataset, self._directory)
 
     def _setup(self, _stage: str | None = None) -> None:
-        if not self._directory.is_dir():
-            msg = f"There is no {self._directory}. Did you call prepare_data?"
-            raise FileNotFoundError(msg)
         self.train_data = self._subset(Split.TRAIN)
         self.test_data = self._subset(Split.TEST)
 
@@ -115,8 +107,7 @@ class OneClass(ClassesDataModule):
 
 
 def _find_class(dataset: Dataset, given: int | str) -> str | None:
-    """Find the class that is given by index, name or both."""
-    # Spelled as the directories are, which allows for torchvision's "T-shirt/top", too.
+    """Find the class that is given by index or name, which may be torchvision's, such as ``T-shirt/top``."""
     spelled = re.sub("[^a-z0-9]+", "_", str(given).lower())
-    names = (name for index, name in enumerate(CLASSES[dataset]) if spelled in {str(index), name, f"{index}_{name}"})
+    names = (name for index, name in enumerate(CLASSES[dataset]) if spelled in {str(index), name})
     return next(names, None)

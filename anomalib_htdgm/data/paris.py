@@ -50,7 +50,7 @@ class Paris(ClassesDataModule):
             :class:`~anomalib_htdgm.data.classes.ClassesDataModule`; by default the test set is the validation set.
 
     Raises:
-        ValueError: If an argument is out of its range; at setup, if ``root`` lacks folders or label files.
+        ValueError: If an argument is out of its range.
     """
 
     def __init__(
@@ -82,17 +82,8 @@ class Paris(ClassesDataModule):
 
     def _photographs(self, landmark: str, labels: dict[str, Path]) -> list[Path]:
         """List the photographs of a landmark."""
-        folders = {name: self.root / "paris" / name for name in (landmark, GENERAL)}
-        missing = [str(folder) for folder in folders.values() if not folder.is_dir()]
-        if missing:
-            msg = f"root: got {str(self.root)!r}, which lacks {', '.join(missing)}; allowed are the archives, unpacked"
-            raise ValueError(msg)
+        own, general = (list_images(self.root / "paris" / name) for name in (landmark, GENERAL))
         lists = [f"{landmark}_{query}_ok.txt" for query in QUERIES]
-        unlabelled = [name for name in lists if name not in labels]
-        if unlabelled:
-            msg = f"root: got {str(self.root)!r}, which lacks the label files {', '.join(unlabelled)}"
-            raise ValueError(msg)
         shown_partly = {photograph for name in lists for photograph in labels[name].read_text().split()}
-        own, general = (list_images(folder) for folder in folders.values())
         others = [path for path in general if path.stem in shown_partly]
         return [path for path in [*own, *others] if is_image(path)]  # twenty of the archives are pages of HTML
