@@ -78,7 +78,7 @@ def score(model: HtdgmModel, images: torch.Tensor) -> dict[str, torch.Tensor]:
     scores, views = {"as the model": model(images).pred_score}, model.reduce(images)
     for signal in model.signals:
         name = type(signal).__name__.lower()
-        scores |= {f"{name} {index}": each for index, each in enumerate(signal(views).scores)}
+        scores[name] = signal(views).score
     return scores
 
 

@@ -147,11 +147,10 @@ class HtdgmModel(nn.Module):
         """Score prepared images, or tiles, by all signals, and make their maps, of the same size."""
         views = self.pyramid(images)
         opinions = [signal(views, unseen) for signal in self.signals]
-        scores = [score for opinion in opinions for score in opinion.scores]
-        maps = [scales for opinion in opinions for scales in opinion.maps]
         pairs = zip(self.signals, opinions, strict=True)
-        weights = [signal.map_weight for signal, opinion in pairs for _ in opinion.maps]
-        return combine(scores), self.anomaly_map_generator(maps, weights, images.shape[-2:])
+        weights = [signal.map_weight for signal, opinion in pairs if opinion.scales]
+        maps = self.anomaly_map_generator([each.scales for each in opinions if each.scales], weights, images.shape[-2:])
+        return combine([each.score for each in opinions]), maps
 
     def fit(self, views: Views, rng: torch.Generator) -> None:
         """Let the signals remember the training images, once the discriminators are trained.
