@@ -29,7 +29,7 @@ MARK = "anomalib_htdgm"
 """Key of a checkpoint for its model, and for what it could not hold of it."""
 
 
-MOST_LETTERS = 300
+MOST_LETTERS = 800
 """Letters of an error that are shown: PyTorch lists all tensors that a checkpoint of another model lacks."""
 
 

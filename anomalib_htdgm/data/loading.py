@@ -26,8 +26,8 @@ KEPT = (
 )
 """Settings of a dataloader that do not say which items make a batch."""
 
-Inspect = Callable[[torch.Tensor, str | None], list[str]]
-"""Tells what is worth a warning about an image in [0, 1], of shape ``(3, H, W)`` and as it was read, and its path."""
+Inspect = Callable[[torch.Tensor], list[str]]
+"""Tells what is worth a warning about an image in [0, 1], of shape ``(3, H, W)`` and as it was read."""
 
 
 def has_items(dataloader: DataLoader[Any]) -> bool:
@@ -108,7 +108,7 @@ class _Reader:
 
     def _describe(self, index: int, reading: Reading) -> list[str]:
         path = getattr(reading.item, "image_path", None)
-        found = self.inspect(reading.image, path) if self.inspect and isinstance(reading.image, torch.Tensor) else []
+        found = self.inspect(reading.image) if self.inspect and isinstance(reading.image, torch.Tensor) else []
         return [f"{path or f'image number {index}'}: {notice}" for notice in (*reading.notices, *found)]
 
 

@@ -29,8 +29,8 @@ def names(loader: DataLoader) -> list[str]:
     return [Path(path).name for batch in loader for path in batch.image_path]
 
 
-def describe(image: torch.Tensor, path: str | None) -> list[str]:
-    return [f"a picture of {tuple(image.shape)}, {Path(str(path)).name}"]
+def describe(image: torch.Tensor) -> list[str]:
+    return [f"a picture of {tuple(image.shape)}"]
 
 
 @pytest.mark.parametrize("settings", [{"batch_size": 3}, {"batch_size": 2, "num_workers": 2}], ids=str)
@@ -54,7 +54,7 @@ def test_what_is_to_be_said_of_a_file_is_said(
     list(read_as_seen(loader, skip_unreadable=True, inspect=describe))
     frames, described = caplog.messages
     assert frames == f"{path}: it has 2 frames or pages, of which only the first is looked at"
-    assert described == f"{path}: a picture of (3, {SIDE}, {SIDE}), 2.png"
+    assert described == f"{path}: a picture of (3, {SIDE}, {SIDE})"
 
 
 def test_parts_of_folders_are_read_alike(folder: Path) -> None:
