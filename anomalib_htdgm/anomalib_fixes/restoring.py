@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from anomalib.data import AnomalibDataModule
 from anomalib.models.components import AnomalibModule
 from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
@@ -97,6 +98,9 @@ class RestoringMixin(Base):
         if self._running_trainer is not None:
             after = callbacks_of(self)
             detach(self._running_trainer, [each for each in before if not any(each is one for one in after)])
+            datamodule = getattr(self._running_trainer, "datamodule", None)
+            if isinstance(datamodule, AnomalibDataModule):  # it has been told to resize as the model before did
+                datamodule.setup(self._running_trainer.state.fn)
 
     def _take_arguments(self, saved: Mapping[str, Any], input_size: tuple[int, int] | None) -> None:
         """Become what a model with the saved arguments, and for images of the restored size, would be."""

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib import pyplot as plt
-from shared.pictures import AVERAGE, draw_against_shots, draw_averages, draw_fractions, draw_heat_maps, make_title
+from shared.pictures import draw_against_shots, draw_heat_maps, make_title
 from shared.results import WITH_FRACTION, compare, read_results, select_usual, summarize, summarize_fractions
 from shared.tables import (
     Tables,
@@ -66,11 +66,9 @@ def write_tables(rows: pd.DataFrame, directory: Path) -> Tables:
         tables |= make_tables_of_averages(table) | make_tables(table)
         pictures |= draw(usual, table, directory)
     if not with_fraction.empty:
-        fractions = summarize_fractions(with_fraction.astype({"shots": int}))
-        tables["Fractions of patches"] = make_table_of_fractions(fractions)
-        caption = "Image AUROC against the fraction of patches"
-        pictures[caption] = directory / "auroc_fractions.png"
-        draw_fractions(fractions, pictures[caption])
+        tables["Fractions of patches"] = make_table_of_fractions(
+            summarize_fractions(with_fraction.astype({"shots": int}))
+        )
     if knows_anomalies.any():
         tables["Known anomalies"] = make_table_of_known_anomalies(rows[knows_anomalies])
     (directory / "tables.md").write_text(to_markdown(tables))
@@ -82,9 +80,6 @@ def draw(rows: pd.DataFrame, table: pd.DataFrame, directory: Path) -> dict[str, 
     """Draw models that know good images only, rows of results and what :func:`compare` makes; files by caption."""
     pictures = {"Image AUROC against shots": directory / "auroc_shots.png"}
     draw_against_shots(table, pictures["Image AUROC against shots"])
-    if (table["category"] == AVERAGE).any():
-        pictures["Image AUROC, mean over classes"] = directory / "auroc_averages.png"
-        draw_averages(table[table["category"] == AVERAGE], pictures["Image AUROC, mean over classes"])
     for (name, shots), part in rows[rows["trial"] == 0].groupby(["maps", "shots"]):
         folder = Path(str(name))
         path = directory / f"maps_{folder.name.split('.')[0]}_{shots}shot.png"

@@ -70,9 +70,7 @@ def test_train_validate_predict(
         assert ((batch.pred_score >= 0) & (batch.pred_score <= 1)).all()
 
 
-def test_a_checkpoint_brings_its_own_arguments_and_scores_bit_identically(
-    wall: MVTecAD, engine: Engine, mvtec_root: Path
-) -> None:
+def test_a_checkpoint_brings_its_own_arguments_and_scores_bit_identically(wall: MVTecAD, engine: Engine) -> None:
     model = Htdgm(
         k_shot=1,
         preset="semantic",
@@ -80,11 +78,11 @@ def test_a_checkpoint_brings_its_own_arguments_and_scores_bit_identically(
         pre_processor=Htdgm.configure_pre_processor((128, 160)),
     )
     engine.fit(model, datamodule=wall)
-    image = mvtec_root / "wall" / "test" / "gravel" / "000.png"
-    (expected,) = engine.predict(model, data_path=image)
+    (expected, *_) = engine.predict(model, datamodule=wall)
     checkpoint = engine.best_model_path
-    for other, path in ((Htdgm(), checkpoint), (Htdgm.load_from_checkpoint(checkpoint), None)):
-        (predicted,) = engine.predict(other, data_path=image, ckpt_path=path)
+    larger = Htdgm(region=(0, 0, 0.5, 0.5))  # of images of 512x512 pixels
+    for other, path in ((larger, checkpoint), (Htdgm.load_from_checkpoint(checkpoint), None)):
+        (predicted, *_) = engine.predict(other, datamodule=wall, ckpt_path=path)
         assert predicted.anomaly_map.shape[-2:] == (128, 160)
         assert torch.equal(predicted.pred_score, expected.pred_score)
         assert torch.equal(predicted.anomaly_map, expected.anomaly_map)

@@ -1,17 +1,24 @@
 # Copyright (C) 2026 The anomalib-htdgm authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Variants of the paper's Table 1 compute what it says: real against generated patches, and squared distances."""
+"""Variants compute what they say: real against generated patches, squared distances, one signal alone."""
+
+from pathlib import Path
 
 import pytest
 import torch
 from anomalib.data import ImageBatch
 from compared.ablations import MeanSquaredDistance, RealOrFake
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from torch.nn import functional as F
 
+from anomalib_htdgm.models.htdgm.training import train as train_htdgm
 from anomalib_htdgm.models.htdgm_published.training import train
 
 from .textures import shingles
+
+SIGNALS = Path(__file__).parents[2] / "benchmarks" / "quality" / "conf" / "model" / "htdgm_signals.yaml"
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -41,3 +48,15 @@ def test_distance_is_the_mean_over_training_images() -> None:
         variant.training_step(ImageBatch(image=part))
     expected = [sum(float((image - shot).square().mean()) for shot in shots) / 3 for image in images]
     torch.testing.assert_close(variant.model(images).pred_score, torch.tensor(expected))
+
+
+def test_each_signal_scores_alone_and_at_last_all_of_them() -> None:
+    small = {"image_size": 32, "iterations": 1, "width": 4, "memory_patches": 50, "energy_cells": 50}
+    config = OmegaConf.merge({"shots": 1, "trial": 0}, {"model": OmegaConf.load(SIGNALS)}).model
+    model = instantiate(config.arguments, settings=small, precision="float32").model
+    list(train_htdgm(model, shingles()))
+    image, scores = shingles(angle=0.9), []
+    for model.alone in config.tested_with.alone:
+        scores.append(model(image).pred_score)
+        assert len(model.signals) == (1 if model.alone else 3)
+    torch.testing.assert_close(torch.cat(scores[:-1]).log().mean().exp(), scores[-1].squeeze())

@@ -15,8 +15,6 @@ from compared import geom
 from compared.geom import Geom, draw_samples
 from compared.geom_model import TRANSFORMATIONS, GeomModel, train
 from compared.wide_resnet import WideResNet
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from numpy.typing import NDArray
 
 from anomalib_htdgm import FewShot, HtdgmPublished
@@ -25,7 +23,6 @@ from .conftest import bottle
 from .textures import shingles
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks" / "quality"
 MakeImages = Callable[..., torch.Tensor]
 
 
@@ -41,12 +38,9 @@ def fit_model(images: torch.Tensor, steps: int = 100, seed: int = 0) -> tuple[Ge
 
 
 def fit(root: Path, directory: Path, **arguments: Any) -> Geom:
-    datamodule = FewShot(bottle(root), k_shot=2)
     model = Geom(k_shot=2, **SMALL, **{"min_steps": 2, "evaluator": False, "visualizer": False, **arguments})
-    engine = Engine(
-        logger=False, default_root_dir=directory, accelerator="cpu", enable_progress_bar=False, limit_val_batches=0
-    )
-    engine.fit(model, datamodule=datamodule)
+    engine = Engine(logger=False, default_root_dir=directory, enable_progress_bar=False, limit_val_batches=0)
+    engine.fit(model, datamodule=FewShot(bottle(root), k_shot=2))
     return model.eval()
 
 
@@ -121,31 +115,19 @@ def test_there_are_so_many_passes_or_more_for_the_least_number_of_steps(
     assert sum(1 for _ in steps) == expected
 
 
-@pytest.mark.parametrize("widen", [4, 2])
-def test_networks_have_ten_layers_and_are_as_wide_as_asked(widen: int) -> None:
-    network = WideResNet(72, widen)
+def test_networks_have_ten_layers_and_are_as_wide_as_asked() -> None:
+    network = WideResNet(72, widen=2)
     assert sum(isinstance(each, torch.nn.Conv2d) for each in network.modules()) == 10
     assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 72)
-    assert network.head.in_features == 64 * widen
+    assert network.head.in_features == 64 * 2
 
 
-@pytest.fixture(scope="module")
-def fitted(mvtec: Path, tmp_path_factory: pytest.TempPathFactory) -> Geom:
-    return fit(mvtec, tmp_path_factory.mktemp("fitted"))
-
-
-def test_it_is_fitted_by_the_engine(fitted: Geom, mvtec: Path, tmp_path: Path) -> None:
-    image = shingles(seed=5) / 2 + 0.5
-    again = fit(mvtec, tmp_path)
-    assert fitted.input_size == (16, 16)
-    assert torch.equal(fitted(image).pred_score, again(image).pred_score)
-    assert "pixels" not in fitted.model.state_dict()
-
-
-def test_it_is_trained_on_the_samples_of_a_generator(
-    fitted: Geom, mvtec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_it_is_trained_by_the_engine_on_images_or_on_the_samples_of_a_generator(
+    mvtec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(geom, "SAMPLES_AT_ONCE", 10)
+    on_images = fit(mvtec, tmp_path)
+    assert on_images.input_size == (16, 16)
     arguments: dict[str, Any] = {"num_samples": 11, "epochs": 1, "batch_size": 400}
     models = [fit(mvtec, tmp_path, generator=HtdgmPublished(k_shot=2, **GENERATOR), **arguments) for _ in range(2)]
     generator = models[0].generator
@@ -157,19 +139,10 @@ def test_it_is_trained_on_the_samples_of_a_generator(
     image = shingles(seed=5) / 2 + 0.5
     first, again = (model(image).pred_score for model in models)
     assert torch.equal(first, again)
-    assert not torch.equal(first, fitted(image).pred_score)
-    assert models[0].model.state_dict().keys() == fitted.model.state_dict().keys()
+    assert not torch.equal(first, on_images(image).pred_score)
+    assert models[0].model.state_dict().keys() == on_images.model.state_dict().keys()  # the generator is left out
 
 
 def test_a_generator_has_to_generate() -> None:
     with pytest.raises(ValueError, match="generator: got a model with fake_weight=0"):
         Geom(generator=HtdgmPublished(fake_weight=0))
-
-
-@pytest.mark.parametrize(("name", "input_size"), [("geom", (32, 32)), ("table1_g", (256, 256))])
-def test_configurations_make_the_model(name: str, input_size: tuple[int, int]) -> None:
-    with initialize_config_dir(str(BENCHMARKS / "conf"), version_base="1.3"):
-        config = compose("config", [f"model={name}", "shots=5", "trial=3"])
-    model = instantiate(config.model.arguments)
-    assert (model.k_shot, model.seed, model.input_size) == (5, 3, input_size)
-    assert (model.generator is None) == (name == "geom")

@@ -7,7 +7,6 @@ import io
 import math
 from collections.abc import Callable
 
-import explore
 import pytest
 import torch
 from torch.nn import functional as F
@@ -88,7 +87,6 @@ def test_score_is_the_geometric_mean_of_the_signals(make_images: MakeImages) -> 
     energies = model.energies(views).score
     scores = torch.stack([votes.mean(dim=0), distances.log().mean(dim=0).exp(), energies])
     torch.testing.assert_close(model(images).pred_score, scores.log().mean(dim=0).exp())
-    assert list(explore.score(model, images)) == ["as the model", "votes", "patches", "orientedenergies"]
 
 
 def test_gist_multiplies_how_improbable_the_right_answers_are(make_images: MakeImages) -> None:

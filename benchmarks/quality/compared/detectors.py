@@ -20,8 +20,6 @@ from numpy.typing import NDArray
 from torch import nn
 from torchvision.transforms.v2 import Resize
 
-from anomalib_htdgm.validation import check_integer
-
 
 class _Scorer(nn.Module):
     """A detector that is given images as vectors of pixels, and its own random numbers."""
@@ -71,25 +69,14 @@ class PixelDetector(Untrained):
     Args:
         detector (Callable[..., Any]): Makes a detector with the interface of PyOD and DeepOD: ``fit`` on an array of
             shape ``(images, 3 * image_size ** 2)``, and ``decision_function``, high for what is anomalous.
-        image_size (int): Height and width that images are resized to, in pixels, at least 1.
-        seed (int): Seed of what the detector draws while it is made, fitted and asked, at least 0. A seed that the
-            library has itself, such as DeepOD's ``random_state``, is to be given to ``detector``.
+        image_size (int): Height and width that images are resized to, in pixels.
+        seed (int): Seed of what the detector draws while it is made, fitted and asked. A seed that the library has
+            itself, such as DeepOD's ``random_state``, is to be given to ``detector``.
         **components: Pre-processor, post-processor, evaluator and visualizer, as anomalib's models take them. A
             pre-processor of one's own replaces the resizing.
-
-    Raises:
-        ValueError: If an argument is out of its range.
     """
 
-    def __init__(
-        self,
-        detector: Callable[..., Any],
-        image_size: int = 32,
-        seed: int = 0,
-        **components: Any,
-    ) -> None:
-        check_integer("image_size", image_size, at_least=1)
-        check_integer("seed", seed, at_least=0)
+    def __init__(self, detector: Callable[..., Any], image_size: int = 32, seed: int = 0, **components: Any) -> None:
         super().__init__(**components)
         if components.get("pre_processor", True) is True:
             self.pre_processor = self.configure_pre_processor((image_size, image_size))

@@ -1,25 +1,21 @@
 # Copyright (C) 2026 The anomalib-htdgm authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Pictures of benchmark results: AUROC against shots and fraction of patches, and on average, and anomaly maps.
+"""Pictures of benchmark results: AUROC against shots, and anomaly maps.
 
-Each is written as PNG and as SVG. Methods differ in marker and line, so that pictures can be read without colour; what
-is published is hollow and dashed.
+Methods differ in marker, so that pictures can be read without colour; what is published is hollow and dashed.
 """
 
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
-from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from PIL import Image
 
 AVERAGE = "average"
-CHANCE = 50.0  # AUROC of a coin, in percent
 MARKERS = "osD^vP*XH"
 # Okabe and Ito's
 COLOURS = ("black", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#999999", "#000066")
@@ -44,23 +40,11 @@ def draw_against_shots(table: pd.DataFrame, path: Path) -> None:
         published = part.dropna(subset=["paper"]).drop_duplicates(["method", "shots"])
         figures = {"image_AUROC": published["paper"], "image_AUROC_std": published["paper_std"]}
         panels[name] = pd.concat([part, published.assign(model=published["method"] + ", published", **figures)])
-    _draw_lines(panels, "shots", "shots", path)
+    _draw_lines(panels, path)
 
 
-def draw_fractions(summary: pd.DataFrame, path: Path) -> None:
-    """Draw AUROC against the fraction of patches, the paper's figure 7: a panel for each category and number of shots.
-
-    Args:
-        summary (pd.DataFrame): As :func:`report.summarize_fractions` makes it.
-        path (Path): Image file to write.
-    """
-    percent = summary.assign(percent=(100 * summary["fraction"]).round().astype(int))
-    panels = {make_title(*name): part for name, part in percent.groupby(["category", "shots"])}
-    _draw_lines(panels, "percent", "patches [%]", path)
-
-
-def _draw_lines(panels: dict[str, pd.DataFrame], column: str, label: str, path: Path) -> None:
-    """Draw AUROC against a column, a line for each model; what is published is hollow and dashed."""
+def _draw_lines(panels: dict[str, pd.DataFrame], path: Path) -> None:
+    """Draw panels of AUROC against shots by their titles, a line for each model."""
     width = min(len(panels), 3)
     height = -(-len(panels) // width)
     size = (4.5 * width, 4 * height)
@@ -68,57 +52,19 @@ def _draw_lines(panels: dict[str, pd.DataFrame], column: str, label: str, path: 
     for axis in axes.flat[len(panels) :]:
         axis.remove()
     for axis, (name, part) in zip(axes.flat, panels.items(), strict=False):
-        for index, (model, line) in enumerate(part.sort_values(column).groupby("model")):
+        for index, (model, line) in enumerate(part.sort_values("shots").groupby("model")):
             style: dict[str, Any] = {"color": COLOURS[index % len(COLOURS)], "linestyle": "-"}
             if str(model).endswith("published"):
                 style = {"color": "gray", "linestyle": "--", "markerfacecolor": "white"}
             style |= {"marker": MARKERS[index % len(MARKERS)], "capsize": 3, "label": model}
-            axis.errorbar(line[column], line["image_AUROC"], line["image_AUROC_std"], **style)
+            axis.errorbar(line["shots"], line["image_AUROC"], line["image_AUROC_std"], **style)
         axis.set_xscale("log")
         axis.xaxis.set_minor_locator(NullLocator())
-        axis.set_xticks(sorted(part[column].unique()), labels=sorted(part[column].unique()))
-        axis.set(title=name, xlabel=label, ylabel="image AUROC [%]")
+        axis.set_xticks(sorted(part["shots"].unique()), labels=sorted(part["shots"].unique()))
+        axis.set(title=name, xlabel="shots", ylabel="image AUROC [%]")
         axis.legend(fontsize="small")
         axis.grid(alpha=0.3)
-    save(figure, path, dpi=120)
-
-
-def draw_averages(averages: pd.DataFrame, path: Path) -> None:
-    """Draw the means over classes as bars: a panel for each data set and number of shots, the paper's beside ours.
-
-    Args:
-        averages (pd.DataFrame): Those rows of what :func:`report.compare` makes.
-        path (Path): Image file to write.
-    """
-    panels = list(averages.groupby(["dataset", "shots"], sort=False))
-    models = averages["model"].nunique()
-    size = (7.5, (1.0 + 0.45 * models) * len(panels))
-    figure, axes = plt.subplots(len(panels), 1, figsize=size, squeeze=False, layout="constrained")
-    for axis, ((dataset, shots), part) in zip(axes[:, 0], panels, strict=True):
-        positions = np.arange(len(part))
-        ours = {"color": "#555555", "label": "here", "xerr": part["image_AUROC_std"].fillna(0), "capsize": 2}
-        paper = {"color": "white", "edgecolor": "black", "hatch": "///", "label": "published", "capsize": 2}
-        axis.barh(positions - 0.2, part["image_AUROC"], 0.38, **ours)
-        axis.barh(positions + 0.2, part["paper"].fillna(0), 0.38, xerr=part["paper_std"].fillna(0), **paper)
-        axis.set_yticks(positions, labels=part["model"])
-        axis.invert_yaxis()
-        axis.axvline(CHANCE, color="black", linewidth=0.8, linestyle=":")
-        axis.set(title=make_title(dataset, shots), xlabel="image AUROC [%]", xlim=(30, 100))
-        axis.legend(fontsize="small")
-    save(figure, path, dpi=120)
-
-
-def save(figure: Figure, path: Path, dpi: int) -> None:
-    """Write a picture as PNG, and as SVG beside it.
-
-    Args:
-        figure (Figure): The picture, which is closed.
-        path (Path): The PNG file.
-        dpi (int): Its pixels per inch.
-    """
-    figure.savefig(path, dpi=dpi)
-    with mpl.rc_context({"svg.hashsalt": "htdgm"}):  # the same picture is the same file
-        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+    figure.savefig(path, dpi=120)
     plt.close(figure)
 
 
@@ -161,7 +107,8 @@ def draw_heat_maps(rows: pd.DataFrame, folder: Path, path: Path) -> bool:
         axes[0, column].set_title(name, fontsize="small")
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
-    save(figure, path, dpi=80)
+    figure.savefig(path, dpi=80)
+    plt.close(figure)
     return True
 
 

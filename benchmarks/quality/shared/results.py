@@ -137,7 +137,7 @@ def summarize_fractions(rows: pd.DataFrame) -> pd.DataFrame:
         ``trials``; the published ones at the end.
     """
     names = rows["model"].str.extract(f"^{WITH_FRACTION}$")
-    ours = rows.assign(model=names[0], fraction=names[1].astype(float))
+    ours = rows.astype({"shots": int}).assign(model=names[0], fraction=names[1].astype(float))
     summary = average(ours, ["category", "shots", "model", "fraction"])
     paper = _read_paper().rename(columns={"paper": "image_AUROC", "paper_std": "image_AUROC_std"})
     paper = paper[paper["supplement_table"] == OF_FRACTIONS].merge(summary[["category", "shots"]].drop_duplicates())
