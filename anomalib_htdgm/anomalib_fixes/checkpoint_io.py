@@ -8,8 +8,7 @@ copy: what breaks it off, a signal or a full disk, leaves half a file in place o
 folder that may not be written to, a checkpoint is lost without a word. What it says of a wrong file names no file.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -39,20 +38,16 @@ class WholeCheckpointIO(AnomalibCheckpointIO):
         """Write a checkpoint beside its place, and move it there when it is complete.
 
         Lightning writes those that are not of this machine.
-
-        Raises:
-            OSError: If it cannot be written; the message tells what to do.
         """
         if _is_remote(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         partial = Path(f"{path}.{uuid4().hex}.part")
-        with _advised(f"checkpoint {path} cannot be written; those written before are as they were"):
-            try:
-                super().save_checkpoint(checkpoint, partial, storage_options)
-                partial.replace(path)
-            finally:
-                partial.unlink(missing_ok=True)
+        try:
+            super().save_checkpoint(checkpoint, partial, storage_options)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
     def load_checkpoint(
         self, path: str | Path, map_location: _MAP_LOCATION_TYPE = None, weights_only: bool | None = None
@@ -75,24 +70,13 @@ def check_writable(trainer: Trainer) -> None:
     """Refuse folders that no checkpoint can be written to before a training, not after it.
 
     Raises:
-        OSError: If there is such a folder; the message names it.
+        OSError: If there is such a folder.
     """
     folders = [each.dirpath for each in trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint)]
     for folder in folders:
         if folder and not _is_remote(folder):
-            with _advised(f"no checkpoint can be written to {folder}"):
-                Path(folder).mkdir(parents=True, exist_ok=True)
-                TemporaryFile(dir=folder).close()
-
-
-@contextmanager
-def _advised(what: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        advice = "Make room, or choose another folder (default_root_dir of the trainer, dirpath of ModelCheckpoint)"
-        msg = f"{what} ({error.strerror}). {advice}"
-        raise OSError(error.errno, msg) from error
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            TemporaryFile(dir=folder).close()
 
 
 def _is_remote(path: str | Path) -> bool:

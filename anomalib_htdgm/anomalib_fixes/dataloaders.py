@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from anomalib_htdgm.data.appearance import Inspection
 from anomalib_htdgm.data.files import warn_of_unlisted
-from anomalib_htdgm.data.loading import check_first_item, read_as_seen
+from anomalib_htdgm.data.loading import read_as_seen
 
 
 def replace_dataloaders(trainer: Trainer, stage: str, *, skip_unreadable: bool, inspection: Inspection) -> None:
@@ -23,7 +23,6 @@ def replace_dataloaders(trainer: Trainer, stage: str, *, skip_unreadable: bool, 
     Where figures are reported, in tests and validations of their own, any unreadable file is an error.
 
     Raises:
-        TypeError: If validation data of a training are no images: it must not be lost to them.
         ValueError: If a datamodule is to split no validation images off.
     """
     is_fit = stage == "fit"
@@ -33,8 +32,6 @@ def replace_dataloaders(trainer: Trainer, stage: str, *, skip_unreadable: bool, 
     given = [training.dataloader()] if is_fit and training.is_defined() else []
     if source.is_defined() and not (is_fit and trainer.limit_val_batches == 0):
         dataloaders = _request(source)
-        if is_fit:
-            check_first_item(dataloaders, "val_dataloaders")
         source.instance = read_as_seen(
             dataloaders,
             skip_unreadable=skip_unreadable and stage in {"fit", "predict"},

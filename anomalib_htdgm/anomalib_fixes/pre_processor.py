@@ -25,11 +25,10 @@ number; a power of two takes nothing from them."""
 
 
 def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
-    """Make the default pre-processor: resize, then bring pixels from [0, 1] to [-1, 1].
+    """Make the default pre-processor: resize, by default to 256x256, then bring pixels from [0, 1] to [-1, 1].
 
     Args:
-        image_size (tuple[int, int] | None): Height and width of images and maps in pixels; ``None`` is 256x256, at
-            which anomalib's other models report their pixel metrics.
+        image_size (tuple[int, int] | None): Height and width of images and maps in pixels.
     """
     half = [0.5, 0.5, 0.5]
     return AntialiasedPreProcessor(Compose([Resize(image_size or (256, 256), antialias=True), Normalize(half, half)]))

@@ -21,7 +21,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from anomalib_htdgm.version import __version__
 
-from .checkpoint import MARK, VERSION, check_file, check_state, named, written_by
+from .checkpoint import MARK, VERSION, check_file, check_finite, named, written_by
 from .components import adapt_weights, callbacks_of, check_held, describe_lost, detach, hide_given
 
 if TYPE_CHECKING:
@@ -128,8 +128,7 @@ class RestoringMixin(Base):
             CheckpointError: If they are not weights of this model.
         """
         with self._naming_checkpoint():
-            if strict:
-                check_state(self, state_dict)
+            check_finite(self, state_dict)
             return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
     @contextmanager

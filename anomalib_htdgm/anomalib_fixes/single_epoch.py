@@ -18,14 +18,12 @@ from anomalib.engine.plugins import AnomalibCheckpointIO
 from anomalib.metrics import AUPRO, Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
-from anomalib.pre_processing import PreProcessor
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import nn
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
 from anomalib_htdgm.data.appearance import Inspection
-from anomalib_htdgm.data.items import check_is_image
 
 from .checkpoint_io import WholeCheckpointIO, check_writable
 from .components import callbacks_of, detach
@@ -82,10 +80,7 @@ class SingleEpochMixin(RestoringMixin):
         """Learning type; anomalib would not fit a model that called itself few-shot."""
         return LearningType.ONE_CLASS
 
-    @staticmethod
-    def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
-        """Make the default pre-processor, which resizes to 256x256 and brings pixels from [0, 1] to [-1, 1]."""
-        return configure_pre_processor(image_size)
+    configure_pre_processor = staticmethod(configure_pre_processor)
 
     @staticmethod
     def configure_evaluator() -> Evaluator:
@@ -102,7 +97,6 @@ class SingleEpochMixin(RestoringMixin):
 
         Raises:
             OSError: If a training's checkpoints cannot be written.
-            TypeError: If validation data of a training are no images.
             ValueError: If a trainer that is not anomalib's has other arguments than :attr:`trainer_arguments`, if a
                 datamodule is to split no validation images off, or if training images cannot be read.
         """
@@ -136,15 +130,6 @@ class SingleEpochMixin(RestoringMixin):
         del stage
         self._batches = ()
         detach(self.trainer, callbacks_of(self))
-
-    def on_before_batch_transfer(self, batch: ImageBatch, dataloader_idx: int) -> ImageBatch:
-        """Refuse what is no batch of images before anything else meets it.
-
-        Raises:
-            TypeError: If it is none.
-        """
-        check_is_image(batch, "dataloaders")
-        return super().on_before_batch_transfer(batch, dataloader_idx)
 
     def forward(self, batch: torch.Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:
         """Score and localise, in the model's own types: in float32, and as ``precision`` says, whatever the caller's.

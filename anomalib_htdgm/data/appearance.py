@@ -110,8 +110,7 @@ class Inspection:
 
     good: list[Appearance] = field(default_factory=list)
 
-    def __call__(self, image: torch.Tensor, path: str | None = None) -> list[str]:
+    def __call__(self, image: torch.Tensor) -> list[str]:
         """Inspect an image in [0, 1] of shape ``(3, H, W)``, and give a notice, if there is one."""
-        del path
         found = differences(appearance_of(image), self.good) if self.good else []
         return [f"{', and '.join(found)}: its score tells little"] if found else []

@@ -13,7 +13,6 @@ from anomalib.data import AnomalibDataModule, AnomalibDataset
 from anomalib.data.utils import LabelName, Split, TestSplitMode, ValSplitMode
 from pandas import DataFrame
 from torchvision.datasets.folder import IMG_EXTENSIONS
-from torchvision.transforms.v2 import Transform
 
 from anomalib_htdgm.validation import check_integer
 
@@ -28,16 +27,13 @@ class ClassesDataModule(AnomalibDataModule, ABC):
         train_batch_size: Batch size for training.
         eval_batch_size: Batch size for validation and test.
         num_workers: Number of workers of each dataloader.
-        train_augmentations: Augmentations of the training images.
-        val_augmentations: Augmentations of the validation images.
-        test_augmentations: Augmentations of the test images.
-        augmentations: Augmentations where none are given for a subset.
         val_split_mode: Where the validation set comes from; by default it is the test set.
         val_split_ratio: Share of the images that a validation set of its own takes.
-        seed: Seed of such a split, at least 0.
+        seed: Seed of such a split.
+        **settings: Augmentations, as :class:`anomalib.data.AnomalibDataModule` takes them.
 
     Raises:
-        ValueError: If a number is out of its range.
+        ValueError: If ``test_images_per_class`` is out of its range.
     """
 
     def __init__(
@@ -48,29 +44,22 @@ class ClassesDataModule(AnomalibDataModule, ABC):
         train_batch_size: int = 32,
         eval_batch_size: int = 32,
         num_workers: int = 8,
-        train_augmentations: Transform | None = None,
-        val_augmentations: Transform | None = None,
-        test_augmentations: Transform | None = None,
-        augmentations: Transform | None = None,
         val_split_mode: ValSplitMode | str = ValSplitMode.SAME_AS_TEST,
         val_split_ratio: float = 0.5,
         seed: int = 0,
+        **settings: Any,
     ) -> None:
         if test_images_per_class is not None:
             check_integer("test_images_per_class", test_images_per_class, at_least=1)
-        check_integer("seed", seed, at_least=0)
         super().__init__(
             train_batch_size=train_batch_size,
             eval_batch_size=eval_batch_size,
             num_workers=num_workers,
-            train_augmentations=train_augmentations,
-            val_augmentations=val_augmentations,
-            test_augmentations=test_augmentations,
-            augmentations=augmentations,
             val_split_mode=val_split_mode,
             val_split_ratio=val_split_ratio,
             test_split_mode=TestSplitMode.FROM_DIR,
             seed=seed,
+            **settings,
         )
         self.category = category
         self.test_images_per_class = test_images_per_class

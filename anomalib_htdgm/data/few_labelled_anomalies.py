@@ -4,14 +4,10 @@
 """A few labelled anomalies beside the normal training images, for any image datamodule of anomalib.
 
 Example:
-    All normal images and ten labelled anomalies to train on; the other anomalies to test on:
+    Ten normal images and ten labelled anomalies to train on; the other anomalies to test on:
 
     >>> from anomalib.data import MVTecAD
     >>> from anomalib_htdgm import FewLabelledAnomalies, FewShot
-    >>> datamodule = FewLabelledAnomalies(MVTecAD(category="bottle"), n_anomalies=10)  # doctest: +SKIP
-
-    Ten normal images and ten labelled anomalies:
-
     >>> shots = FewShot(MVTecAD(category="bottle"), k_shot=10)  # doctest: +SKIP
     >>> datamodule = FewLabelledAnomalies(shots, n_anomalies=10)  # doctest: +SKIP
 """
@@ -49,6 +45,9 @@ class FewLabelledAnomalies(WrappingDataModule):
         seed: Seed of the draw, at least 0.
         known_classes: Classes to draw from; all if None.
 
+    Attributes:
+        known_paths (list[str]): Paths of the drawn anomalies, ascending; there are none before :meth:`setup`.
+
     Raises:
         TypeError: If ``datamodule`` is not a datamodule of images.
         ValueError: If another argument is out of its range. At :meth:`setup`, if there are fewer anomalies, or no such
@@ -69,9 +68,6 @@ class FewLabelledAnomalies(WrappingDataModule):
         known_classes: list[str] | None = None,
     ) -> None:
         check_integer("n_anomalies", n_anomalies, at_least=1)
-        if known_classes is not None and not known_classes:
-            msg = f"known_classes: got {known_classes!r}; allowed are None, for all, and lists of at least one name"
-            raise ValueError(msg)
         super().__init__(datamodule, seed)
         if self.test_split_mode == TestSplitMode.SYNTHETIC:
             msg = "datamodule: the anomalies of its test set are synthetic (test_split_mode); real ones are needed"
@@ -87,25 +83,13 @@ class FewLabelledAnomalies(WrappingDataModule):
         """
         return "_".join([self.datamodule.name, f"{self.n_anomalies}anomalies", *(self.known_classes or [])])
 
-    @property
-    def known_paths(self) -> list[str]:
-        """Paths of the drawn anomalies, ascending.
-
-        Raises:
-            AttributeError: Before :meth:`setup`.
-        """
-        if not hasattr(self, "_known_paths"):
-            msg = "The anomalies have not been drawn yet. Did you call setup?"
-            raise AttributeError(msg)
-        return self._known_paths
-
     def _setup(self, _stage: str | None = None) -> None:
         self.datamodule.setup(_stage)
         anomalies = self._anomalies()
         candidates = self._candidates(anomalies)
         drawn = candidates.subsample(draw_shots(len(candidates), self.n_anomalies, self.seed))
         known = drawn if self.known_classes is None else candidates
-        self._known_paths = list(map(str, drawn.samples["image_path"]))
+        self.known_paths = list(map(str, drawn.samples["image_path"]))
         self.train_data = self.datamodule.train_data + drawn
         self.test_data = _without(self.datamodule.test_data, known)
         if hasattr(self.datamodule, "val_data"):

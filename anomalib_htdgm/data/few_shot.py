@@ -12,20 +12,17 @@ Example:
 """
 
 import logging
-from typing import Literal, get_args
 
 import numpy as np
 from anomalib.data import AnomalibDataModule
 from anomalib.data.utils import ValSplitMode, split_by_label
 from lightning.pytorch.utilities.types import EVAL_DATALOADERS
 
-from anomalib_htdgm.validation import check_choice, check_integer
+from anomalib_htdgm.validation import check_integer
 
 from .wrapping import WrappingDataModule
 
 logger = logging.getLogger(__name__)
-
-Sampling = Literal["random", "sorted"]
 
 
 def draw_shots(num_images: int, k_shot: int, seed: int) -> list[int]:
@@ -54,29 +51,6 @@ def shuffle(num_images: int, seed: int) -> list[int]:
     return order
 
 
-def sorted_slice(num_images: int, k_shot: int, seed: int) -> list[int]:
-    """Take the seed-th run of k of the path-sorted images, the protocol of AnomalyDINO.
-
-    Returns:
-        The indices ``[seed * k_shot, (seed + 1) * k_shot)``.
-
-    Raises:
-        ValueError: As of :func:`draw_shots`, or if the run ends beyond the last image.
-    """
-    check_integer("num_images", num_images, at_least=1)
-    check_integer("k_shot", k_shot, at_least=1)
-    check_integer("seed", seed, at_least=0)
-    start, stop = seed * k_shot, (seed + 1) * k_shot
-    if stop > num_images:
-        allowed = f"0 to {num_images // k_shot - 1}" if num_images >= k_shot else "none, k_shot is too large"
-        msg = (
-            f"seed is {seed}: sorted sampling with k_shot {k_shot} takes images {start} to {stop - 1}, "
-            f"but there are only {num_images}. Allowed seeds: {allowed}."
-        )
-        raise ValueError(msg)
-    return list(range(start, stop))
-
-
 class FewShot(WrappingDataModule):
     """Reduces the training set of another datamodule to k normal images.
 
@@ -90,8 +64,7 @@ class FewShot(WrappingDataModule):
         datamodule: The datamodule to draw from: an instance, or a configuration with ``class_path`` and ``init_args``
             as :func:`anomalib.data.get_datamodule` takes it.
         k_shot: Number of training images, at least 1. Where there are fewer, all are taken, with a warning.
-        seed: Seed of the draw, at least 0.
-        sampling: ``"random"`` draws with :func:`draw_shots`, ``"sorted"`` takes :func:`sorted_slice`.
+        seed: Seed of the draw, at least 0; see :func:`draw_shots`.
 
     Raises:
         TypeError: If ``datamodule`` is not a datamodule of images.
@@ -104,18 +77,10 @@ class FewShot(WrappingDataModule):
                 --data.datamodule.category bottle --data.k_shot 5
     """
 
-    def __init__(
-        self,
-        datamodule: AnomalibDataModule,
-        k_shot: int = 1,
-        seed: int = 0,
-        sampling: Sampling = "random",
-    ) -> None:
+    def __init__(self, datamodule: AnomalibDataModule, k_shot: int = 1, seed: int = 0) -> None:
         check_integer("k_shot", k_shot, at_least=1)
-        check_choice("sampling", sampling, get_args(Sampling))
         super().__init__(datamodule, seed)
         self.k_shot = k_shot
-        self.sampling = sampling
 
     @property
     def name(self) -> str:  # type: ignore[override]  # anomalib's base class overrides Lightning's attribute alike
@@ -127,14 +92,7 @@ class FewShot(WrappingDataModule):
 
     @property
     def shot_paths(self) -> list[str]:
-        """Paths of the drawn images, ascending.
-
-        Raises:
-            AttributeError: Before :meth:`setup`.
-        """
-        if not hasattr(self, "train_data"):
-            msg = "The shots have not been drawn yet. Did you call setup?"
-            raise AttributeError(msg)
+        """Paths of the drawn images, ascending; there are none before :meth:`setup`."""
         return [str(path) for path in self.train_data.samples["image_path"]]
 
     def _setup(self, _stage: str | None = None) -> None:
@@ -145,8 +103,7 @@ class FewShot(WrappingDataModule):
                 self.datamodule.name,
             )
         normal_data, _ = split_by_label(self.datamodule.train_data)
-        draw = draw_shots if self.sampling == "random" else sorted_slice
-        self.train_data = normal_data.subsample(draw(len(normal_data), self.k_shot, self.seed))
+        self.train_data = normal_data.subsample(draw_shots(len(normal_data), self.k_shot, self.seed))
         # Not every datamodule has all subsets. What there is, is shared, so that it gets the trainer's augmentations.
         for subset in ("val_data", "test_data"):
             if hasattr(self.datamodule, subset):

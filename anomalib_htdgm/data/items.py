@@ -114,28 +114,6 @@ def _read_row(dataset: AnomalibDataset, row: Any) -> Reading:  # noqa: ANN401
 
 
 def collate_items(collate: Collate, items: list[Any]) -> Any:  # noqa: ANN401
-    """Collate items as a dataloader does, but anomalib's items as anomalib does, since PyTorch cannot.
-
-    Raises:
-        TypeError: If they cannot be collated, and are no items of anomalib.
-    """
+    """Collate items as a dataloader does, but anomalib's items as anomalib does, since PyTorch cannot."""
     is_torchs = collate is default_collate and isinstance(items[0], ImageItem)
-    try:
-        return ImageBatch.collate(items) if is_torchs else collate(items)
-    except Exception:
-        check_is_image(items[0], "dataloaders")  # the better message
-        raise
-
-
-def check_is_image(given: Any, argument: str) -> None:  # noqa: ANN401
-    """Refuse what is no item or batch of anomalib.
-
-    Raises:
-        TypeError: If it is something else, such as a tuple.
-    """
-    if not isinstance(getattr(given, "image", None), torch.Tensor):
-        msg = (
-            f"{argument}: got {type(given).__name__}; allowed are datasets whose items are anomalib.data.ImageItem, "
-            "collated by anomalib.data.ImageBatch.collate"
-        )
-        raise TypeError(msg)
+    return ImageBatch.collate(items) if is_torchs else collate(items)

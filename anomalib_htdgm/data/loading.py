@@ -8,16 +8,14 @@ Mends those of anomalib 2.7 and Lightning 2.6, where one file that cannot be rea
 
 import logging
 from collections.abc import Callable, Iterator, Sized
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
 from anomalib.data.dataclasses.torch import Batch
-from lightning.pytorch.utilities.seed import isolate_rng
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch.utils.data import DataLoader, IterableDataset
 
-from .items import Collate, Reading, check_is_image, collate_items, items_of, read_item
+from .items import Collate, Reading, collate_items, items_of, read_item
 from .reading import UnreadableImageError, digest_image
 
 logger = logging.getLogger(__name__)
@@ -28,24 +26,8 @@ KEPT = (
 )
 """Settings of a dataloader that do not say which items make a batch."""
 
-Inspect = Callable[[torch.Tensor, str | None], list[str]]
-"""Tells what is worth a warning about an image in [0, 1], of shape ``(3, H, W)`` and as it was read, and its path."""
-
-
-def check_first_item(dataloaders: Any, argument: str) -> None:  # noqa: ANN401
-    """Refuse dataloaders that serve no items of anomalib, by their first item, before anything is done.
-
-    Raises:
-        TypeError: If one serves something else.
-    """
-
-    def check(dataloader: DataLoader[Any]) -> None:
-        items = items_of(dataloader.dataset)[:1] if has_items(dataloader) else []
-        with isolate_rng(include_cuda=False), suppress(UnreadableImageError):
-            for first in items:
-                check_is_image(collate_items(dataloader.collate_fn, [read_item(*first).item]), argument)
-
-    apply_to_collection(dataloaders, DataLoader, check)
+Inspect = Callable[[torch.Tensor], list[str]]
+"""Tells what is worth a warning about an image in [0, 1], of shape ``(3, H, W)`` and as it was read."""
 
 
 def has_items(dataloader: DataLoader[Any]) -> bool:
@@ -126,7 +108,7 @@ class _Reader:
 
     def _describe(self, index: int, reading: Reading) -> list[str]:
         path = getattr(reading.item, "image_path", None)
-        found = self.inspect(reading.image, path) if self.inspect and isinstance(reading.image, torch.Tensor) else []
+        found = self.inspect(reading.image) if self.inspect and isinstance(reading.image, torch.Tensor) else []
         return [f"{path or f'image number {index}'}: {notice}" for notice in (*reading.notices, *found)]
 
 

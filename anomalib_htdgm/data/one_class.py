@@ -15,14 +15,13 @@ import logging
 import re
 from pathlib import Path
 from typing import Any, get_args
-from zipfile import is_zipfile
 
 from anomalib.data import AnomalibDataset
 from anomalib.data.utils import Split
 
 from anomalib_htdgm.validation import check_choice
 
-from .arrays import ARRAYS, CLASSES, SPLITS, Dataset, write_dataset
+from .arrays import CLASSES, Dataset, write_dataset
 from .classes import ClassesDataModule, describe_images, list_images
 from .writing import write_once
 
@@ -45,9 +44,6 @@ class OneClass(ClassesDataModule):
             ``x_test``, uint8 images in the data set's own size, of shape ``(N, 32, 32, 3)`` or ``(N, 28, 28)``, and
             ``y_train`` and ``y_test``, their classes' indices. Its images are written to a directory of their own,
             named after the file's content.
-        folders: Path of a directory of images to read in place of torchvision's download, as
-            ``<folders>/{train,test}/<class>/<file>``, where a class is an index, a name or both (``6``, ``frog``,
-            ``6_frog``). They are read where they are.
         test_images_per_class: Number of test images of each class, at least 1, spread evenly over the class's own: the
             same for every normal class and every run. All if None.
         **settings: Batch sizes, workers, augmentations, and the split of a validation set, see
@@ -68,7 +64,6 @@ class OneClass(ClassesDataModule):
         normal_class: int | str = 0,
         root: str | Path = "./datasets/OneClass",
         arrays: str | Path | None = None,
-        folders: str | Path | None = None,
         test_images_per_class: int | None = None,
         **settings: Any,
     ) -> None:
@@ -78,18 +73,12 @@ class OneClass(ClassesDataModule):
             allowed = ", ".join(f"{index} ({class_name})" for index, class_name in enumerate(CLASSES[dataset]))
             msg = f"normal_class: got {normal_class!r}; the classes of {dataset} are {allowed}"
             raise ValueError(msg)
-        if arrays is not None and not is_zipfile(arrays):
-            what = "is no .npz file" if Path(arrays).is_file() else "does not exist"
-            msg = f"arrays: got {str(arrays)!r}, which {what}; allowed are .npz files with {', '.join(ARRAYS)}"
-            raise ValueError(msg)
-        if folders is not None:
-            _check_folders(Path(folders), dataset, also_arrays=arrays is not None)
         super().__init__(category, test_images_per_class, **settings)
         self.dataset: Dataset = dataset
         self.root = Path(root)
         self.arrays = None if arrays is None else Path(arrays)
         suffix = "" if self.arrays is None else f"-{hashlib.sha256(self.arrays.read_bytes()).hexdigest()[:12]}"
-        self._directory = self.root / f"{dataset}{suffix}" if folders is None else Path(folders)
+        self._directory = self.root / f"{dataset}{suffix}"
 
     @property
     def name(self) -> str:  # type: ignore[override]  # anomalib's base class overrides Lightning's attribute alike
@@ -102,15 +91,12 @@ class OneClass(ClassesDataModule):
             logger.info("Wrote the images of %s to %s", self.dataset, self._directory)
 
     def _setup(self, _stage: str | None = None) -> None:
-        if not self._directory.is_dir():
-            msg = f"There is no {self._directory}. Did you call prepare_data?"
-            raise FileNotFoundError(msg)
         self.train_data = self._subset(Split.TRAIN)
         self.test_data = self._subset(Split.TEST)
 
     def _subset(self, split: Split) -> AnomalibDataset:
-        folders = {_find_class(self.dataset, each.name): each for each in _class_folders(self._directory, split.value)}
-        paths = {name: list_images(folders[name]) if name in folders else [] for name in CLASSES[self.dataset]}
+        folder = self._directory / split.value
+        paths = {name: list_images(folder / f"{index}_{name}") for index, name in enumerate(CLASSES[self.dataset])}
         normal = paths[self.category]
         if not normal:
             msg = f"normal_class: got {self.category!r}, of which {self._directory} has no {split.value} images"
@@ -120,29 +106,8 @@ class OneClass(ClassesDataModule):
         return self.make_subset([row for name, each in paths.items() for row in self.describe_tested(each, name)])
 
 
-def _class_folders(directory: Path, split: str) -> list[Path]:
-    return sorted(path for path in (directory / split).glob("*") if path.is_dir())
-
-
-def _check_folders(directory: Path, dataset: Dataset, *, also_arrays: bool) -> None:
-    if also_arrays:
-        msg = f"folders: got {str(directory)!r} beside arrays; allowed is one of them"
-        raise ValueError(msg)
-    for split in SPLITS:
-        folders = _class_folders(directory, split)
-        if not folders:
-            msg = f"folders: got {str(directory)!r}; allowed are directories with {split}/<class>/<image>"
-            raise ValueError(msg)
-        known = [_find_class(dataset, folder.name) for folder in folders]
-        if None in known or len(set(known)) < len(known):
-            names, classes = ", ".join(folder.name for folder in folders), ", ".join(CLASSES[dataset])
-            msg = f"folders: {directory / split} has {names}; allowed is one for each class of {dataset}: {classes}"
-            raise ValueError(msg)
-
-
 def _find_class(dataset: Dataset, given: int | str) -> str | None:
-    """Find the class that is given by index, name or both."""
-    # Spelled as the directories are, which allows for torchvision's "T-shirt/top", too.
+    """Find the class that is given by index or name, which may be torchvision's, such as ``T-shirt/top``."""
     spelled = re.sub("[^a-z0-9]+", "_", str(given).lower())
-    names = (name for index, name in enumerate(CLASSES[dataset]) if spelled in {str(index), name, f"{index}_{name}"})
+    names = (name for index, name in enumerate(CLASSES[dataset]) if spelled in {str(index), name})
     return next(names, None)

@@ -6,10 +6,6 @@
 The data set is that of Philbin et al., *Lost in Quantization* (CVPR 2008): 6412 photographs in one folder for each
 landmark and one called ``general``, and text files that say which photographs show which landmark well (``good``),
 partly (``ok``) or hardly (``junk``).
-
-Example:
-    >>> from anomalib_htdgm import FewShot, Paris
-    >>> datamodule = FewShot(Paris(root="datasets/Paris", normal_class="louvre"), k_shot=5)  # doctest: +SKIP
 """
 
 from pathlib import Path
@@ -18,7 +14,7 @@ from typing import Any
 from anomalib.data.utils import Split
 from torchvision.transforms.v2 import Resize
 
-from anomalib_htdgm.validation import check_choice, check_number
+from anomalib_htdgm.validation import check_choice
 
 from .classes import ClassesDataModule, describe_images, list_images
 from .few_shot import draw_shots
@@ -32,6 +28,8 @@ GENERAL = "general"
 QUERIES = range(1, 6)
 """Each landmark has five lists of each kind, one for each query photograph; the lists of a kind are alike."""
 SPLIT_SEED = 0
+TRAIN_FRACTION = 0.2
+"""Share of the normal landmark's photographs to train on."""
 
 
 class Paris(ClassesDataModule):
@@ -46,31 +44,27 @@ class Paris(ClassesDataModule):
         root: Directory of the published archives, unpacked: ``<root>/paris/<landmark>/*.jpg`` and, in any directory
             below ``root``, the label files ``<landmark>_<1 to 5>_ok.txt``.
         normal_class: The normal landmark.
-        train_fraction: Share of its photographs to train on, in (0, 1).
         test_images_per_class: Number of test images of each landmark, at least 1, spread evenly over its own. All if
             None.
         **settings: Batch sizes, workers, augmentations, and the split of a validation set, see
             :class:`~anomalib_htdgm.data.classes.ClassesDataModule`; by default the test set is the validation set.
 
     Raises:
-        ValueError: If an argument is out of its range; at setup, if ``root`` lacks folders or label files.
+        ValueError: If an argument is out of its range.
     """
 
     def __init__(
         self,
         root: str | Path = "./datasets/Paris",
         normal_class: str = "defense",
-        train_fraction: float = 0.2,
         test_images_per_class: int | None = None,
         **settings: Any,
     ) -> None:
         check_choice("normal_class", normal_class, LANDMARKS)
-        check_number("train_fraction", train_fraction, above=0, below=1)
         if settings.get("augmentations") is None:
             settings["augmentations"] = Resize((256, 256), antialias=True)
         super().__init__(normal_class, test_images_per_class, **settings)
         self.root = Path(root)
-        self.train_fraction = train_fraction
 
     def _setup(self, _stage: str | None = None) -> None:
         train, test = [], []
@@ -78,7 +72,7 @@ class Paris(ClassesDataModule):
         for landmark in LANDMARKS:
             paths = self._photographs(landmark, labels)
             if landmark == self.category:
-                drawn = set(draw_shots(len(paths), max(1, int(self.train_fraction * len(paths))), SPLIT_SEED))
+                drawn = set(draw_shots(len(paths), max(1, int(TRAIN_FRACTION * len(paths))), SPLIT_SEED))
                 chosen = [path for index, path in enumerate(paths) if index in drawn]
                 train = describe_images(chosen, Split.TRAIN, landmark, is_normal=True)
                 paths = [path for index, path in enumerate(paths) if index not in drawn]
@@ -88,17 +82,8 @@ class Paris(ClassesDataModule):
 
     def _photographs(self, landmark: str, labels: dict[str, Path]) -> list[Path]:
         """List the photographs of a landmark."""
-        folders = {name: self.root / "paris" / name for name in (landmark, GENERAL)}
-        missing = [str(folder) for folder in folders.values() if not folder.is_dir()]
-        if missing:
-            msg = f"root: got {str(self.root)!r}, which lacks {', '.join(missing)}; allowed are the archives, unpacked"
-            raise ValueError(msg)
+        own, general = (list_images(self.root / "paris" / name) for name in (landmark, GENERAL))
         lists = [f"{landmark}_{query}_ok.txt" for query in QUERIES]
-        unlabelled = [name for name in lists if name not in labels]
-        if unlabelled:
-            msg = f"root: got {str(self.root)!r}, which lacks the label files {', '.join(unlabelled)}"
-            raise ValueError(msg)
         shown_partly = {photograph for name in lists for photograph in labels[name].read_text().split()}
-        own, general = (list_images(folder) for folder in folders.values())
         others = [path for path in general if path.stem in shown_partly]
         return [path for path in [*own, *others] if is_image(path)]  # twenty of the archives are pages of HTML

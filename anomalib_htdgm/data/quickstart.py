@@ -22,6 +22,7 @@ from skimage.io import imsave
 from torchvision.transforms.v2 import Transform
 
 from anomalib_htdgm.data.writing import write_once
+from anomalib_htdgm.validation import check_choice, check_integer
 
 logger = logging.getLogger(__name__)
 
@@ -69,12 +70,8 @@ class QuickstartTextures(Folder):
         num_workers: int = 0,
         train_augmentations: Transform | None = None,
     ) -> None:
-        if texture not in get_args(Texture):
-            msg = f"texture is {texture!r}: must be one of {', '.join(map(repr, get_args(Texture)))}."
-            raise ValueError(msg)
-        if seed < 0:
-            msg = f"seed is {seed}: must be at least 0."
-            raise ValueError(msg)
+        check_choice("texture", texture, get_args(Texture))
+        check_integer("seed", seed, at_least=0)
         self._directory = Path(root) / f"{texture}_seed{seed}"
         super().__init__(
             name="QuickstartTextures",

@@ -5,7 +5,7 @@
 
 import copy
 import logging
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, cast
@@ -13,18 +13,18 @@ from typing import Any, cast
 import torch
 from anomalib.data import AnomalibDataset, ImageBatch, ImageItem
 from anomalib.data.utils import LabelName
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
 from .appearance import appearance_of
 from .augmentation import resize_of, seeded
 from .few_shot import shuffle
-from .items import Reading, check_is_image, collate_items, items_of, known_labels, read_item
+from .items import Reading, collate_items, items_of, known_labels, read_item
 from .reading import UnreadableImageError, digest_image
 
 logger = logging.getLogger(__name__)
 
 
-def read_shots(dataloader: DataLoader[ImageItem], k_shot: int, seed: int, smallest_side: int) -> ImageBatch:
+def read_shots(dataloader: DataLoader[ImageItem], k_shot: int, seed: int) -> ImageBatch:
     """Draw k normal images from a training set, and read them, without its augmentations but for resizing.
 
     They are read here and not by the dataloader, whose order, batches and workers would make a difference. Images are
@@ -35,20 +35,19 @@ def read_shots(dataloader: DataLoader[ImageItem], k_shot: int, seed: int, smalle
         dataloader (DataLoader): Dataloader of the training set.
         k_shot (int): Number of images. Where there are fewer, all are taken.
         seed (int): Seed of the draw, the same as :class:`~anomalib_htdgm.data.few_shot.FewShot` makes.
-        smallest_side (int): Least height and width of an image file in pixels.
 
     Returns:
         ImageBatch: The images, in [0, 1], in the order of their paths.
 
     Raises:
-        TypeError: If the dataloader has no dataset of image items to draw from.
-        ValueError: If there are no images, or if one is corrupt, too small, or of another size than the others.
+        TypeError: If its items are no items of anomalib.
+        ValueError: If there are no images, or if one is corrupt, or of another size than the others.
     """
-    items = _items_of(dataloader)
+    items = items_of(dataloader.dataset)
     candidates = [index for index, label in enumerate(known_labels(items)) if label in {None, LabelName.NORMAL}]
     order = (candidates[place] for place in shuffle(len(candidates), seed))
     with seeded(0):  # a dataset of another make may draw
-        readings = ((index, _read(*items[index], smallest_side)) for index in order)
+        readings = ((index, _read(*items[index])) for index in order)
         normal = dict(islice((each for each in readings if not _is_anomalous(each[1].item)), k_shot))
     if not normal:
         msg = "datamodule: its training set has no normal images; at least one is needed"
@@ -59,22 +58,20 @@ def read_shots(dataloader: DataLoader[ImageItem], k_shot: int, seed: int, smalle
     return batch
 
 
-def read_anomalies(
-    dataloader: DataLoader[ImageItem], smallest_side: int, shots: ImageBatch | None = None
-) -> ImageBatch | None:
+def read_anomalies(dataloader: DataLoader[ImageItem], shots: ImageBatch | None = None) -> ImageBatch | None:
     """Read all labelled anomalies of a training set as :func:`read_shots` does; ``None`` if there are none.
 
     Of data sets of other makes than anomalib's all items are read for their labels, but for those of ``shots``.
     """
     known = set() if shots is None else {*vars(shots)["places"]}
-    items = _items_of(dataloader)
+    items = items_of(dataloader.dataset)
     candidates = [
         items[index]
         for index, label in enumerate(known_labels(items))
         if label in {None, LabelName.ABNORMAL} and index not in known
     ]
     with seeded(0):
-        readings = (_read(*item, smallest_side) for item in candidates)
+        readings = (_read(*item) for item in candidates)
         found = [each for each in readings if _is_anomalous(each.item)]
     return _collate(dataloader, found, is_anomalous=True) if found else None
 
@@ -88,18 +85,8 @@ def digest_images(batch: ImageBatch) -> dict[str, str]:
     return digests
 
 
-def _items_of(dataloader: DataLoader[ImageItem]) -> list[tuple[Any, int]]:
-    dataset = getattr(dataloader, "dataset", None)
-    if not isinstance(dataset, Sized) or isinstance(dataset, IterableDataset):
-        given = type(dataloader).__name__
-        msg = f"train_dataloaders: got {given}; allowed is a torch DataLoader over a dataset with a length"
-        raise TypeError(msg)
-    return items_of(dataset)
-
-
-def _read(dataset: Any, index: int, smallest_side: int) -> Reading:  # noqa: ANN401  # of any make
-    is_anomalibs = isinstance(dataset, AnomalibDataset)
-    if is_anomalibs:
+def _read(dataset: Any, index: int) -> Reading:  # noqa: ANN401  # of any make
+    if isinstance(dataset, AnomalibDataset):
         dataset = copy.copy(dataset)  # the given one stays as it is
         dataset.augmentations = resize_of(dataset.augmentations)
     try:
@@ -107,14 +94,10 @@ def _read(dataset: Any, index: int, smallest_side: int) -> Reading:  # noqa: ANN
     except UnreadableImageError as error:
         msg = f"training {error}"
         raise ValueError(msg) from error
-    check_is_image(reading.item, "train_dataloaders")
-    height, width = reading.image.shape[-2:]
-    if is_anomalibs and min(height, width) < smallest_side:
-        msg = (
-            f"training image {reading.item.image_path} has {height}x{width} pixels; allowed are images of at least "
-            f"{smallest_side}x{smallest_side} (the receptive field)"
-        )
-        raise ValueError(msg)
+    if not isinstance(getattr(reading.item, "image", None), torch.Tensor):
+        given = type(reading.item).__name__
+        msg = f"train_dataloaders: got items of type {given}; allowed are those of type anomalib.data.ImageItem"
+        raise TypeError(msg)
     return reading
 
 
@@ -139,7 +122,6 @@ def _collate(dataloader: DataLoader[ImageItem], readings: list[Reading], *, is_a
             for item in items:
                 setattr(item, name, None)
     batch = collate_items(dataloader.collate_fn, items)
-    check_is_image(batch, "train_dataloaders")
     for reading in readings:
         for notice in reading.notices:
             logger.warning("%s: %s", reading.item.image_path, notice)
@@ -149,15 +131,16 @@ def _collate(dataloader: DataLoader[ImageItem], readings: list[Reading], *, is_a
 
 
 @dataclass(frozen=True)
-class OneBatch:
-    """Serves one batch, for a model whose training is one step; Lightning would take a list for several dataloaders."""
+class RepeatedBatch:
+    """Serves one batch once or again and again; Lightning would take a list for several dataloaders."""
 
     batch: ImageBatch
+    times: int = 1
 
     def __len__(self) -> int:
         """Return the number of batches."""
-        return 1
+        return self.times
 
     def __iter__(self) -> Iterator[ImageBatch]:
-        """Serve a copy, since a pre-processor writes into what it is given."""
-        yield copy.copy(self.batch)
+        """Serve copies, since a pre-processor writes into what it is given."""
+        return (copy.copy(self.batch) for _ in range(self.times))

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 
 import torch
 
-from anomalib_htdgm.models.htdgm.scoring import combine
 from anomalib_htdgm.models.htdgm.signals import Opinion, Signal
 
 NAMES = {"Votes": "sharpness", "Patches": "appearance", "OrientedEnergies": "texture", "Gist": "layout"}
@@ -34,8 +33,7 @@ def listening(signals: Sequence[Signal]) -> Iterator[dict[str, list[float]]]:
     heard: dict[str, list[float]] = {name_of(signal): [] for signal in signals}
 
     def note(signal: torch.nn.Module, _: object, opinion: Opinion) -> None:
-        if opinion.scores:
-            heard[name_of(signal)] += combine([each.float() for each in opinion.scores]).tolist()
+        heard[name_of(signal)] += opinion.score.float().tolist()
 
     hooks = [signal.register_forward_hook(note) for signal in signals]
     try:

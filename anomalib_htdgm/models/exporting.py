@@ -16,11 +16,12 @@ def chunks(images: torch.Tensor, size: int) -> Sequence[torch.Tensor]:
     return [images] if torch.compiler.is_compiling() else images.split(size)
 
 
-def require_training(is_trained: torch.Tensor, message: str) -> None:
+def require_training(is_trained: torch.Tensor, model_name: str) -> None:
     """Refuse to go on with an untrained model. A graph cannot ask this, and a trained model has answered it at export.
 
     Raises:
-        RuntimeError: If it has not been trained, with this message.
+        RuntimeError: If it has not been trained.
     """
     if not torch.compiler.is_compiling() and not is_trained:
-        raise RuntimeError(message)
+        msg = f"{model_name} has not been trained, or not to the end: fit it, or load one that was, before it scores"
+        raise RuntimeError(msg)

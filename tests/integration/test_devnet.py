@@ -62,7 +62,7 @@ def test_one_trained_model_has_both_maps(
 
 
 def test_a_checkpoint_keeps_every_choice(labelled: FewLabelledAnomalies, engine: Engine) -> None:
-    choices = {"top_fraction": 0.5, "ranking": "absolute", "explanation": "scores", "loss": "focal"}
+    choices = {"ranking": "absolute", "explanation": "scores", "loss": "focal"}
     model = Devnet(**SHORT | {"image_sizes": (96,)} | choices)
     engine.fit(model, datamodule=labelled)
     loaded, images = Devnet.load_from_checkpoint(engine.best_model_path), torch.rand(2, 3, 70, 90)

@@ -120,7 +120,7 @@ def test_a_training_that_does_not_begin_leaves_what_there_was(
 def test_a_folder_that_cannot_be_written_to_is_refused_before_the_training(good: Folder, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("a file")
     model, keep = make_small_model(), ModelCheckpoint(tmp_path / "file", every_n_train_steps=1)
-    with pytest.raises(OSError, match=f"no checkpoint can be written to {tmp_path / 'file'}"):
+    with pytest.raises(FileExistsError, match=str(tmp_path / "file")):
         make_engine(tmp_path, callbacks=[keep]).fit(model, datamodule=good)
     assert not model.model.is_trained
     assert (tmp_path / "file").read_text() == "a file"
@@ -134,7 +134,7 @@ def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     before = path.read_bytes()
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
-        with pytest.raises(OSError, match=r"cannot be written; those written before are .* \(File too large\)\. Make"):
+        with pytest.raises(OSError, match="File too large"):
             writer.save_checkpoint({"weights": torch.ones(10_000)}, path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from anomalib.data import AnomalibDataModule, Folder, MVTecAD
+from anomalib.data.utils import ValSplitMode
 from anomalib.engine import Engine
 from anomalib.models.components import AnomalibModule
 from lightning.pytorch import Trainer
@@ -77,11 +78,6 @@ def test_a_model_that_nothing_was_validated_for_says_so(
     assert "The model has no threshold" in caplog.text
 
 
-def test_several_devices_are_refused(good: Folder, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"strategy: got DDPStrategy; allowed are 'auto'"):
-        fit(tmp_path, good, make_small_model(), strategy="ddp")
-
-
 @pytest.mark.thorough
 def test_lightnings_own_trainer_does_as_well(wall: MVTecAD, tmp_path: Path) -> None:
     quiet = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "default_root_dir": tmp_path}
@@ -92,6 +88,12 @@ def test_lightnings_own_trainer_does_as_well(wall: MVTecAD, tmp_path: Path) -> N
     for name, (value, allowed) in refused.items():
         with pytest.raises(ValueError, match=rf"^{name}: got {value!r}; allowed is {allowed}"):
             Trainer(**{"max_epochs": 1, name: value}, **quiet).fit(make_small_model(), datamodule=wall)
+
+
+def test_no_validation_images_to_be_split_off(good: Folder, tmp_path: Path) -> None:
+    good.val_split_mode = ValSplitMode.NONE
+    with pytest.raises(ValueError, match=r"^val_split_mode: got 'none', .*'same_as_test'"):
+        fit(tmp_path, good, make_small_model())
 
 
 def test_averages_of_weights_are_refused(good: Folder, tmp_path: Path) -> None:

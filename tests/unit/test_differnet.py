@@ -18,11 +18,9 @@ from anomalib_htdgm.models.differnet.batches import ShuffledBatches
 from anomalib_htdgm.models.differnet.flow import create_flow
 from anomalib_htdgm.models.differnet.torch_model import DiffernetModel
 
+from .textures import noise
+
 BACKBONE = "test_resnet"
-
-
-def noise(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def make_model(test_rotations: int = 6, map_rotations: int = 5) -> DiffernetModel:
@@ -98,7 +96,7 @@ class Brightness(nn.Module):
 @pytest.mark.parametrize("map_rotations", [1, 4, 5])
 def test_map_shows_the_place_whatever_the_rotation(map_rotations: int) -> None:
     model = make_model(map_rotations=map_rotations)
-    model.backbone, model.flow = Brightness(), create_flow(6, coupling_blocks=1, hidden_width=8, clamp=3.0)
+    model.backbone, model.flow = Brightness(), create_flow(6, coupling_blocks=1, hidden_width=8)
     images = torch.zeros(2, 3, 48, 48)
     images[0, :, 20:24, 8:12] = 1
     images[1, :, 30:34, 34:38] = 1

@@ -9,13 +9,10 @@ import torch
 from kornia.geometry.transform import rotate as kornia_rotate
 from torch import nn
 
-from anomalib_htdgm.models.differnet.flow import create_flow
-from anomalib_htdgm.models.differnet.loss import negative_log_likelihood
+from anomalib_htdgm.models.differnet.flow import create_flow, negative_log_likelihood
 from anomalib_htdgm.models.differnet.rotation import rotate
 
-
-def noise(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+from .textures import noise
 
 
 def test_each_image_is_turned_by_its_own_angle() -> None:
@@ -26,7 +23,7 @@ def test_each_image_is_turned_by_its_own_angle() -> None:
 @pytest.mark.parametrize("num_features", [6, 7])
 def test_log_determinant_is_that_of_the_jacobian(num_features: int) -> None:
     torch.manual_seed(0)
-    flow = create_flow(num_features, coupling_blocks=3, hidden_width=8, clamp=3.0).double()
+    flow = create_flow(num_features, coupling_blocks=3, hidden_width=8).double()
     features = 5 * noise(2, num_features).double()
     z, log_determinant = flow(features)
     for row, value in zip(features, log_determinant, strict=True):
@@ -37,17 +34,17 @@ def test_log_determinant_is_that_of_the_jacobian(num_features: int) -> None:
 
 
 def test_clamp_bounds_the_scaling() -> None:
-    flow = create_flow(2, coupling_blocks=1, hidden_width=8, clamp=1.5)
+    flow = create_flow(2, coupling_blocks=1, hidden_width=8)
     for parameter in flow.parameters():
         if parameter.requires_grad:
             nn.init.constant_(parameter, 100)
     _, log_determinant = flow(torch.ones(1, 2))
-    assert log_determinant.item() == pytest.approx(2 * 1.5 * 0.636 * np.pi / 2, rel=1e-4)
+    assert log_determinant.item() == pytest.approx(2 * 3 * 0.636 * np.pi / 2, rel=1e-4)
 
 
 def test_permutations_are_fixed_and_differ_from_block_to_block() -> None:
     before = np.random.get_state()[1].copy()  # noqa: NPY002
-    flows = [create_flow(64, coupling_blocks=2, hidden_width=4, clamp=3.0) for _ in range(2)]
+    flows = [create_flow(64, coupling_blocks=2, hidden_width=4) for _ in range(2)]
     assert (np.random.get_state()[1] == before).all()  # noqa: NPY002
     first, second = (flow.state_dict() for flow in flows)
     assert torch.equal(first["module_list.0.perm"], second["module_list.0.perm"])
@@ -55,7 +52,7 @@ def test_permutations_are_fixed_and_differ_from_block_to_block() -> None:
 
 
 def test_subnetworks_have_three_hidden_layers() -> None:
-    flow = create_flow(768, coupling_blocks=1, hidden_width=10, clamp=3.0)
+    flow = create_flow(768, coupling_blocks=1, hidden_width=10)
     widths = [tuple(layer.weight.shape[::-1]) for layer in flow.modules() if isinstance(layer, nn.Linear)]
     assert widths == 2 * [(384, 10), (10, 10), (10, 10), (10, 768)]
 

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-htdgm authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The draw of k shots: at random, always the same; and AnomalyDINO's protocol."""
+"""The draw of k shots: at random, always the same."""
 
 import random
 from typing import Any
@@ -11,7 +11,7 @@ import pytest
 import torch
 from lightning.pytorch import seed_everything
 
-from anomalib_htdgm.data.few_shot import draw_shots, sorted_slice
+from anomalib_htdgm.data.few_shot import draw_shots
 
 
 def test_known_draws() -> None:
@@ -50,24 +50,9 @@ def test_every_image_has_its_turn() -> None:
     [
         ((10, 0, 0), "k_shot: got 0; allowed are integers of at least 1"),
         ((10, True, 0), "k_shot: got True; allowed are integers"),
-        ((0, 1, 0), "num_images: got 0; allowed are integers of at least 1"),
         ((10, 1, -1), "seed: got -1; allowed are integers of at least 0"),
     ],
 )
-@pytest.mark.parametrize("function", [draw_shots, sorted_slice])
-def test_bad_arguments(function: Any, arguments: tuple[Any, ...], message: str) -> None:  # noqa: ANN401
+def test_bad_arguments(arguments: tuple[Any, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        function(*arguments)
-
-
-@pytest.mark.parametrize(("k_shot", "seed"), [(1, 0), (1, 9), (2, 4), (3, 2), (10, 0)])
-def test_is_the_slice_of_anomaly_dino(k_shot: int, seed: int) -> None:
-    files = list(range(10))
-    assert sorted_slice(10, k_shot, seed) == files[seed * k_shot : (seed + 1) * k_shot]
-
-
-def test_a_slice_beyond_the_last_image() -> None:
-    with pytest.raises(ValueError, match=r"seed is 2: .* images 8 to 11, but there are only 10\. .* seeds: 0 to 1"):
-        sorted_slice(10, 4, seed=2)
-    with pytest.raises(ValueError, match="Allowed seeds: none, k_shot is too large"):
-        sorted_slice(3, 4, seed=0)
+        draw_shots(*arguments)

@@ -92,20 +92,20 @@ def test_distances_are_those_to_the_nearest_cell(bricks: OrientedEnergies, shots
     compared = F.conv2d(describe(bricks, images), bricks.metric, bricks.offset).permute(0, 2, 3, 1).flatten(0, 2)
     cells = bricks.bank.features[:, :, 0, 0]
     expected = torch.stack([(row - cells).norm(dim=1).min() for row in compared])
-    torch.testing.assert_close(bricks(view(images)).maps[0][0].flatten(), expected, atol=2e-3, rtol=1e-3)
+    torch.testing.assert_close(bricks(view(images)).scales[0].flatten(), expected, atol=2e-3, rtol=1e-3)
     others = cells[bricks.bank.shots != 1]
     compared = F.conv2d(describe(bricks, shots[1:2]), bricks.metric, bricks.offset).permute(0, 2, 3, 1).flatten(0, 2)
     expected = torch.stack([(row - others).norm(dim=1).min() for row in compared])
-    torch.testing.assert_close(bricks(view(shots[1:2]), unseen=1).maps[0][0].flatten(), expected, atol=2e-3, rtol=1e-3)
+    torch.testing.assert_close(bricks(view(shots[1:2]), unseen=1).scales[0].flatten(), expected, atol=2e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("number", [1, 3])
 def test_another_texture_is_found_in_its_place(number: int) -> None:
     energies = remember(crops("brick", number))
     image = crops("brick", 5)[4:].clone()
-    good = energies(view(image)).scores[0]
+    good = energies(view(image)).score
     image[:, :, 96:160, 64:128] = crops("gravel", 1)[:, :, :64, :64]
-    (score,), ((distances,),) = energies(view(image))
+    score, (distances,) = energies(view(image))
     assert score > 1.5 * good
     torch.testing.assert_close(score, distances.flatten().sort().values[-103:].mean()[None])  # a tenth of 1024
     row, column = divmod(int(distances.argmax()), GRID)
@@ -116,12 +116,12 @@ def test_another_texture_is_found_in_its_place(number: int) -> None:
 def test_an_image_scores_alike_alone_and_among_others_and_once_loaded(
     bricks: OrientedEnergies, shots: torch.Tensor
 ) -> None:
-    together = bricks(view(shots)).maps[0][0]
-    alone = bricks(view(shots[1:2])).maps[0][0]
+    together = bricks(view(shots)).scales[0]
+    alone = bricks(view(shots[1:2])).scales[0]
     torch.testing.assert_close(together[1:2], alone, atol=2e-3, rtol=0)  # of what is remembered it is the root of 0
     loaded = OrientedEnergies(Settings(k_shot=len(shots), energy_cells=2000))
     loaded.load_state_dict(bricks.state_dict())
-    assert torch.equal(loaded(view(shots)).maps[0][0], together)
+    assert torch.equal(loaded(view(shots)).scales[0], together)
     assert_identical(remember(shots).state_dict(), bricks.state_dict())
 
 
@@ -129,6 +129,6 @@ def test_an_image_scores_alike_alone_and_among_others_and_once_loaded(
 def test_blank_images_are_finite(number: int, shots: torch.Tensor) -> None:
     blank = torch.zeros(number, 3, SIZE, SIZE)
     energies = remember(blank)
-    assert energies(view(blank)).maps[0][0].max() < 0.1
-    assert energies(view(shots)).maps[0][0].isfinite().all()
-    assert remember(shots[:number])(view(blank)).maps[0][0].isfinite().all()
+    assert energies(view(blank)).scales[0].max() < 0.1
+    assert energies(view(shots)).scales[0].isfinite().all()
+    assert remember(shots[:number])(view(blank)).scales[0].isfinite().all()

@@ -38,7 +38,6 @@ class TestFewShot:
         wrapped.setup()
         datamodule = FewShot(bottle(mvtec), k_shot=4, seed=2)
         assert shots(datamodule) == [files[index] for index in draw_shots(NUM_TRAIN, 4, 2)]
-        assert shots(FewShot(bottle(mvtec), 4, seed=2, sampling="sorted")) == files[8:12]
         assert sorted(paths(datamodule.train_dataloader())) == datamodule.shot_paths
         for loader in ("val_dataloader", "test_dataloader", "predict_dataloader"):
             assert paths(getattr(datamodule, loader)()) == paths(getattr(wrapped, loader)())
@@ -89,10 +88,6 @@ class TestFewShot:
         assert len(shots(FewShot(bottle(mvtec), k_shot=20))) == NUM_TRAIN
         assert "k_shot is 20, but there are only 12 images" in caplog.text
 
-    def test_no_shots_before_setup(self, mvtec: Path) -> None:
-        with pytest.raises(AttributeError, match="Did you call setup"):
-            _ = FewShot(bottle(mvtec)).shot_paths
-
     def test_settings_made_later_reach_every_loader(self, mvtec: Path) -> None:
         """Anomalib's export sets batch sizes on the datamodule it is given."""
         datamodule = FewShot(bottle(mvtec, train_batch_size=2, eval_batch_size=3, num_workers=1), k_shot=5)
@@ -136,7 +131,7 @@ class TestFewShot:
             assert next(iter(loader)).image.shape[-2:] == (32, 32)
         assert (tmp_path / "results" / "Padim" / "MVTecAD_2shot" / "bottle").is_dir()
 
-    @pytest.mark.parametrize("arguments", [{"k_shot": 0}, {"k_shot": 1.5}, {"seed": -1}, {"sampling": "first"}])
+    @pytest.mark.parametrize("arguments", [{"k_shot": 0}, {"k_shot": 1.5}, {"seed": -1}])
     def test_bad_arguments_are_named_at_construction(self, tmp_path: Path, arguments: dict[str, Any]) -> None:
         ((name, value),) = arguments.items()
         with pytest.raises(ValueError, match=f"{name}: got {value!r}; allowed are"):
@@ -154,9 +149,9 @@ class TestConfigurations:
     def test_command_line(self, mvtec: Path, parse_data: Callable[..., AnomalibDataModule]) -> None:
         arguments = ["--data", "FewShot", "--data.datamodule", "MVTecAD", "--data.datamodule.root", mvtec]
         arguments += ["--data.datamodule.category", "cable", "--data.datamodule.num_workers", 0]
-        datamodule = parse_data(*arguments, "--data.k_shot", 3, "--data.seed", 2, "--data.sampling", "sorted")
+        datamodule = parse_data(*arguments, "--data.k_shot", 3, "--data.seed", 2)
         assert datamodule.category == "cable"
-        assert shots(datamodule) == shots(FewShot(MVTecAD(mvtec, "cable"), k_shot=3, seed=2, sampling="sorted"))
+        assert shots(datamodule) == shots(FewShot(MVTecAD(mvtec, "cable"), k_shot=3, seed=2))
 
     @pytest.mark.parametrize("container", [dict, OmegaConf.create])
     def test_get_datamodule(self, mvtec: Path, container: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN401

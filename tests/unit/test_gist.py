@@ -31,8 +31,8 @@ def remember(images: torch.Tensor) -> Gist:
 
 def measure(gist: Gist, images: torch.Tensor, unseen: int | None = None) -> torch.Tensor:
     opinion = gist({SIZE: images}, unseen)
-    assert not opinion.maps
-    return opinion.scores[0]
+    assert not opinion.scales
+    return opinion.score
 
 
 def slow_gist(image: torch.Tensor) -> list[float]:

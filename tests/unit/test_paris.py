@@ -69,7 +69,7 @@ def test_one_landmark_is_normal_and_all_others_are_anomalous(archives: Path) -> 
 
 
 def test_photographs_of_all_shapes_come_in_one(archives: Path) -> None:
-    datamodule = FewShot(prepared(archives, normal_class="louvre", train_fraction=0.5), k_shot=5)
+    datamodule = FewShot(prepared(archives, normal_class="louvre"), k_shot=2)
     datamodule.setup()
     assert {tuple(item.image.shape) for item in datamodule.train_data} == {(3, 256, 256)}
 
@@ -79,13 +79,13 @@ def test_photographs_of_all_shapes_come_in_one(archives: Path) -> None:
 )
 def test_an_incomplete_root_is_named(archives: Path, removed: str, named: str) -> None:
     shutil.rmtree(archives / removed)
-    with pytest.raises(ValueError, match=rf"root: got .*{named}"):
+    with pytest.raises((FileNotFoundError, KeyError), match=named):
         prepared(archives)
 
 
 @pytest.mark.parametrize(
     ("argument", "value"),
-    [("normal_class", "general"), ("train_fraction", 1.0), ("test_images_per_class", 0), ("seed", -1)],
+    [("normal_class", "general"), ("test_images_per_class", 0)],
 )
 def test_bad_arguments_are_named(tmp_path: Path, argument: str, value: Any) -> None:  # noqa: ANN401
     with pytest.raises(ValueError, match=f"{argument}: got {value!r}; allowed are"):

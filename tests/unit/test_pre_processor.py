@@ -16,18 +16,16 @@ from anomalib_htdgm.anomalib_fixes.pre_processor import (
     configure_pre_processor,
 )
 
+from .textures import noise
+
 IMAGE_SIZES = pytest.mark.parametrize("size", [(300, 200), (900, 1000), (256, 256), (40, 500), (20, 20)], ids=str)
 HALF = [0.5, 0.5, 0.5]
-
-
-def make_images(size: tuple[int, int], num_images: int = 2) -> torch.Tensor:
-    return torch.rand(num_images, 3, *size, generator=torch.Generator().manual_seed(0))
 
 
 @IMAGE_SIZES
 @pytest.mark.parametrize("new_size", [None, (64, 64), (100, 333)], ids=str)
 def test_export_equals_engine(size: tuple[int, int], new_size: tuple[int, int] | None) -> None:
-    pre_processor, images = configure_pre_processor(new_size), make_images(size)
+    pre_processor, images = configure_pre_processor(new_size), noise(2, 3, *size)
     exported = pre_processor.export_transform(images)
     assert exported.shape == (2, 3, *(new_size or (256, 256)))
     # PyTorch rounds the ratio of sizes to float32; the matrices do not.
@@ -39,7 +37,7 @@ def test_export_equals_engine(size: tuple[int, int], new_size: tuple[int, int] |
 @pytest.mark.parametrize("size", [(3024, 40), (40, 6000), (20000, 30), (30, 200)], ids=str)
 @pytest.mark.parametrize("new_size", [(64, 80), (256, 256), (500, 416)], ids=str)
 def test_half_precision_is_enough(size: tuple[int, int], new_size: tuple[int, int]) -> None:
-    pre_processor, images = configure_pre_processor(new_size), make_images(size, 1)
+    pre_processor, images = configure_pre_processor(new_size), noise(1, 3, *size)
     expected = pre_processor.export_transform(images)
     for dtype, tolerance in ((torch.float16, 0.005), (torch.bfloat16, 0.05)):
         exported = pre_processor.export_transform(images.to(dtype))
@@ -48,7 +46,7 @@ def test_half_precision_is_enough(size: tuple[int, int], new_size: tuple[int, in
 
 
 def test_a_checkpoint_keeps_and_replaces_the_transform() -> None:
-    images = make_images((99, 80))
+    images = noise(2, 3, 99, 80)
     pre_processor, restored = configure_pre_processor((40, 60)), AntialiasedPreProcessor()
     nothing = restored.checkpoint_config()
     restored.load_checkpoint_config(pre_processor.checkpoint_config())
@@ -70,7 +68,7 @@ def test_a_checkpoint_keeps_and_replaces_the_transform() -> None:
     ids=["alone", "composed", "nested", "twice"],
 )
 def test_own_transforms_are_honoured(transform: Transform, caplog: pytest.LogCaptureFixture) -> None:
-    pre_processor, images = AntialiasedPreProcessor(transform), make_images((100, 120))
+    pre_processor, images = AntialiasedPreProcessor(transform), noise(2, 3, 100, 120)
     torch.testing.assert_close(pre_processor.export_transform(images), transform(images), atol=1e-5, rtol=0)
     with caplog.at_level("WARNING"):
         check_exported(adopt_pre_processor(PreProcessor(transform)))
@@ -104,7 +102,7 @@ OTHERWISE = [
 def test_what_cannot_be_translated_is_left_to_anomalib_and_named_if_it_differs(
     transform: Transform, is_named: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    images = make_images((100, 120))
+    images = noise(2, 3, 100, 120)
     exported = AntialiasedPreProcessor(transform).export_transform(images)
     assert torch.equal(exported, PreProcessor(transform).export_transform(images))
     check_exported(adopt_pre_processor(PreProcessor(transform)))

@@ -7,40 +7,42 @@ import pytest
 import torch
 
 from anomalib_htdgm.models.htdgm.discriminator import MARGIN
-from anomalib_htdgm.models.htdgm.pretext import TRANSFORMATIONS, PretextTask, TransformationSet, enlarged_size
+from anomalib_htdgm.models.htdgm.pretext import TRANSFORMATIONS, PretextTask, enlarged_size
 from anomalib_htdgm.models.htdgm.pyramid import Pyramid
+from anomalib_htdgm.models.htdgm_published.transformations import TRANSFORMATION_SETS
 
 from .naive import apply
 from .textures import shingles
 
 SIZE = 32
-SETS = pytest.mark.parametrize("name", list(TRANSFORMATIONS))
+SETS = {**TRANSFORMATIONS, "full": TRANSFORMATION_SETS["full"]}  # the last is the published model's
+EVERY_SET = pytest.mark.parametrize("name", SETS)
 
 
-def transform(name: TransformationSet, images: torch.Tensor) -> list[torch.Tensor]:
+def transform(name: str, images: torch.Tensor) -> list[torch.Tensor]:
     """List the transformed images in the order of the classes."""
-    task = PretextTask(TRANSFORMATIONS[name], SIZE)
+    task = PretextTask(SETS[name], SIZE)
     groups = task(Pyramid(task.sizes, images.shape[-2:])(images))
     found = {index: group.images[:, place] for group in groups for place, index in enumerate(group.classes)}
     return [found[index] for index in range(len(found))]
 
 
-@SETS
-def test_images_are_transformed_as_step_by_step(name: TransformationSet) -> None:
+@EVERY_SET
+def test_images_are_transformed_as_step_by_step(name: str) -> None:
     images = torch.cat([shingles(), shingles(angle=1.0, seed=1)])
     transformed = transform(name, images)
-    assert len(transformed) == {"sharpness": 3, "rotations": 4, "symmetries": 16, "motions": 9}[name]
-    for each, actual in zip(TRANSFORMATIONS[name], transformed, strict=True):
+    assert len(transformed) == {"sharpness": 3, "rotations": 4, "symmetries": 16, "motions": 9, "full": 54}[name]
+    for each, actual in zip(SETS[name], transformed, strict=True):
         torch.testing.assert_close(actual, apply(each, images, SIZE), atol=2e-4, rtol=0)
     for index, first in enumerate(transformed):
         assert not any(first.shape == other.shape and torch.equal(first, other) for other in transformed[:index])
 
 
-@SETS
+@EVERY_SET
 @pytest.mark.parametrize("place", [(9, 12), (13, 10)], ids=str)
-def test_votes_of_patches_are_brought_back_to_their_place(name: TransformationSet, place: tuple[int, int]) -> None:
+def test_votes_of_patches_are_brought_back_to_their_place(name: str, place: tuple[int, int]) -> None:
     """A spot in the image is found at its place by what is read and inverted of every transformed image."""
-    task, (row, column) = PretextTask(TRANSFORMATIONS[name], SIZE), place
+    task, (row, column) = PretextTask(SETS[name], SIZE), place
     views = {}
     for size in task.sizes:
         ratio = size / SIZE

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from anomalib_htdgm import HtdgmPublished
-from anomalib_htdgm.models.htdgm.pretext import Transformation, shift_length
+from anomalib_htdgm.models.htdgm.pretext import shift_length
 from anomalib_htdgm.models.htdgm_published.torch_model import HtdgmPublishedModel
 from anomalib_htdgm.models.htdgm_published.training import Schedule, train
 from anomalib_htdgm.models.htdgm_published.transformations import TRANSFORMATION_SETS
@@ -20,7 +20,6 @@ from .textures import shingles
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FULL = TRANSFORMATION_SETS["full"]
-LUMINANCE = np.array([0.299, 0.587, 0.114])[:, None, None]
 
 
 def make_trained(**arguments: Any) -> HtdgmPublishedModel:
@@ -105,39 +104,13 @@ def test_what_is_saved_scores_alike(trained: HtdgmPublishedModel) -> None:
         ("width", 0),
         ("patch_fraction", 0),
         ("iterations", 0),
+        ("steps", 1.5),
         ("fake_weight", -1),
     ],
 )
 def test_bad_arguments_are_named(name: str, value: object) -> None:
     with pytest.raises(ValueError, match=rf"^{name}: got {value!r}; allowed are"):
         HtdgmPublished(**{name: value})
-
-
-@pytest.mark.parametrize("size", [25, 40])
-def test_transformations_are_what_their_steps_say(size: int) -> None:
-    image, shift = torch.rand(3, size, size, generator=torch.Generator().manual_seed(0)), int(0.15 * size)
-    for each in FULL:
-        pixels = image.numpy()[..., ::-1] if each.flip else image.numpy()
-        padded = np.pad(pixels, [(0, 0), (shift, shift), (shift, shift)], mode="symmetric")
-        top, left = shift - each.down * shift, shift - each.right * shift
-        expected = np.rot90(padded[:, top : top + size, left : left + size], each.quarter_turns, (1, 2))
-        if each.grayscale:
-            expected = np.broadcast_to((LUMINANCE * expected).sum(0), expected.shape)
-        np.testing.assert_allclose(each.apply(image), expected, atol=1e-6, err_msg=str(each))
-
-
-@pytest.mark.parametrize("transformation", FULL, ids=str)
-def test_inverse_brings_back_all_that_was_not_pushed_out(transformation: Transformation) -> None:
-    size, shift = 40, 6
-    image = torch.arange(float(size * size)).view(1, size, size).expand(3, -1, -1)
-    restored = transformation.invert(transformation.apply(image), shift)
-    right, down = transformation.right * (-1 if transformation.flip else 1), transformation.down
-    survives = (
-        ...,
-        slice(max(0, -down * shift), size - max(0, down * shift)),
-        slice(max(0, -right * shift), size - max(0, right * shift)),
-    )
-    torch.testing.assert_close(restored[survives], image[survives])
 
 
 def test_sets_have_the_supplements_groups() -> None:

@@ -70,9 +70,3 @@ def test_equalising_spreads_the_brightness_and_keeps_the_hue() -> None:
     assert equalized.std() > 1.2 * image.std()
     before, after = image / 2 + 0.5, equalized / 2 + 0.5
     torch.testing.assert_close(after[:, 1] / after[:, 0], before[:, 1] / before[:, 0], atol=1e-3, rtol=0)
-
-
-@pytest.mark.parametrize(("name", "value"), [("iterations", 0), ("steps", 0), ("steps", 1.5), ("fake_weight", -1)])
-def test_schedules_that_make_no_sense(name: str, value: float) -> None:
-    with pytest.raises(ValueError, match=rf"^{name}: got {value}; allowed are"):
-        Schedule(**{name: value})

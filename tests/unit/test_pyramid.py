@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from anomalib_htdgm.models.htdgm.pyramid import Pyramid, Resize, pyramid_sizes, standardize_images
 
+from .textures import noise
+
 
 def test_sizes() -> None:
     assert pyramid_sizes(64) == [25, 32, 40, 51, 64]
@@ -30,14 +32,14 @@ def test_sizes_grow_from_coarsest_to_finest() -> None:
 
 @pytest.mark.parametrize(("size", "new_size"), [((256, 256), 64), ((256, 200), 25), ((25, 25), 32), ((51, 51), 64)])
 def test_resizes_as_pytorch_does(size: tuple[int, int], new_size: int) -> None:
-    images = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    images = noise(2, 3, *size)
     expected = F.interpolate(images, (new_size, new_size), mode="bicubic", antialias=True)
     torch.testing.assert_close(Resize(size, new_size)(images), expected, atol=1e-5, rtol=0)
 
 
 def test_images_of_another_size_are_legal() -> None:
     pyramid = Pyramid([25, 32], (64, 64))
-    images = torch.rand(1, 3, 90, 70, generator=torch.Generator().manual_seed(0))
+    images = noise(1, 3, 90, 70)
     resized = F.interpolate(images, (64, 64), mode="bicubic", antialias=True)
     torch.testing.assert_close(pyramid(images), pyramid(resized))
 

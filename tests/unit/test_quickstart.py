@@ -99,11 +99,8 @@ class TestWriting:
             assert (first != second).any()
 
 
-class TestUse:
-    """How it is asked for."""
-
-    def test_bad_arguments(self) -> None:
-        with pytest.raises(ValueError, match="texture is 'sand': must be one of 'brick', 'grass', 'gravel'"):
-            QuickstartTextures("sand")  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match="seed is -1: must be at least 0"):
-            QuickstartTextures(seed=-1)
+def test_bad_arguments() -> None:
+    with pytest.raises(ValueError, match="texture: got 'sand'; allowed are 'brick', 'grass', 'gravel'"):
+        QuickstartTextures("sand")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="seed: got -1; allowed are integers of at least 0"):
+        QuickstartTextures(seed=-1)

@@ -10,6 +10,8 @@ import torch
 
 from anomalib_htdgm.models.htdgm.scoring import AnomalyMapGenerator, combine, top_mean
 
+from .textures import make_model, shingles, train
+
 
 @pytest.mark.parametrize("fraction", [1e-6, 0.01, 0.05, 0.3, 0.999, 1.0])
 def test_top_mean_equals_a_slow_loop(fraction: float) -> None:
@@ -68,3 +70,14 @@ def test_scales_are_averaged_and_maps_multiplied_by_their_weights() -> None:
     anomaly_map = AnomalyMapGenerator(9)(maps, (1, 1, 4), (5, 5))
     expected = (values.mean(dim=1).log() * torch.tensor([1, 1, 4])).sum() / 6
     torch.testing.assert_close(anomaly_map, torch.full((1, 1, 5, 5), float(expected.exp())))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_float32_is_the_same_on_a_gpu() -> None:
+    signals = {"votes_from": 48, "memory_patches": 2000, "energy_cells": 4000, "standardize": True}
+    model = make_model(image_size=32, width=8, transformations="sharpness", num_members=2, **signals)
+    train(model, shingles(), iterations=3)
+    images = torch.cat([shingles(), shingles(angle=0.3, seed=1)])
+    expected, scored = model(images), model.to("cuda")(images.to("cuda"))
+    torch.testing.assert_close(scored.pred_score.cpu(), expected.pred_score, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(scored.anomaly_map.cpu(), expected.anomaly_map, rtol=1e-3, atol=1e-4)

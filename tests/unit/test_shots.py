@@ -4,7 +4,6 @@
 """The training images are the same whatever the dataloader, and files that cannot be trained on are named."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 from torchvision.transforms.v2 import Resize
 
 from anomalib_htdgm.data.few_shot import FewShot
-from anomalib_htdgm.data.shots import OneBatch, digest_images, read_anomalies, read_shots
+from anomalib_htdgm.data.shots import RepeatedBatch, digest_images, read_anomalies, read_shots
 
 NUM_IMAGES = 9
 
@@ -36,7 +35,7 @@ def make_folder(root: Path, **arguments: object) -> Folder:
 
 def read(data: Folder | DataLoader, k_shot: int, seed: int = 0) -> ImageBatch:
     loader = data if isinstance(data, DataLoader) else data.train_dataloader()
-    return read_shots(loader, k_shot, seed, smallest_side=11)
+    return read_shots(loader, k_shot, seed)
 
 
 def names(batch: ImageBatch) -> list[str]:
@@ -104,7 +103,7 @@ class TestDraw:
 
 
 class TestFiles:
-    """Files that cannot be trained on, or of which something is to be said; ``test_reading.py`` has the others."""
+    """Files that cannot be trained on, or of which something is to be said; ``test_wrong_files.py`` has others."""
 
     def test_several_pages_are_announced(self, root: Path, caplog: pytest.LogCaptureFixture) -> None:
         path = root / "good" / "3.png"
@@ -114,21 +113,6 @@ class TestFiles:
         (warning,) = caplog.messages
         assert str(path) in warning
         assert "3 frames" in warning
-
-    @pytest.mark.parametrize("damage", [lambda _: b"", lambda raw: raw[: len(raw) // 2]])
-    def test_corrupt_file_is_named(self, root: Path, damage: Callable[[bytes], bytes]) -> None:
-        path = root / "good" / "5.png"
-        path.write_bytes(damage(path.read_bytes()))
-        with pytest.raises(ValueError, match=f"^training image {re.escape(str(path))} cannot be read"):
-            read(make_folder(root), NUM_IMAGES)
-
-    @pytest.mark.parametrize(("size", "named"), [((10, 40), "40x10"), ((40, 10), "10x40")])
-    def test_small_file_is_named(self, root: Path, size: tuple[int, int], named: str) -> None:
-        path = write_image(root / "good" / "5.png", size=size)
-        with pytest.raises(ValueError, match=f"{re.escape(str(path))} has {named} pixels; .*11x11"):
-            read(make_folder(root, train_augmentations=Resize((20, 20))), NUM_IMAGES)
-        write_image(path, size=(11, 11))
-        assert len(read(make_folder(root, train_augmentations=Resize((20, 20))), NUM_IMAGES).image) == NUM_IMAGES
 
     def test_only_the_files_that_were_drawn_matter(self, root: Path) -> None:
         drawn = names(read(make_folder(root), 2))
@@ -154,20 +138,20 @@ class TestLabels:
         draws = [greys(read(loader, 5, seed)) for seed in range(10)]
         assert all(len(drawn) == len({*drawn} & {*normal}) == 5 for drawn in draws)
         assert len({tuple(drawn) for drawn in draws}) > 5
-        assert greys(read_anomalies(loader, 11)) == [3, 4, 11]
+        assert greys(read_anomalies(loader)) == [3, 4, 11]
 
     def test_only_as_many_are_read_as_are_needed(self) -> None:
         items = Items(50, set())
         shots = read(DataLoader(items), 4)
         assert len(items.read) == 4
-        assert read_anomalies(DataLoader(items), 11, shots) is None
+        assert read_anomalies(DataLoader(items), shots) is None
         assert sorted(items.read) == list(range(50))
 
     def test_a_mask_is_a_label_and_a_lacking_label_is_none(self) -> None:
         items = [ImageItem(image=torch.full((3, 20, 24), index / 100)) for index in range(4)]
         items[1].gt_mask, items[2].gt_mask = torch.ones(20, 24), torch.zeros(20, 24)
         assert greys(read(DataLoader(items), 9)) == [0, 2, 3]
-        assert greys(read_anomalies(DataLoader(items), 11)) == [1]
+        assert greys(read_anomalies(DataLoader(items))) == [1]
 
     def test_parts_of_folders(self, root: Path) -> None:
         data = make_folder(root).train_data
@@ -175,7 +159,7 @@ class TestLabels:
         part = Subset(Subset(data, range(1, 9)), [0, 1, 2, 3])  # images 1 to 4
         loader = DataLoader(ConcatDataset([part, Subset(data, [8, 7])]), collate_fn=ImageBatch.collate)
         assert names(read(loader, 100)) == ["1", "3", "7"]
-        assert names(read_anomalies(loader, 11)) == ["2", "4", "8"]
+        assert names(read_anomalies(loader)) == ["2", "4", "8"]
         with pytest.raises(ValueError, match="no normal images"):
             read(DataLoader(Subset(data, [0, 2])), 1)
 
@@ -183,7 +167,7 @@ class TestLabels:
         both = ConcatDataset([make_folder(root).train_data, Items(4, {1})])
         loader = DataLoader(both, collate_fn=ImageBatch.collate)
         assert len(read(loader, 100).image) == NUM_IMAGES + 3
-        assert greys(read_anomalies(loader, 11)) == [1]
+        assert greys(read_anomalies(loader)) == [1]
 
     def test_digests_are_of_files_as_they_are(self, root: Path) -> None:
         data = make_folder(root, train_augmentations=Resize((12, 12))).train_data
@@ -194,19 +178,16 @@ class TestLabels:
         assert len(set(digests)) == NUM_IMAGES
 
 
-@pytest.mark.parametrize("given", [[1, 2], None, iter(())], ids=["list", "None", "iterator"])
-def test_no_dataloader(given: object) -> None:
-    with pytest.raises(TypeError, match=f"^train_dataloaders: got {type(given).__name__}"):
-        read_shots(given, 1, seed=0, smallest_side=11)
-    with pytest.raises(TypeError, match=f"^train_dataloaders: got {type(given).__name__}; .*ImageItem"):
-        read(DataLoader([given]), 1)
+@pytest.mark.parametrize("item", [[1, 2], None], ids=["list", "None"])
+def test_items_that_are_no_images_are_named(item: object) -> None:
+    with pytest.raises(TypeError, match=f"^train_dataloaders: got items of type {type(item).__name__}; .*ImageItem"):
+        read(DataLoader([item]), 1)
 
 
 def test_a_batch_that_is_served_is_a_copy() -> None:
     batch = ImageBatch(image=torch.rand(2, 3, 20, 20))
-    served = OneBatch(batch)
-    for _ in range(2):
-        (copied,) = served
+    served = RepeatedBatch(batch, 2)
+    for copied in served:
         copied.image = torch.zeros(2, 3, 5, 5)  # as a pre-processor does
         assert batch.image.shape == (2, 3, 20, 20)
-    assert len(served) == 1
+    assert len(served) == len(list(served)) == 2

@@ -8,12 +8,15 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from anomalib_htdgm.models.htdgm.calibration import MOVES, move_images
 from anomalib_htdgm.models.htdgm.threshold import (
     USUAL_DEVIATION,
     doubt_about_unlabelled,
     threshold_above_good,
     threshold_above_most,
 )
+
+from .textures import shingles
 
 TRIALS = 400
 Rule = Callable[[torch.Tensor], torch.Tensor]
@@ -106,3 +109,19 @@ def test_what_three_shots_say_is_not_overruled_by_many_above_it(above: int, doub
 @pytest.mark.parametrize("number", [1, 2, 5, 9])
 def test_few_images_show_no_groups(number: int) -> None:
     assert doubt_about_unlabelled(torch.cat([spread(number), spread(number, middle=9.0)])[::2][:number]) == ""
+
+
+@pytest.mark.parametrize("move", MOVES, ids=str)
+def test_moved_copies_show_the_same(move: tuple[float, float, float]) -> None:
+    image = shingles(size=64)
+    moved = move_images(image, *move)
+    assert moved.shape == image.shape
+    degrees, right, down = move
+    inside = slice(8, -8)
+    back = move_images(move_images(image, 0.0, right, down), 0.0, -right, -down)
+    torch.testing.assert_close(back[..., inside, inside], image[..., inside, inside], atol=1e-4, rtol=0)
+    assert not torch.allclose(moved[..., inside, inside], image[..., inside, inside], atol=0.05)
+    if not degrees:
+        shift = round(right * 64), round(down * 64)
+        expected = image.roll(shift, (3, 2))
+        torch.testing.assert_close(moved[..., inside, inside], expected[..., inside, inside], atol=1e-4, rtol=0)

@@ -156,7 +156,7 @@ class TestLearning:
 
 def test_the_loss_is_the_mean_cross_entropy_over_transformed_images(two_images: torch.Tensor) -> None:
     """Where a crop is the whole image, an iteration sees all transformed images of some shots."""
-    model = make_model(image_size=13, coarsest_size=13, iterations=1, pixels_per_iteration=2 * 13**2)
+    model = make_model(image_size=13, coarsest_size=13, iterations=1)
     steps = training.train(model, two_images)
     loss = next(steps).loss
     again = make_model(image_size=13, coarsest_size=13)
@@ -181,20 +181,11 @@ def test_reestimated_statistics_are_those_of_the_images() -> None:
     assert (running - batch).abs().max() > 0.1 * batch.abs().max()
 
 
-@pytest.mark.parametrize(
-    ("images", "message"),
-    [
-        (torch.zeros(3, 3, 32, 32), "images: got 3; allowed are 1 to 2"),
-        (torch.zeros(0, 3, 32, 32), "images: got 0; allowed are 1 to 2"),
-        (torch.zeros(1, 3, 10, 32), "images: got 10x32 pixels; .*11x11"),
-        (torch.stack([torch.zeros(3, 32, 32), torch.full((3, 32, 32), math.nan)]), "images: number 1 .*NaN"),
-        (torch.zeros(2, 3, 32, 32).index_fill(3, torch.tensor(31), math.inf), "images: number 0 .*infinite"),
-    ],
-)
-def test_images_that_cannot_be_trained_on_leave_the_model_as_it_was(images: torch.Tensor, message: str) -> None:
+@pytest.mark.parametrize("pixel", [math.nan, math.inf])
+def test_images_that_are_not_finite_leave_the_model_as_it_was(pixel: float, two_images: torch.Tensor) -> None:
     model = train(make_model(), shingles(), iterations=1)
     before = state_of(model)
-    with pytest.raises(ValueError, match=message):
-        training.train(model, images)
+    with pytest.raises(ValueError, match=r"images: number 1 .*NaN or infinite"):
+        next(training.train(model, torch.cat([two_images[:1], torch.full((1, 3, 64, 64), pixel)])))
     assert_identical(state_of(model), before)
     assert model(shingles()).pred_score.isfinite().all()

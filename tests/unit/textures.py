@@ -34,6 +34,11 @@ def shingles(angle: float = 0.3, seed: int = 0, size: int = 64) -> torch.Tensor:
     return ((phase % 1 * 1.4 - 0.7) * colours + 0.1 * torch.randn(3, size, size, generator=source)).clamp(-1, 1)[None]
 
 
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Draw from [0, 1)."""
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
 def make_model(side: int = 64, **settings: Any) -> HtdgmModel:
     """Make a small model of up to two images that votes on rotations alone, unless told otherwise."""
     small = VOTES_ALONE | {"k_shot": 2, "image_size": 16, "coarsest_size": 13, "width": 4, "precision": "float32"}

@@ -6,16 +6,6 @@
 A network learns image scores from normal images and a few labelled anomalies: those of normal images are to be like
 draws from N(0, 1), those of anomalies at least five standard deviations above.
 
-Example:
-    >>> from anomalib.data import MVTecAD
-    >>> from anomalib.engine import Engine
-    >>> from anomalib_htdgm import Devnet, FewLabelledAnomalies
-
-    >>> datamodule = FewLabelledAnomalies(MVTecAD(category="bottle"), n_anomalies=10)  # doctest: +SKIP
-    >>> model = Devnet()
-    >>> engine = Engine()
-    >>> engine.train(model, datamodule=datamodule)  # doctest: +SKIP
-
 Paper:
     Guansong Pang, Choubo Ding, Chunhua Shen, Anton van den Hengel: Explainable Deep Few-shot Anomaly Detection with
     Deviation Networks. 2021.
@@ -51,11 +41,12 @@ from anomalib_htdgm.models.backbone import IMAGENET_MEAN, IMAGENET_STD, load_pre
 from anomalib_htdgm.validation import check_choice, check_integer, check_number
 
 from .batches import BalancedBatches
-from .loss import Loss, deviation_loss, focal_loss
-from .torch_model import SMALLEST_SIZE, DevnetModel, Explanation, Ranking
+from .loss import NUM_REFERENCE, Loss, deviation_loss, focal_loss
+from .torch_model import DevnetModel, Explanation, Ranking
 
 logger = logging.getLogger(__name__)
 
+WEIGHT_DECAY = 1e-5
 DECAY = 0.1
 DECAY_EPOCHS = 10
 """Epochs after which the learning rate falls to a tenth, again and again, as published."""
@@ -74,20 +65,16 @@ class Devnet(SingleEpochMixin, AnomalibModule):
         weights (str | Path | None): File of these weights; ``None`` takes the library's own, downloaded once.
         image_sizes (tuple[int, ...]): Sides of the images that are scored, in pixels; scores and maps are means over
             these sizes. Time grows with their squares.
-        top_fraction (float): Fraction of the places, those with the highest scores, whose mean is the image score.
-        ranking (Ranking): What is ranked for that: ``signed`` scores, as in the paper's equation, or ``absolute``
-            values, as in the authors' code.
+        ranking (Ranking): What is ranked, to take the mean of the highest tenth for the image score: ``signed`` scores,
+            as in the paper's equation, or ``absolute`` values, as in the authors' code.
         explanation (Explanation): Anomaly map: the ``gradient`` of the score by the pixels, or the ``scores``
             themselves. Exported graphs always have the latter.
         loss (Loss): ``deviation`` (DevNet) or ``focal`` (FLOS).
-        margin (float): Standard deviations by which the deviation loss wants anomalies above the mean.
-        num_reference (int): Scores that the deviation loss draws from N(0, 1), anew for each batch.
         epochs (int): Length of the training, of which the learning rate is lowered every ten.
         steps_per_epoch (int): Batches in an epoch, whatever the number of images.
         batch_size (int): Images in a batch, an even number: half of them normal, half anomalous. Replaces the
             datamodule's.
         learning_rate (float): Adam's rate at the start.
-        weight_decay (float): Adam's weight decay.
         rotation (float): Greatest angle, in degrees, by which training images are turned to either side.
         seed (int): Seed of weights, order, angles and reference scores. On one CPU, with one number of threads, a
             seed gives one model, bit for bit.
@@ -105,24 +92,18 @@ class Devnet(SingleEpochMixin, AnomalibModule):
         pre_trained: bool = True,
         weights: str | Path | None = None,
         image_sizes: tuple[int, ...] = (448, 224),
-        top_fraction: float = 0.1,
         ranking: Ranking = "signed",
         explanation: Explanation = "gradient",
         loss: Loss = "deviation",
-        margin: float = 5.0,
-        num_reference: int = 5000,
         epochs: int = 50,
         steps_per_epoch: int = 20,
         batch_size: int = 48,
         learning_rate: float = 2e-4,
-        weight_decay: float = 1e-5,
         rotation: float = 180.0,
         seed: int = 0,
         **components: Any,
     ) -> None:
         check_choice("loss", loss, get_args(Loss))
-        check_number("margin", margin, above=0)
-        check_integer("num_reference", num_reference, at_least=2)
         check_integer("epochs", epochs, at_least=1)
         check_integer("steps_per_epoch", steps_per_epoch, at_least=1)
         check_integer("batch_size", batch_size, at_least=2)
@@ -130,10 +111,9 @@ class Devnet(SingleEpochMixin, AnomalibModule):
             msg = f"batch_size: got {batch_size!r}; allowed are even numbers, for half of a batch is anomalous"
             raise ValueError(msg)
         check_number("learning_rate", learning_rate, above=0)
-        check_number("weight_decay", weight_decay, at_least=0)
         check_number("rotation", rotation, at_least=0, at_most=180)
         check_integer("seed", seed, at_least=0)
-        model = DevnetModel(backbone, image_sizes, top_fraction, ranking, explanation)
+        model = DevnetModel(backbone, image_sizes, ranking, explanation)
         super().__init__(**components)
         if "pre_processor" not in self.given:
             self.pre_processor = self.configure_pre_processor((max(image_sizes), max(image_sizes)))
@@ -145,14 +125,14 @@ class Devnet(SingleEpochMixin, AnomalibModule):
         Raises:
             ValueError: If the training set lacks normal images or anomalies, or there are no such weights.
         """
-        anomalous = read_anomalies(dataloader, SMALLEST_SIZE)
+        anomalous = read_anomalies(dataloader)
         if anomalous is None:
             msg = (
                 "datamodule: its training set has no labelled anomalies, which Devnet learns from; "
                 "FewLabelledAnomalies(datamodule, n_anomalies=10) gives it some"
             )
             raise ValueError(msg)
-        normal = read_shots(dataloader, sys.maxsize, self.hparams["seed"], SMALLEST_SIZE)
+        normal = read_shots(dataloader, sys.maxsize, self.hparams["seed"])
         logger.info("Training on %d normal and %d anomalous images", normal.batch_size, anomalous.batch_size)
         forget_thresholds(self.post_processor)
         self._source = torch.Generator().manual_seed(self.hparams["seed"])
@@ -171,8 +151,7 @@ class Devnet(SingleEpochMixin, AnomalibModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Make Adam, and the schedule that lowers its rate."""
-        rate, decay = self.hparams["learning_rate"], self.hparams["weight_decay"]
-        optimizer = Adam(self.model.parameters(), lr=rate, weight_decay=decay)
+        optimizer = Adam(self.model.parameters(), lr=self.hparams["learning_rate"], weight_decay=WEIGHT_DECAY)
         schedule = StepLR(optimizer, DECAY_EPOCHS * self.hparams["steps_per_epoch"], DECAY)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -183,8 +162,8 @@ class Devnet(SingleEpochMixin, AnomalibModule):
         if self.hparams["loss"] == "focal":
             loss = focal_loss(scores, labels)
         else:
-            reference = torch.randn(self.hparams["num_reference"], generator=self._source).to(scores.device)
-            loss = deviation_loss(scores, labels, reference, self.hparams["margin"])
+            reference = torch.randn(NUM_REFERENCE, generator=self._source).to(scores.device)
+            loss = deviation_loss(scores, labels, reference)
         self.log("train_loss", loss, prog_bar=True, batch_size=len(scores))
         return loss
 

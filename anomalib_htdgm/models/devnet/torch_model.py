@@ -23,13 +23,15 @@ from torch.nn import functional as F
 
 from anomalib_htdgm.anomalib_fixes.pre_processor import AntialiasedResize
 from anomalib_htdgm.models.backbone import count_features, create_backbone
-from anomalib_htdgm.validation import check_choice, check_integer, check_number
+from anomalib_htdgm.validation import check_choice, check_integer
 
 Ranking = Literal["signed", "absolute"]
 Explanation = Literal["gradient", "scores"]
 
 SMALLEST_SIZE = 32
 """Least side of an image in pixels: what the usual backbones reduce to one place."""
+TOP_FRACTION = 0.1
+"""Fraction of the places, those with the highest scores, whose mean is the image score: at least one place."""
 CLIPPED_QUANTILE = 0.99
 """Quantile of an image's gradients at which they are clipped: a few pixels would else outshine the others."""
 BLUR = 4 / 448
@@ -39,14 +41,7 @@ BLUR = 4 / 448
 class DevnetModel(nn.Module):
     """A backbone, and a 1x1 convolution that scores every place of its feature map.
 
-    Args:
-        backbone (str): Name of the backbone, see :func:`~anomalib_htdgm.models.backbone.create_backbone`.
-        image_sizes (Sequence[int]): Sides, in pixels, of the images that are scored. Scores and maps are means over
-            these sizes.
-        top_fraction (float): Fraction of the places, those with the highest scores, whose mean is the image score; in
-            (0, 1], and at least one place.
-        ranking (Ranking): ``signed`` ranks scores, ``absolute`` their absolute values.
-        explanation (Explanation): Which map is made, see :meth:`forward`. It may be changed at any time.
+    Arguments are those of :class:`~.lightning_model.Devnet`. ``explanation`` may be changed at any time.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -56,7 +51,6 @@ class DevnetModel(nn.Module):
         self,
         backbone: str = "torchvision/resnet18",
         image_sizes: Sequence[int] = (448, 224),
-        top_fraction: float = 0.1,
         ranking: Ranking = "signed",
         explanation: Explanation = "gradient",
     ) -> None:
@@ -66,11 +60,9 @@ class DevnetModel(nn.Module):
             raise ValueError(msg)
         for size in image_sizes:
             check_integer("image_sizes", size, at_least=SMALLEST_SIZE)
-        check_number("top_fraction", top_fraction, above=0, at_most=1)
         check_choice("ranking", ranking, get_args(Ranking))
         check_choice("explanation", explanation, get_args(Explanation))
         self.image_sizes = tuple(image_sizes)
-        self.top_fraction = top_fraction
         self.ranking = ranking
         self.explanation = explanation
         self.backbone_name = backbone
@@ -138,7 +130,7 @@ class DevnetModel(nn.Module):
             self.score_layer.reset_parameters()
 
     def _score(self, score_maps: list[torch.Tensor]) -> torch.Tensor:
-        return _mean([mean_of_highest(scores, self.top_fraction) for scores in score_maps])
+        return _mean([mean_of_highest(scores, TOP_FRACTION) for scores in score_maps])
 
     def _resize(self, images: torch.Tensor, size: int) -> torch.Tensor:
         if tuple(images.shape[-2:]) == (size, size):

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-htdgm authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The normalizing flow: coupling blocks between fixed permutations (Sec. 3.1)."""
+"""The normalizing flow: coupling blocks between fixed permutations (Sec. 3.1), and its loss."""
 
 from functools import partial
 
@@ -11,15 +11,17 @@ from FrEIA.modules import GLOWCouplingBlock, PermuteRandom
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 
+CLAMP = 3.0
+"""Bound alpha of the scaling: a block scales a feature by ``exp(-alpha)`` to ``exp(alpha)`` (authors' code)."""
 
-def create_flow(num_features: int, coupling_blocks: int, hidden_width: int, clamp: float) -> SequenceINN:
+
+def create_flow(num_features: int, coupling_blocks: int, hidden_width: int) -> SequenceINN:
     """Make the flow from features ``y`` to ``z``, which is normally distributed for good images.
 
     Args:
         num_features (int): Number of features ``d``.
         coupling_blocks (int): Number of coupling blocks, each of which has a permutation before it.
         hidden_width (int): Width of the three hidden layers of each subnetwork; a block has two subnetworks.
-        clamp (float): Bound alpha of the scaling: a block scales a feature by ``exp(-alpha)`` to ``exp(alpha)``.
 
     Returns:
         SequenceINN: From features of shape ``(B, d)`` to ``z`` of shape ``(B, d)`` and the logarithm of the absolute
@@ -32,10 +34,20 @@ def create_flow(num_features: int, coupling_blocks: int, hidden_width: int, clam
             flow.append(
                 GLOWCouplingBlock,
                 subnet_constructor=partial(_create_subnetwork, hidden_width=hidden_width),
-                clamp=clamp,
+                clamp=CLAMP,
                 clamp_activation=_squash,
             )
     return flow
+
+
+def negative_log_likelihood(z: torch.Tensor, log_determinant: torch.Tensor) -> torch.Tensor:
+    """Compute, but for a constant, the negative log-likelihood per feature, of shape ``(B,)`` (Eq. 4).
+
+    Args:
+        z (torch.Tensor): The flow's output, of shape ``(B, d)``.
+        log_determinant (torch.Tensor): Logarithm of the flow's absolute Jacobian determinant, of shape ``(B,)``.
+    """
+    return (z.square().sum(dim=1) / 2 - log_determinant) / z.shape[1]
 
 
 def _create_subnetwork(num_inputs: int, num_outputs: int, hidden_width: int) -> nn.Sequential:

@@ -6,17 +6,6 @@
 A normalizing flow learns the density of a pretrained network's features of good images. Images whose features are
 unlikely are anomalous.
 
-Example:
-    >>> from anomalib.data import MVTecAD
-    >>> from anomalib.engine import Engine
-    >>> from anomalib_htdgm import Differnet, FewShot
-
-    >>> datamodule = FewShot(MVTecAD(category="bottle"), k_shot=1)
-    >>> model = Differnet()
-    >>> engine = Engine()
-    >>> engine.fit(model, datamodule=datamodule)  # doctest: +SKIP
-    >>> engine.test(model, datamodule=datamodule)  # doctest: +SKIP
-
 Paper:
     Marco Rudolph, Bastian Wandt, Bodo Rosenhahn: Same Same But DifferNet: Semi-Supervised Defect Detection with
     Normalizing Flows. WACV 2021.
@@ -55,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 IMAGES_AT_ONCE = 24
 """Images of a training step, each in several rotations, as in the authors' code."""
-BETAS, EPSILON = (0.8, 0.8), 1e-4
+BETAS, EPSILON, WEIGHT_DECAY = (0.8, 0.8), 1e-4, 1e-5
 """Adam's, as in the authors' code."""
 
 
@@ -73,14 +62,12 @@ class Differnet(SingleEpochMixin, AnomalibModule):
             first one and reduced from there.
         coupling_blocks (int): Number of coupling blocks of the flow.
         hidden_width (int): Width of the three hidden layers of the flow's subnetworks.
-        clamp (float): Bound alpha of the flow's scaling.
         epochs (int): Passes over the training images: the authors' 24 times 8.
         train_rotations (int): Random rotations of each image in a training step.
         test_rotations (int): Rotations that a score is the mean over.
         map_rotations (int): Rotations that an anomaly map is the mean over. A gradient costs about three times as much
             as a score, so that 64 of them would take three quarters of the time. 0 makes no maps.
         learning_rate (float): Adam's rate.
-        weight_decay (float): Adam's weight decay.
         precision (str): What the backbone computes in: ``auto`` (bfloat16 where the device is faster at it),
             ``float32`` or ``bfloat16``, whatever the trainer's precision.
         **components (Any): Components and ``skip_unreadable``, see
@@ -101,13 +88,11 @@ class Differnet(SingleEpochMixin, AnomalibModule):
         image_sizes: Sequence[int] = (448, 224, 112),
         coupling_blocks: int = 8,
         hidden_width: int = 2048,
-        clamp: float = 3.0,
         epochs: int = 192,
         train_rotations: int = 4,
         test_rotations: int = 64,
         map_rotations: int = 8,
         learning_rate: float = 2e-4,
-        weight_decay: float = 1e-5,
         precision: Precision = "auto",
         **components: Any,
     ) -> None:
@@ -115,7 +100,6 @@ class Differnet(SingleEpochMixin, AnomalibModule):
         check_integer("epochs", epochs, at_least=1)
         check_integer("train_rotations", train_rotations, at_least=1)
         check_number("learning_rate", learning_rate, above=0)
-        check_number("weight_decay", weight_decay, at_least=0)
         if weights is not None and not pre_trained:
             msg = f"weights: got {str(weights)!r} with pre_trained=False; only None goes with it"
             raise ValueError(msg)
@@ -125,7 +109,6 @@ class Differnet(SingleEpochMixin, AnomalibModule):
             image_sizes=image_sizes,
             coupling_blocks=coupling_blocks,
             hidden_width=hidden_width,
-            clamp=clamp,
             test_rotations=test_rotations,
             map_rotations=map_rotations,
             precision=precision,
@@ -143,7 +126,7 @@ class Differnet(SingleEpochMixin, AnomalibModule):
         forget_thresholds(self.post_processor)
         self._source = torch.Generator().manual_seed(seed)
         self.model.initialize(seed, pre_trained=self.hparams["pre_trained"], weights=self.hparams["weights"])
-        shots = read_shots(dataloader, sys.maxsize, seed, smallest_side=1)
+        shots = read_shots(dataloader, sys.maxsize, seed)
         images = cast("torch.Tensor", shots.image)
         logger.info("Training on %d normal images", len(images))
         augmentation = augmentation_of(dataloader, seed)
@@ -156,7 +139,7 @@ class Differnet(SingleEpochMixin, AnomalibModule):
             lr=self.hparams["learning_rate"],
             betas=BETAS,
             eps=EPSILON,
-            weight_decay=self.hparams["weight_decay"],
+            weight_decay=WEIGHT_DECAY,
             fused=True,
         )
 

@@ -32,14 +32,12 @@ from anomalib_htdgm.anomalib_fixes.pre_processor import AntialiasedResize
 from anomalib_htdgm.models.backbone import IMAGENET_MEAN, IMAGENET_STD, create_backbone, load_pretrained
 from anomalib_htdgm.models.exporting import require_training
 from anomalib_htdgm.models.precision import Precision, choose_dtype
-from anomalib_htdgm.validation import check_choice, check_integer, check_number
+from anomalib_htdgm.validation import check_choice, check_integer
 
 from .anomaly_map import AnomalyMapGenerator
-from .flow import create_flow
-from .loss import negative_log_likelihood
+from .flow import create_flow, negative_log_likelihood
 from .rotation import regular_angles, rotate
 
-UNTRAINED = "Differnet has not been trained: fit it, or load a checkpoint of a trained model, before it can score"
 ROTATIONS_AT_ONCE = 4
 """Rotations of a batch that the backbone sees together. As many are trained on by default, so that scoring a batch
 takes about the memory of training on one."""
@@ -48,16 +46,7 @@ takes about the memory of training on one."""
 class DiffernetModel(nn.Module):
     """A normalizing flow on features of a frozen network, pooled over each of several sizes of the image.
 
-    Args:
-        backbone (str): Name of the network, see :func:`~anomalib_htdgm.models.backbone.create_backbone`.
-        image_sizes (Sequence[int]): Sides in pixels that the network sees the image at.
-        coupling_blocks (int): Number of coupling blocks of the flow.
-        hidden_width (int): Width of the hidden layers of the flow's subnetworks.
-        clamp (float): Bound of the flow's scaling, see :func:`~anomalib_htdgm.models.differnet.flow.create_flow`.
-        test_rotations (int): Rotations that a score is the mean over.
-        map_rotations (int): Rotations that a map is the mean over; 0 makes no maps.
-        precision (Precision): What the backbone computes in, see
-            :func:`~anomalib_htdgm.models.precision.choose_dtype`. The flow is float32 anyway.
+    Arguments are those of :class:`~.lightning_model.Differnet`. Whatever the precision, the flow is float32.
 
     Raises:
         ValueError: If an argument is out of its range; the message names it.
@@ -71,7 +60,6 @@ class DiffernetModel(nn.Module):
         image_sizes: Sequence[int] = (448, 224, 112),
         coupling_blocks: int = 8,
         hidden_width: int = 2048,
-        clamp: float = 3.0,
         test_rotations: int = 64,
         map_rotations: int = 8,
         precision: Precision = "auto",
@@ -84,7 +72,6 @@ class DiffernetModel(nn.Module):
             check_integer("image_sizes", size, at_least=1)
         check_integer("coupling_blocks", coupling_blocks, at_least=1)
         check_integer("hidden_width", hidden_width, at_least=1)
-        check_number("clamp", clamp, above=0)
         check_integer("test_rotations", test_rotations, at_least=1)
         check_integer("map_rotations", map_rotations, at_least=0)
         check_choice("precision", precision, get_args(Precision))
@@ -96,7 +83,8 @@ class DiffernetModel(nn.Module):
         # The layout of the weights decides that of all feature maps; processors are faster with this one.
         network = create_backbone(backbone).to(memory_format=torch.channels_last)
         self.backbone = network.requires_grad_(False).eval()
-        self.flow = create_flow(self._count_features(), coupling_blocks, hidden_width, clamp)
+        num_features = self.features(torch.zeros(1, 3, 1, 1)).shape[1]
+        self.flow = create_flow(num_features, coupling_blocks, hidden_width)
         self.anomaly_map_generator = AnomalyMapGenerator()
         self.register_buffer("is_trained", torch.tensor(False))
 
@@ -110,9 +98,6 @@ class DiffernetModel(nn.Module):
         """Forget any training: draw the flow's weights by ``seed``, and load the backbone's or draw them, too.
 
         They are loaded as :func:`~anomalib_htdgm.models.backbone.load_pretrained` does.
-
-        Raises:
-            ValueError: If the file lacks the weights, or cannot be read.
         """
         self.is_trained.fill_(False)
         if pre_trained:
@@ -156,7 +141,7 @@ class DiffernetModel(nn.Module):
         Raises:
             RuntimeError: If the model has not been trained.
         """
-        require_training(self.is_trained, UNTRAINED)
+        require_training(self.is_trained, "Differnet")
         anomaly_map = self.localize(images).log1p() if self.map_rotations else None
         return InferenceBatch(pred_score=self.score(images).log1p(), anomaly_map=anomaly_map)
 
@@ -203,13 +188,6 @@ class DiffernetModel(nn.Module):
 
     def _negative_log_likelihood(self, images: torch.Tensor) -> torch.Tensor:
         return negative_log_likelihood(*self.flow(self.features(images)))
-
-    def _count_features(self) -> int:
-        try:
-            return self.features(torch.zeros(1, 3, 1, 1)).shape[1]
-        except RuntimeError as error:
-            msg = f"image_sizes: got {self.image_sizes}; {self.backbone_name} cannot take images as small ({error})"
-            raise ValueError(msg) from error
 
 
 def _turn(images: torch.Tensor, rotations: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

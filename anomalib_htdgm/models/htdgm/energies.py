@@ -113,7 +113,7 @@ class OrientedEnergies(Signal):
         octaves = zip(*(chunks(views[size], IMAGES_PER_CHUNK) for size in SIZES), strict=True)
         described = torch.cat([self.describe(each) for each in octaves])
         distances = self.bank(F.conv2d(described, self.metric, self.offset).clamp(-FARTHEST, FARTHEST), unseen)
-        return Opinion([top_mean(distances[:, 0], CELL_FRACTION)], [[distances]])
+        return Opinion(top_mean(distances[:, 0], CELL_FRACTION), [distances])
 
     def describe(self, octaves: Sequence[torch.Tensor]) -> torch.Tensor:
         """Describe cells.

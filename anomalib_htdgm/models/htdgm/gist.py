@@ -66,7 +66,7 @@ class Gist(Signal):
 
     def forward(self, views: Views, unseen: int | None = None) -> Opinion:
         """Score by the distance of the gist, at least 0: about 1.5 between any two photographs."""
-        return Opinion([self._measure(self.describe(views[SIZE]), are_unseen=unseen is not None)])
+        return Opinion(self._measure(self.describe(views[SIZE]), are_unseen=unseen is not None))
 
     def _measure(self, gists: torch.Tensor, *, are_unseen: bool) -> torch.Tensor:
         count, mean, squares = self.count, self.mean, self.squares

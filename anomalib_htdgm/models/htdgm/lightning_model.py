@@ -38,9 +38,7 @@ from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
-from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import WeightAveraging
-from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
@@ -49,11 +47,10 @@ from tqdm.auto import tqdm
 from anomalib_htdgm.anomalib_fixes.single_epoch import forget_thresholds
 from anomalib_htdgm.data.appearance import Appearance
 from anomalib_htdgm.data.augmentation import Augmentation, augmentation_of
-from anomalib_htdgm.data.shots import OneBatch, digest_images, read_anomalies, read_shots
+from anomalib_htdgm.data.shots import RepeatedBatch, digest_images, read_anomalies, read_shots
 from anomalib_htdgm.models.precision import Precision
 
 from .calibration import CalibrationMixin
-from .discriminator import RECEPTIVE_FIELD
 from .region import Outlines
 from .settings import Preset, choose_settings
 from .tiles import OverlappingTiler
@@ -167,25 +164,27 @@ class Htdgm(CalibrationMixin, AnomalibModule):
         """Prepare a stage, see :meth:`SingleEpochMixin.setup`.
 
         Raises:
-            ValueError: If the trainer's strategy is one of several devices, or if it averages weights.
+            ValueError: If a callback averages weights: it would average memories, too.
         """
-        if stage == "fit":
-            _check_trainer(self.trainer)
+        for callback in self.trainer.callbacks if stage == "fit" else ():  # type: ignore[attr-defined]  # Lightning's
+            if isinstance(callback, WeightAveraging):
+                msg = f"callbacks: got {type(callback).__name__}; allowed are those that leave the weights as they are"
+                raise ValueError(msg)
         super().setup(stage)
 
-    def prepare_training(self, dataloader: DataLoader[ImageItem]) -> OneBatch:
+    def prepare_training(self, dataloader: DataLoader[ImageItem]) -> RepeatedBatch:
         """Read the training images, once: they are the only batch.
 
         Raises:
             ValueError: If the images cannot be read.
         """
-        self._shots = read_shots(dataloader, self.model.settings.k_shot, self.hparams["seed"], RECEPTIVE_FIELD)
-        self._known_defects = read_anomalies(dataloader, RECEPTIVE_FIELD, self._shots)
+        self._shots = read_shots(dataloader, self.model.settings.k_shot, self.hparams["seed"])
+        self._known_defects = read_anomalies(dataloader, self._shots)
         self._augmentation = augmentation_of(dataloader, self.hparams["seed"])
         self._digests = digest_images(self._shots)
         self.inspection.good = vars(self._shots)["appearances"]  # of the images before they are resized
         logger.info("Training on %d normal images: %s", self._shots.batch_size, ", ".join(self._digests))
-        return OneBatch(self._shots)
+        return RepeatedBatch(self._shots)
 
     def configure_optimizers(self) -> Optimizer:
         """Make the optimiser of all discriminators."""
@@ -199,7 +198,6 @@ class Htdgm(CalibrationMixin, AnomalibModule):
         augment = None if self._augmentation is None else self._augment
         images, optimizer = cast("torch.Tensor", batch.image), cast("Optimizer", self.optimizers())
         steps = train(self.model, images, self.hparams["seed"], optimizer, augment)
-        forget_thresholds(self.post_processor)
         is_hidden = self.trainer.progress_bar_callback is None
         # Lightning's own bar, on the same line, stands still meanwhile.
         with tqdm(
@@ -207,6 +205,7 @@ class Htdgm(CalibrationMixin, AnomalibModule):
         ) as bar:
             for iteration, step in enumerate(bar, start=1):
                 self._report(step, iteration, bar)
+        forget_thresholds(self.post_processor)
         self.choose_by_shots()
 
     def _report(self, step: TrainingStep, iteration: int, bar: "tqdm[TrainingStep]") -> None:
@@ -236,15 +235,3 @@ class Htdgm(CalibrationMixin, AnomalibModule):
         """Let go of the training images, which an exported model must not carry."""
         super().teardown(stage)
         self._shots = self._known_defects = self._augmentation = None
-
-
-def _check_trainer(trainer: Trainer) -> None:
-    """Refuse what networks cannot be trained with that take turns, each in steps of its own."""
-    if isinstance(trainer.strategy, ParallelStrategy):
-        given = type(trainer.strategy).__name__
-        msg = f"strategy: got {given}; allowed are 'auto' and others of one device, which is what Htdgm trains on"
-        raise ValueError(msg)
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning sets it elsewhere
-        if isinstance(callback, WeightAveraging):
-            msg = f"callbacks: got {type(callback).__name__}; allowed are those that leave the weights as they are"
-            raise ValueError(msg)

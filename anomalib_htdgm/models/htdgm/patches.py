@@ -80,7 +80,7 @@ class Patches(Signal):
         over_usual = [memory.over_usual(scale, are_of_unseen=unseen is not None) for memory, scale in pairs]
         score = combine([top_mean(scale[:, 0], self.patch_fraction) for scale in over_usual])
         # No patch has its centre in the margin: what is nearest to it tells of it.
-        return Opinion([score], [[F.pad(scale, [PATCH_MARGIN] * 4, mode="replicate") for scale in distances]])
+        return Opinion(score, [F.pad(scale, [PATCH_MARGIN] * 4, mode="replicate") for scale in distances])
 
     def distances(self, views: Views, unseen: int | None = None) -> list[torch.Tensor]:
         """Measure how far every patch is from the remembered ones: for each scale, see :class:`PatchMemory`."""

@@ -23,14 +23,11 @@ class Settings:
     """What a model looks at and how it is trained. The defaults are for defects.
 
     Args:
-        k_shot (int): Most training images.
-        tiles (int): Number of overlapping tiles along each side of an image, each of which is an image of its own to
-            all that follows. 1 takes images as a whole.
-        region (Outlines | None): Where in an image to look: a rectangle (left, top, right, bottom), or polygons, each a
-            list of corners [x, y], all in shares of width and height in [0, 1]. What is outside changes neither score
-            nor map. ``None`` looks everywhere.
-        precision (Precision): Type that the discriminators compute in: ``auto`` takes bfloat16 where the device is
-            faster at it.
+        k_shot (int): Most training images; this, ``tiles``, ``region`` and ``precision`` are arguments of
+            :class:`~anomalib_htdgm.models.htdgm.lightning_model.Htdgm`, which says what they do.
+        tiles (int): Number of overlapping tiles along each side of an image.
+        region (Outlines | None): Where in an image to look.
+        precision (Precision): Type that the discriminators compute in.
         standardize (bool): Whether all images are brought to one brightness and contrast.
         transformations (TransformationSet): What the discriminators tell apart: ``sharpness`` (3: as it is, enlarged,
             blurred), ``rotations`` (4), ``symmetries`` (16, with and without colour) or ``motions`` (9: turns,
@@ -45,7 +42,6 @@ class Settings:
         num_members (int): Number of discriminators of each scale, each trained on its share of the images. With two or
             more, training images are scored by members that have not seen them.
         iterations (int): Iterations of training of each member of each scale.
-        pixels_per_iteration (int): Pixels of each transformation that an iteration sees, in crops of at most 48x48.
         vote (Vote): What patches vote with: the logarithm weighs confident mistakes more; ``probability`` is Eq. 12's.
         patch_fraction (float): Fraction of patches, the most anomalous, that make the score: small for defects
             (Sec. 3.3), 1 for whole images (Eq. 12).
@@ -70,7 +66,6 @@ class Settings:
     width: int = 16
     num_members: int = 2
     iterations: int = 30
-    pixels_per_iteration: int = 4608
     vote: Vote = "log_probability"
     patch_fraction: float = 0.01
     memory_patches: int = 2000
@@ -78,8 +73,7 @@ class Settings:
     gist: bool = False
 
     def __post_init__(self) -> None:
-        at_least_one = ("k_shot", "tiles", "width", "num_members", "iterations", "pixels_per_iteration")
-        for name in at_least_one:
+        for name in ("k_shot", "tiles", "width", "num_members", "iterations"):
             check_integer(name, getattr(self, name), at_least=1)
         for name in ("votes_from", "memory_patches", "energy_cells"):
             check_integer(name, getattr(self, name), at_least=0)

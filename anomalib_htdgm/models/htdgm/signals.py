@@ -20,13 +20,13 @@ class Opinion(NamedTuple):
     """What a signal says of images.
 
     Attributes:
-        scores (Sequence[torch.Tensor]): Scores, at least 0, each of shape ``(B,)``.
-        maps (Sequence[Sequence[torch.Tensor]]): Maps, each by its scales: at least 0, of shape ``(B, 1, h, h)``, and
-            spanning the whole image. Their mean is the map.
+        score (torch.Tensor): Scores, at least 0, of shape ``(B,)``.
+        scales (Sequence[torch.Tensor]): The map by its scales, if there is one: at least 0, of shape ``(B, 1, h, h)``,
+            and spanning the whole image. Their mean is the map.
     """
 
-    scores: Sequence[torch.Tensor]
-    maps: Sequence[Sequence[torch.Tensor]] = ()
+    score: torch.Tensor
+    scales: Sequence[torch.Tensor] = ()
 
 
 class Signal(nn.Module):
@@ -35,7 +35,7 @@ class Signal(nn.Module):
     sizes: Sequence[int]
     """Sides in pixels of the views that it looks at."""
     map_weight = 1
-    """How many times each of its maps counts."""
+    """How many times its map counts."""
 
     def fit(self, views: Views, rng: torch.Generator, num_shots: int) -> None:
         """Remember the training images.
@@ -56,6 +56,6 @@ class Signal(nn.Module):
                 must be others.
 
         Returns:
-            Opinion: Scores and maps, high where an image is not like the training images.
+            Opinion: Score and map, high where an image is not like the training images.
         """
         raise NotImplementedError

@@ -28,7 +28,6 @@ from anomalib.data.utils.tiler import ImageUpscaleMode, Tiler
 from torch.nn import functional as F
 
 from anomalib_htdgm.models.exporting import chunks
-from anomalib_htdgm.validation import check_integer
 
 from .discriminator import RECEPTIVE_FIELD
 
@@ -39,12 +38,7 @@ TILES_PER_CHUNK = 16
 
 
 def whole_size(tiles: int) -> tuple[int, int]:
-    """Choose height and width of images whose tiles, so many along each side, have 256x256 pixels.
-
-    Raises:
-        ValueError: If ``tiles`` is not an integer of at least 1.
-    """
-    check_integer("tiles", tiles, at_least=1)
+    """Choose height and width of images whose tiles, so many along each side, have 256x256 pixels."""
     side = TILE_SIZE + (tiles - 1) * (TILE_SIZE * 3 // 4)
     return side, side
 

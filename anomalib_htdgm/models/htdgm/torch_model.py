@@ -43,10 +43,6 @@ from .votes import Votes
 if TYPE_CHECKING:
     from anomalib.data.utils.tiler import Tiler
 
-UNTRAINED = (
-    "Htdgm has not been trained, or not to the end: fit it, or load a trained model's checkpoint, before it can score"
-)
-
 
 def default_size(settings: Settings) -> tuple[int, int]:
     """Choose height and width of images whose tiles, or else whose region, have 256x256 pixels."""
@@ -106,7 +102,7 @@ class HtdgmModel(nn.Module):
         Raises:
             RuntimeError: If the model has not been trained.
         """
-        require_training(self.is_trained, UNTRAINED)
+        require_training(self.is_trained, "Htdgm")
         # With tiles image by image: all tiles of many would not fit into memory.
         scored = [self._score(each) for each in ([images] if self.tiler is None else chunks(images, 1))]
         scores, maps = zip(*scored, strict=True)
@@ -130,7 +126,7 @@ class HtdgmModel(nn.Module):
                 memory is of which image.
             ValueError: If there is no such training image, or no other.
         """
-        require_training(self.is_trained, UNTRAINED)
+        require_training(self.is_trained, "Htdgm")
         if not self._knows_shots:
             msg = "score_unseen: the model was loaded, and only a training notes which patch is of which image"
             raise RuntimeError(msg)
@@ -142,7 +138,6 @@ class HtdgmModel(nn.Module):
 
     def _score(self, images: torch.Tensor, unseen: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Score and localise images, or one image by what was learnt of all training images but one."""
-        self._check_tiler()
         prepared, score = self.prepare(images), partial(self._combine, unseen=unseen)
         with without_tf32(images.device):
             scored = score(prepared) if self.tiler is None else by_tiles(prepared, self.tiler, self.looked_at, score)
@@ -152,11 +147,10 @@ class HtdgmModel(nn.Module):
         """Score prepared images, or tiles, by all signals, and make their maps, of the same size."""
         views = self.pyramid(images)
         opinions = [signal(views, unseen) for signal in self.signals]
-        scores = [score for opinion in opinions for score in opinion.scores]
-        maps = [scales for opinion in opinions for scales in opinion.maps]
         pairs = zip(self.signals, opinions, strict=True)
-        weights = [signal.map_weight for signal, opinion in pairs for _ in opinion.maps]
-        return combine(scores), self.anomaly_map_generator(maps, weights, images.shape[-2:])
+        weights = [signal.map_weight for signal, opinion in pairs if opinion.scales]
+        maps = self.anomaly_map_generator([each.scales for each in opinions if each.scales], weights, images.shape[-2:])
+        return combine([each.score for each in opinions]), maps
 
     def fit(self, views: Views, rng: torch.Generator) -> None:
         """Let the signals remember the training images, once the discriminators are trained.
@@ -180,7 +174,6 @@ class HtdgmModel(nn.Module):
             Views: For each side in pixels, images of shape ``(B, 3, side, side)``. With tiles ``B`` is their number:
             the tiles of an image one after the other.
         """
-        self._check_tiler()
         if self.tiler is None:
             views: Views = self.pyramid(self.prepare(images))
             return views
@@ -214,15 +207,6 @@ class HtdgmModel(nn.Module):
         mask = None if self.region is None else self.region.mask
         return standardize_images(images, mask) if self.settings.standardize else images
 
-    def _check_tiler(self) -> None:
-        if self.tiler is not None and self.gist is not None:
-            msg = "tiler: got one for whole images, whose gist scores; only None goes with it"
-            raise ValueError(msg)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Refuse too many shots."""
+    def _load_from_state_dict(self, *args: Any) -> None:
         self._knows_shots = False
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        if not 0 <= self.num_shots <= self.settings.k_shot:
-            msg = f"{prefix}num_shots: got {int(self.num_shots)}; allowed are 0 to k_shot, {self.settings.k_shot}"
-            args[-1].append(msg)  # PyTorch's list of errors
+        super()._load_from_state_dict(*args)

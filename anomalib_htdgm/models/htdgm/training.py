@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 from torch.optim import Adam, Optimizer
 
-from .discriminator import MARGIN, RECEPTIVE_FIELD, Discriminator
+from .discriminator import MARGIN, Discriminator
 from .pretext import Transformed
 from .torch_model import HtdgmModel
 
@@ -21,6 +21,8 @@ BETAS = (0.5, 0.999)
 """Adam's, as published."""
 CROP_SIZE = 48
 """Side of a crop in pixels, of whose pixels nearly two thirds are centres of patches."""
+PIXELS_PER_ITERATION = 2 * CROP_SIZE**2
+"""Pixels of each transformation that an iteration sees."""
 ITERATIONS_FOR_STATISTICS = 20
 """Iterations whose crops make a finished discriminator's batch-norm statistics: of fewer, ten shots score worse."""
 
@@ -72,23 +74,17 @@ def train(
             what the discriminators see in it in place of the images, of their shape; ``None`` shows the images.
             Statistics and memories are of the images in any case.
 
-    Returns:
-        Iterator[TrainingStep]: ``iterations`` steps for each member of each scale, coarse to fine.
+    Yields:
+        TrainingStep: ``iterations`` steps for each member of each scale, coarse to fine.
 
     Raises:
-        ValueError: If the images cannot be trained on.
+        ValueError: If an image has pixels that are not finite.
     """
-    _check(images, model.settings.k_shot)
-    return _train(model, images, torch.Generator().manual_seed(seed), optimizer, augment)
-
-
-def _train(
-    model: HtdgmModel,
-    images: torch.Tensor,
-    rng: torch.Generator,
-    optimizer: Optimizer | None,
-    augment: Callable[[int], torch.Tensor] | None,
-) -> Iterator[TrainingStep]:
+    for index, image in enumerate(images):
+        if not image.isfinite().all():
+            msg = f"images: number {index} has pixels that are NaN or infinite; allowed are finite values"
+            raise ValueError(msg)
+    rng = torch.Generator().manual_seed(seed)
     model.is_trained.fill_(False)
     model.num_shots.fill_(len(images))
     model.votes.requires_grad_(True)
@@ -101,7 +97,7 @@ def _train(
                 discriminator.load_state_dict(votes.discriminators[scale - 1][member].state_dict())
             else:
                 discriminator.initialize(rng)
-            crops = Crops(task(model.share_of(member, views)), model.settings.pixels_per_iteration, votes.dtype)
+            crops = Crops(task(model.share_of(member, views)), PIXELS_PER_ITERATION, votes.dtype)
             for iteration in range(model.settings.iterations):
                 if augment is not None:
                     augmented = model.reduce(augment(next(numbers)))
@@ -194,17 +190,3 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _check(images: torch.Tensor, most_images: int) -> None:
-    num_images, height, width = len(images), *images.shape[-2:]
-    if not 1 <= num_images <= most_images:
-        msg = f"images: got {num_images}; allowed are 1 to {most_images} (k_shot)"
-        raise ValueError(msg)
-    if min(height, width) < RECEPTIVE_FIELD:
-        msg = f"images: got {height}x{width} pixels; allowed are images of {RECEPTIVE_FIELD}x{RECEPTIVE_FIELD} or more"
-        raise ValueError(msg)
-    for index, image in enumerate(images):
-        if not image.isfinite().all():
-            msg = f"images: number {index} has pixels that are NaN or infinite; allowed are finite values"
-            raise ValueError(msg)

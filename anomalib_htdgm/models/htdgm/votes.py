@@ -78,7 +78,7 @@ class Votes(Signal):
             maps.append(F.pad(worst, [MARGIN] * 4, mode="replicate"))
         score = torch.stack(scores).mean(dim=0)
         # Twice the score is to be twice the anomaly.
-        return Opinion([score if self.vote == "log_probability" else 1 / (-score).clamp(min=LEAST_PROBABILITY)], [maps])
+        return Opinion(score if self.vote == "log_probability" else 1 / (-score).clamp(min=LEAST_PROBABILITY), maps)
 
     def votes(self, task: PretextTask, discriminators: Sequence[Discriminator], views: Views) -> torch.Tensor:
         """Let discriminators of one scale vote.

@@ -8,10 +8,8 @@ Paper:
     Anomaly Detection. ICCV 2021.
 """
 
-import copy
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, ClassVar, cast
 
 import torch
@@ -23,10 +21,9 @@ from torch.utils.data import DataLoader
 
 from anomalib_htdgm.anomalib_fixes.single_epoch import SingleEpochMixin, forget_thresholds
 from anomalib_htdgm.data.augmentation import augmentation_of
-from anomalib_htdgm.data.shots import read_shots
+from anomalib_htdgm.data.shots import RepeatedBatch, read_shots
 from anomalib_htdgm.validation import check_integer
 
-from .networks import RECEPTIVE_FIELD
 from .torch_model import HtdgmPublishedModel
 from .training import ScaleTraining, Schedule, equalize, make_optimizers, start_scale
 
@@ -121,7 +118,7 @@ class HtdgmPublished(SingleEpochMixin, AnomalibModule):
                 callback._save_on_train_epoch_end = True  # noqa: SLF001
         self._scale = None
 
-    def prepare_training(self, dataloader: DataLoader[ImageItem]) -> "RepeatedBatch":
+    def prepare_training(self, dataloader: DataLoader[ImageItem]) -> RepeatedBatch:
         """Read the training images, once: all of them are the batch of every iteration.
 
         Raises:
@@ -132,7 +129,7 @@ class HtdgmPublished(SingleEpochMixin, AnomalibModule):
             raise ValueError(msg)
         forget_thresholds(self.post_processor)
         self._source = torch.Generator().manual_seed(self.hparams["seed"])
-        shots = read_shots(dataloader, self.hparams["k_shot"], self.hparams["seed"], RECEPTIVE_FIELD)
+        shots = read_shots(dataloader, self.hparams["k_shot"], self.hparams["seed"])
         return RepeatedBatch(shots, self.hparams["iterations"])
 
     def configure_optimizers(self) -> list[Optimizer]:
@@ -189,19 +186,3 @@ class HtdgmPublished(SingleEpochMixin, AnomalibModule):
         """Let go of the training images, which an exported model must not carry."""
         super().teardown(stage)
         self._scale = None
-
-
-@dataclass(frozen=True)
-class RepeatedBatch:
-    """Serves one batch again and again, for each iteration of a scale."""
-
-    batch: ImageBatch
-    times: int
-
-    def __len__(self) -> int:
-        """Return the number of batches."""
-        return self.times
-
-    def __iter__(self) -> Iterator[ImageBatch]:
-        """Serve copies, since a pre-processor writes into what it is given."""
-        return (copy.copy(self.batch) for _ in range(self.times))

@@ -35,7 +35,6 @@ KEPT_FRACTION = 0.05
 """Fraction of the patches that a map keeps (Sec. 4.2)."""
 IMAGES_AT_ONCE = 1
 """Images that are scored together, since each is seen once for each transformation."""
-UNTRAINED = "HtdgmPublished has not been trained, or not to the end: fit it, with ckpt_path to go on where it ended"
 
 
 class HtdgmPublishedModel(nn.Module):
@@ -117,7 +116,7 @@ class HtdgmPublishedModel(nn.Module):
         Raises:
             RuntimeError: If the model has not been trained.
         """
-        require_training(self.is_trained, UNTRAINED)
+        require_training(self.is_trained, "HtdgmPublished")
         reduced = self.pyramid(images.contiguous())
         anomalies = [1 - self.probabilities(scale, reduced[scale.size]) for scale in self.scales]
         score = torch.stack([self._score(each) for each in anomalies]).mean(dim=0)
@@ -239,7 +238,7 @@ class HtdgmPublishedModel(nn.Module):
         return make_grid(torch.cat(enlarged) / 2 + 0.5, nrow=len(rows[0]))
 
     def _require_generators(self) -> None:
-        require_training(self.is_trained, UNTRAINED)
+        require_training(self.is_trained, "HtdgmPublished")
         if not self.has_generators:
             msg = "fake_weight: the model was trained with 0, without generators; sampling needs a positive fake_weight"
             raise RuntimeError(msg)

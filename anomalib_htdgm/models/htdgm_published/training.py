@@ -35,14 +35,7 @@ has the whole distance (Sec. 3.1), with which error and noise grow from scale to
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long a model is trained, and against what.
-
-    Args:
-        iterations (int): Iterations per scale.
-        steps (int): Steps of the discriminator, then of the generator, in an iteration.
-        fake_weight (float): Weight of the fake class in the discriminator's loss; 0 trains no generators.
-        reestimate_statistics (bool): Whether a finished discriminator's batch-norm statistics become those of the real
-            images alone.
+    """How long a model is trained, and against what: arguments of :class:`~.lightning_model.HtdgmPublished`.
 
     Raises:
         ValueError: If an argument is out of its range.

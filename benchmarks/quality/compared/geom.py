@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from anomalib_htdgm import HtdgmPublished
 from anomalib_htdgm.anomalib_fixes.pre_processor import configure_pre_processor
 from anomalib_htdgm.anomalib_fixes.single_epoch import SingleEpochMixin
-from anomalib_htdgm.data.shots import OneBatch, read_shots
+from anomalib_htdgm.data.shots import RepeatedBatch, read_shots
 from anomalib_htdgm.models.htdgm_published.torch_model import HtdgmPublishedModel
 from anomalib_htdgm.models.htdgm_published.training import equalize
 from anomalib_htdgm.models.htdgm_published.training import train as train_generator
@@ -102,9 +102,9 @@ class Geom(SingleEpochMixin, AnomalibModule):
         self.num_samples = num_samples
         self.model: GeomModel = GeomModel(image_size, widen)
 
-    def prepare_training(self, dataloader: DataLoader[ImageItem]) -> OneBatch:
+    def prepare_training(self, dataloader: DataLoader[ImageItem]) -> RepeatedBatch:
         """Read the training images, once: they are the only batch."""
-        return OneBatch(read_shots(dataloader, self.k_shot, self.seed, smallest_side=1))
+        return RepeatedBatch(read_shots(dataloader, self.k_shot, self.seed))
 
     def configure_optimizers(self) -> Optimizer:
         """Make the classifier's optimiser; a generator has its own."""
