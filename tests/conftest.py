@@ -12,6 +12,8 @@ import pytest
 
 REPORTED = ("anomalib", "torch", "torchvision", "lightning", "torchmetrics", "numpy", "onnx", "onnxruntime", "openvino")
 
+LONGEST = ("test_readmes.py", "test_demo.py", "test_exports.py", "test_half_precision.py", "test_load.py")
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before PyTorch is imported
 
 
@@ -40,8 +42,8 @@ def one_thread() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the file that takes longest, so that processes end together."""
-    items.sort(key=lambda item: item.path.name != "test_readmes.py")
+    """Begin with the files that take longest, so that processes end together."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -23,7 +23,7 @@ from torch import nn
 from anomalib_htdgm.inspection import preparing
 
 from .checked import SMALL, write
-from .small import TESTED, make_engine, make_small_model, write_good_images
+from .small import TESTED, fit, make_engine, make_small_model, write_good_images
 from .walls import train_on_walls, walls  # noqa: F401 - fixtures
 
 RunAnomalib = Callable[..., subprocess.CompletedProcess[str]]
@@ -59,10 +59,7 @@ def wall(mvtec_root: Path) -> MVTecAD:
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Engine:
-    """Make an engine as anomalib's own tests of every model do."""
-    return Engine(
-        logger=False, default_root_dir=tmp_path, max_epochs=1, devices=1, accelerator="cpu", enable_progress_bar=False
-    )
+    return make_engine(tmp_path)
 
 
 @pytest.fixture
@@ -75,9 +72,7 @@ def good(tmp_path: Path) -> Folder:
 def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Train the small model on two images of stripes, and keep its checkpoint."""
     root = tmp_path_factory.mktemp("small")
-    engine = make_engine(root)
-    engine.fit(make_small_model({"iterations": 40}), datamodule=write_good_images(root))
-    return Path(engine.best_model_path)
+    return fit(make_small_model({"iterations": 40}), write_good_images(root), root)
 
 
 def assert_equal_states(model: nn.Module, expected: nn.Module) -> None:

@@ -6,8 +6,10 @@
 from pathlib import Path
 
 import torch
-from anomalib.data import Folder
+from anomalib.data import AnomalibDataModule, Folder
 from anomalib.engine import Engine
+from anomalib.models.components import AnomalibModule
+from anomalib.post_processing import PostProcessor
 from PIL import Image
 
 from anomalib_htdgm import Htdgm
@@ -52,6 +54,18 @@ def make_engine(root: Path, **arguments: object) -> Engine:
     )
 
 
+def fit(model: AnomalibModule, data: AnomalibDataModule, root: Path, **arguments: object) -> Path:
+    """Train a model in a folder, with these arguments of the engine, and say where its checkpoint is."""
+    engine = make_engine(root, **arguments)
+    engine.fit(model, datamodule=data)
+    return Path(engine.best_model_path or "")
+
+
+def unscaled() -> PostProcessor:
+    """Leave scores as they are: what is far above a threshold gets 1, and would agree whatever it was."""
+    return PostProcessor(enable_normalization=False, enable_thresholding=False)
+
+
 def write_good_images(root: Path, count: int = 2) -> Folder:
     """Write good images to ``root/good``, and make a datamodule of them."""
     (root / "good").mkdir(parents=True)
@@ -81,3 +95,24 @@ SMALL = {
 def make_small_model(settings: dict[str, object] | None = None, **arguments: object) -> Htdgm:
     """Make a model that is trained in a second."""
     return Htdgm(**{"k_shot": 2, "precision": "float32", "settings": SMALL | (settings or {}), **arguments})
+
+
+SHORT_DEVNET = {
+    "backbone": "test_efficientnet",
+    "pre_trained": False,
+    "image_sizes": [64, 32],
+    "batch_size": 4,
+    "epochs": 1,
+    "steps_per_epoch": 3,
+}
+SHORT_DIFFERNET = {
+    "pre_trained": False,
+    "image_sizes": [64],
+    "coupling_blocks": 2,
+    "hidden_width": 32,
+    "epochs": 2,
+    "learning_rate": 0.01,  # random features are small
+    "test_rotations": 5,
+    "map_rotations": 2,
+    "precision": "float32",
+}

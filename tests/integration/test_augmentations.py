@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from anomalib.data import Folder, MVTecAD
+from anomalib.data import AnomalibDataModule, Folder, MVTecAD
 from anomalib.models.components import AnomalibModule
 from PIL import Image
 from torch.utils.data import ConcatDataset, DataLoader, Subset, TensorDataset
@@ -19,9 +19,7 @@ from torchvision.transforms.v2 import Compose, RandomHorizontalFlip, RandomRotat
 from anomalib_htdgm import Devnet, Differnet, FewLabelledAnomalies
 from anomalib_htdgm.data.augmentation import Augmentation, augmentation_of
 
-from .small import SIDE, make_engine, make_image, make_small_model
-from .test_devnet import SHORT as SHORT_DEVNET
-from .test_differnet import SMALL as SMALL_DIFFERNET
+from .small import SHORT_DEVNET, SHORT_DIFFERNET, SIDE, fit, make_image, make_small_model
 
 USUAL = Compose([RandomHorizontalFlip(0.5), RandomRotation(20)])
 
@@ -39,16 +37,14 @@ class Noted(Transform):
         return self.shown[-1]
 
 
-def states_of(make: Callable[[], AnomalibModule], data: object, root: Path, number: int = 2) -> list[dict]:
-    states = []
-    for index in range(number):
-        torch.manual_seed(index)
-        np.random.seed(index)  # noqa: NPY002
-        random.seed(index)
-        model = make()
-        make_engine(root).fit(model, datamodule=data)
-        states.append(model.model.state_dict())
-    return states
+def state_of(make: Callable[[], AnomalibModule], data: AnomalibDataModule, root: Path, seed: int = 0) -> dict:
+    """Train from global generators in this state."""
+    torch.manual_seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    random.seed(seed)
+    model = make()
+    fit(model, data, root)
+    return model.model.state_dict()
 
 
 def assert_equal(*states: dict[str, torch.Tensor]) -> None:
@@ -56,18 +52,13 @@ def assert_equal(*states: dict[str, torch.Tensor]) -> None:
         assert all(torch.equal(state[name], tensor) for state in states[1:]), name
 
 
-def test_one_seed_gives_one_model(good: Folder, wall: MVTecAD, tmp_path: Path) -> None:
-    (plain,) = states_of(make_small_model, good, tmp_path, 1)
+def test_augmentations_and_seeds_make_a_difference(good: Folder, tmp_path: Path) -> None:
+    plain = state_of(make_small_model, good, tmp_path)
     good.train_augmentations = USUAL
-    augmented = states_of(make_small_model, good, tmp_path)
-    assert_equal(*augmented)
+    augmented = state_of(make_small_model, good, tmp_path)
+    other = state_of(lambda: make_small_model(seed=1), good, tmp_path)
     weight = "votes.discriminators.0.0.hidden.0.weight"
-    (other,) = states_of(lambda: make_small_model(seed=1), good, tmp_path, 1)
-    assert len({state[weight].sum().item() for state in (plain, augmented[0], other)}) == 3
-    wall.train_augmentations = USUAL
-    labelled = FewLabelledAnomalies(wall, n_anomalies=2)
-    assert_equal(*states_of(lambda: Differnet(**SMALL_DIFFERNET | {"epochs": 2}), labelled, tmp_path))
-    assert_equal(*states_of(lambda: Devnet(**SHORT_DEVNET), labelled, tmp_path))
+    assert len({state[weight].sum().item() for state in (plain, augmented, other)}) == 3
 
 
 @pytest.mark.parametrize(
@@ -75,27 +66,26 @@ def test_one_seed_gives_one_model(good: Folder, wall: MVTecAD, tmp_path: Path) -
     [
         (make_small_model, 4, 2),
         (lambda: make_small_model(tiles=2), 4, 2),
-        (lambda: Differnet(**SMALL_DIFFERNET | {"epochs": 3}), 3, 2),
+        (lambda: Differnet(**SHORT_DIFFERNET), 2, 2),
+        (lambda: Devnet(**SHORT_DEVNET), 3, 4),
     ],
-    ids=["whole", "tiles", "Differnet"],
+    ids=["whole", "tiles", "Differnet", "Devnet"],
 )
-def test_every_iteration_sees_others(
-    make: Callable[[], AnomalibModule], steps: int, images: int, good: Folder, tmp_path: Path
+def test_every_iteration_sees_others_and_one_seed_gives_one_model(
+    make: Callable[[], AnomalibModule], steps: int, images: int, good: Folder, wall: MVTecAD, tmp_path: Path
 ) -> None:
-    good.train_augmentations = Noted()
-    states = states_of(make, good, tmp_path)
-    assert_equal(*states)
-    shown = good.train_augmentations.shown
-    assert len(shown) == 2 * steps * images
-    assert len({image.mean().item() for image in shown}) == steps * images
+    noted = good.train_augmentations = wall.train_augmentations = Noted()
+    data = FewLabelledAnomalies(wall, n_anomalies=2) if make().name == "Devnet" else good
+    assert_equal(*(state_of(make, data, tmp_path, seed) for seed in (0, 1)))
+    assert len(noted.shown) == 2 * steps * images
+    assert len({image.mean().item() for image in noted.shown}) == steps * images
 
 
 def test_the_files_are_what_a_training_is_known_by(good: Folder, tmp_path: Path) -> None:
     digests = []
     for good.train_augmentations in (None, USUAL):
-        engine = make_engine(tmp_path)
-        engine.fit(make_small_model(), datamodule=good)
-        digests.append(torch.load(engine.best_model_path, weights_only=True)["trained_on"])
+        checkpoint = fit(make_small_model(), good, tmp_path)
+        digests.append(torch.load(checkpoint, weights_only=True)["trained_on"])
     assert digests[0] == digests[1]
 
 
@@ -107,7 +97,7 @@ def test_photographs_of_several_sizes_are_resized_first(
     with Image.open(path) as image:
         image.resize((90, 70)).save(path)
     good.train_augmentations = augmentations
-    assert_equal(*states_of(make_small_model, good, tmp_path))
+    assert_equal(*(state_of(make_small_model, good, tmp_path, seed) for seed in (0, 1)))
 
 
 def test_resizing_is_no_augmentation() -> None:

@@ -6,8 +6,7 @@
 import copy
 import pickle
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from multiprocessing import get_context
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -39,12 +38,6 @@ def in_threads(model: Htdgm) -> InferenceBatch:
         return list(pool.map(model, [IMAGES] * 8))[-1]
 
 
-def in_another_process(model: Htdgm) -> InferenceBatch:
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        scored = pool.submit(model, IMAGES).result()
-    return InferenceBatch(*(each if each is None else each.clone() for each in scored))
-
-
 def autocast(model: Htdgm, dtype: torch.dtype) -> InferenceBatch:
     with torch.autocast("cpu", dtype=dtype):
         return model(IMAGES)
@@ -63,7 +56,6 @@ def autocast(model: Htdgm, dtype: torch.dtype) -> InferenceBatch:
         pytest.param(lambda model: autocast(model, torch.bfloat16), id="autocast"),
         pytest.param(lambda model: autocast(model, torch.float16), id="autocast to float16"),
         pytest.param(in_threads, id="threads"),
-        pytest.param(in_another_process, id="process", marks=pytest.mark.thorough),
     ],
 )
 def test_scores_are_the_same_in_every_call(call: Callable[[Htdgm], InferenceBatch], small_checkpoint: Path) -> None:

@@ -9,15 +9,14 @@ from typing import Any
 import pytest
 import torch
 from anomalib.callbacks import TilerConfigurationCallback
-from anomalib.data import Folder, MVTecAD
+from anomalib.data import MVTecAD
 from anomalib.engine import Engine
 from anomalib.models import get_model
 
 from anomalib_htdgm import FewLabelledAnomalies, FewShot, Htdgm
 
-from .small import make_engine
-from .test_devnet import SHORT as SHORT_DEVNET
-from .test_differnet import SMALL as SMALL_DIFFERNET
+from .small import SHORT_DEVNET, SHORT_DIFFERNET, SMALL, fit, make_engine, make_small_model
+from .walls import open_folder, read
 
 METRICS = {"image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score", "pixel_AUPRO"}
 
@@ -25,11 +24,8 @@ METRICS = {"image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score", "pixe
 @pytest.fixture(scope="module")
 def checkpoint(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Train by name, in the precision of exported graphs, otherwise with default arguments, and keep the checkpoint."""
-    engine = make_engine(tmp_path_factory.mktemp("fit"))
-    engine.fit(
-        get_model("htdgm", precision="float32"), datamodule=MVTecAD(root=mvtec_root, category="wall", num_workers=0)
-    )
-    return Path(engine.best_model_path)
+    wall = MVTecAD(root=mvtec_root, category="wall", num_workers=0)
+    return fit(get_model("htdgm", precision="float32"), wall, tmp_path_factory.mktemp("fit"))
 
 
 @pytest.mark.training
@@ -39,13 +35,14 @@ def test_test_finds_planted_defects(checkpoint: Path, wall: MVTecAD, engine: Eng
     assert metrics["image_AUROC"] > 0.9
     assert metrics["pixel_AUROC"] > 0.9
     assert metrics["pixel_AUPRO"] > 0.6
+    assert checkpoint.stat().st_size < 5_000_000  # neither training images nor what only a training needs
 
 
 @pytest.mark.parametrize(
     ("name", "arguments", "size", "largest"),
     [
-        ("htdgm", {"settings": {"iterations": 2}}, 256, 5_000_000),
-        ("differnet", SMALL_DIFFERNET, 64, 20_000_000),
+        ("htdgm", {"settings": SMALL}, 256, 500_000),
+        ("differnet", SHORT_DIFFERNET, 64, 20_000_000),
         ("devnet", SHORT_DEVNET, 64, 1_000_000),
     ],
 )
@@ -88,25 +85,12 @@ def test_a_checkpoint_brings_its_own_arguments_and_scores_bit_identically(wall: 
         assert torch.equal(predicted.anomaly_map, expected.anomaly_map)
 
 
-TINY: dict[str, Any] = {
-    "iterations": 1,
-    "image_size": 25,
-    "coarsest_size": 25,
-    "votes_from": 25,
-    "num_members": 1,
-    "memory_patches": 50,
-    "energy_cells": 50,
-}
-
-
 def test_anomalibs_tiler_callback_cuts_tiles(wall: MVTecAD, engine: Engine, mvtec_root: Path, tmp_path: Path) -> None:
     def tiled_engine() -> Engine:
         callback = TilerConfigurationCallback(enable=True, tile_size=128, stride=64, remove_border_count=16)
-        return Engine(
-            callbacks=[callback], logger=False, default_root_dir=tmp_path, accelerator="cpu", enable_progress_bar=False
-        )
+        return make_engine(tmp_path, callbacks=[callback])
 
-    model, trainer = Htdgm(1, settings=TINY), tiled_engine()
+    model, trainer = make_small_model(k_shot=1), tiled_engine()
     trainer.fit(model, datamodule=wall)
     image = mvtec_root / "wall" / "test" / "gravel" / "000.png"
     (predicted,) = trainer.predict(model, data_path=image)
@@ -120,31 +104,24 @@ def test_anomalibs_tiler_callback_cuts_tiles(wall: MVTecAD, engine: Engine, mvte
 
 
 @pytest.mark.training
-def test_three_good_photographs_are_enough(mvtec_root: Path, engine: Engine) -> None:
-    folder = Folder(
-        name="three",
-        normal_dir=mvtec_root / "wall" / "test" / "good",
-        test_split_mode="none",
-        val_split_mode="same_as_test",
-        num_workers=0,
-    )
+def test_three_good_photographs_are_enough(mvtec_root: Path, tmp_path: Path) -> None:
     model = Htdgm(settings={"iterations": 10})
-    engine.fit(model, datamodule=FewShot(folder, k_shot=3))
+    fit(model, open_folder(mvtec_root / "wall" / "test", 3), tmp_path)
     assert model.model.num_shots == 3
-    shots = engine.predict(model, data_path=mvtec_root / "wall" / "test" / "good", ckpt_path=engine.best_model_path)
-    defects = engine.predict(model, data_path=mvtec_root / "wall" / "test" / "gravel", ckpt_path=engine.best_model_path)
-    scores = [torch.cat([batch.pred_score for batch in batches]) for batches in (shots, defects)]
+    scores = [model.eval()(read(mvtec_root / "wall" / "test" / kind)).pred_score for kind in ("good", "gravel")]
     # The training images are below the threshold, 0.5, and so are most that the model has not seen.
     assert (scores[0] < 0.5).sum() >= 3
     assert scores[0].median() < 0.5
     assert scores[1].min() > max(0.5, scores[0].max())
 
 
-def test_patchcore_trains_on_the_same_images(wall: MVTecAD, engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_few_shot_datamodule_draws_the_same_images(
+    wall: MVTecAD, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
     datamodule = FewShot(wall, k_shot=2, seed=3)
     datamodule.setup()
     with caplog.at_level("INFO", logger="anomalib_htdgm"):
-        engine.fit(Htdgm(k_shot=2, seed=3, settings={"iterations": 1}), datamodule=wall)
+        engine.fit(make_small_model(seed=3), datamodule=wall)
     (named,) = [record.getMessage() for record in caplog.records if "Training on" in record.getMessage()]
     assert all(path in named for path in datamodule.shot_paths)
     assert named.count(".png") == 2

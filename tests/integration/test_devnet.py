@@ -15,10 +15,9 @@ from anomalib.models import get_model
 from anomalib_htdgm import Devnet, FewLabelledAnomalies
 
 from .conftest import assert_equal_states
-from .small import make_engine
+from .small import SHORT_DEVNET, fit
 
-TINY = {"backbone": "test_efficientnet", "pre_trained": False, "image_sizes": [64, 32], "batch_size": 4}
-SHORT = TINY | {"epochs": 1, "steps_per_epoch": 3}
+LONGER = SHORT_DEVNET | {"epochs": 3, "steps_per_epoch": 20, "learning_rate": 2e-3, "rotation": 0.0}
 
 
 @pytest.fixture
@@ -29,16 +28,13 @@ def labelled(wall: MVTecAD) -> FewLabelledAnomalies:
 
 @pytest.fixture(scope="module")
 def checkpoint(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    engine = make_engine(tmp_path_factory.mktemp("fit"))
     datamodule = FewLabelledAnomalies(MVTecAD(root=mvtec_root, category="wall", num_workers=0), n_anomalies=2)
-    model = get_model("devnet", **TINY, epochs=3, steps_per_epoch=20, learning_rate=2e-3, rotation=0.0)
-    engine.fit(model, datamodule=datamodule)
-    return Path(engine.best_model_path)
+    return fit(get_model("devnet", **LONGER), datamodule, tmp_path_factory.mktemp("fit"))
 
 
 @pytest.mark.training
 def test_test_finds_unseen_defects(checkpoint: Path, labelled: FewLabelledAnomalies, engine: Engine) -> None:
-    (metrics,) = engine.test(Devnet(**TINY), datamodule=labelled, ckpt_path=checkpoint)
+    (metrics,) = engine.test(Devnet(**SHORT_DEVNET), datamodule=labelled, ckpt_path=checkpoint)
     assert metrics["image_AUROC"] > 0.9
     assert metrics["pixel_AUROC"] > 0.6
 
@@ -61,17 +57,16 @@ def test_one_trained_model_has_both_maps(
     assert torch.equal(scores["gradient"], scores["scores"])
 
 
-def test_a_checkpoint_keeps_every_choice(labelled: FewLabelledAnomalies, engine: Engine) -> None:
+def test_a_checkpoint_keeps_every_choice(labelled: FewLabelledAnomalies, tmp_path: Path) -> None:
     choices = {"ranking": "absolute", "explanation": "scores", "loss": "focal"}
-    model = Devnet(**SHORT | {"image_sizes": (96,)} | choices)
-    engine.fit(model, datamodule=labelled)
-    loaded, images = Devnet.load_from_checkpoint(engine.best_model_path), torch.rand(2, 3, 70, 90)
+    model = Devnet(**SHORT_DEVNET | {"image_sizes": (96,)} | choices)
+    loaded, images = Devnet.load_from_checkpoint(fit(model, labelled, tmp_path)), torch.rand(2, 3, 70, 90)
     assert_equal_states(loaded, model)
     assert torch.equal(loaded.eval()(images).anomaly_map, model.eval()(images).anomaly_map)
 
 
 def test_learning_rate_falls_every_ten_epochs(labelled: FewLabelledAnomalies, engine: Engine) -> None:
-    model = Devnet(**TINY | {"batch_size": 2}, epochs=21, steps_per_epoch=1)
+    model = Devnet(**SHORT_DEVNET | {"batch_size": 2, "epochs": 21, "steps_per_epoch": 1})
     engine.fit(model, datamodule=labelled)
     assert engine.trainer.global_step == 21
     assert engine.trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(2e-6)
@@ -81,9 +76,9 @@ def test_both_kinds_of_images_are_needed(
     wall: MVTecAD, labelled: FewLabelledAnomalies, engine: Engine, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=r"no labelled anomalies.*FewLabelledAnomalies"):
-        engine.fit(Devnet(**SHORT), datamodule=wall)
+        engine.fit(Devnet(**SHORT_DEVNET), datamodule=wall)
     labelled.setup()
     _, labelled.train_data = split_by_label(labelled.train_data)
     with pytest.raises(ValueError, match="datamodule: its training set has no normal images"):
-        engine.fit(Devnet(**SHORT), datamodule=labelled)
+        engine.fit(Devnet(**SHORT_DEVNET), datamodule=labelled)
     assert not list(tmp_path.rglob("*.ckpt"))

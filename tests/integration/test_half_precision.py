@@ -11,11 +11,12 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from anomalib.post_processing import PostProcessor
 from onnx import TensorProto, helper, numpy_helper
 
 from anomalib_htdgm import Htdgm
 from anomalib_htdgm.models.htdgm.training import train
+
+from .small import unscaled
 
 pytestmark = pytest.mark.thorough
 
@@ -24,6 +25,7 @@ DEFECTS: dict[str, Any] = {
     "image_size": 32,
     "coarsest_size": 32,
     "votes_from": 32,
+    "num_members": 1,
     "memory_patches": 300,
     "energy_cells": 300,
 }
@@ -34,7 +36,9 @@ WHOLE: dict[str, Any] = {
     "vote": "probability",
     "patch_fraction": 1.0,
     "gist": True,
-    "memory_patches": 300,
+    "num_members": 1,
+    "memory_patches": 0,
+    "energy_cells": 0,
 }
 
 
@@ -92,8 +96,7 @@ PHOTOGRAPHS = {
 
 @pytest.mark.parametrize("settings", [DEFECTS, WHOLE], ids=["defects", "whole images"])
 def test_half_precision_scores_as_float32(settings: dict[str, Any], tmp_path: Path) -> None:
-    raw = PostProcessor(enable_normalization=False, enable_thresholding=False)
-    model = Htdgm(k_shot=3, precision="float32", post_processor=raw, settings={"iterations": 5, **settings})
+    model = Htdgm(k_shot=3, precision="float32", post_processor=unscaled(), settings={"iterations": 5, **settings})
     shots = model.pre_processor(torch.cat([photograph(seed) for seed in range(3)]))
     for _ in train(model.model, shots):
         pass

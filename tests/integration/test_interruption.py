@@ -3,6 +3,7 @@
 
 """Trainings that are broken off, or cannot write: no model and no file pretends to be more than it is."""
 
+import copy
 import resource
 import signal
 from collections.abc import Iterator
@@ -18,10 +19,11 @@ from anomalib_htdgm import Htdgm
 from anomalib_htdgm.anomalib_fixes.checkpoint_io import WholeCheckpointIO
 
 from .conftest import assert_equal_states
-from .small import make_engine, make_small_model
+from .small import fit, make_engine, make_small_model
 
 IMAGE = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-ERRORS = pytest.mark.parametrize(("error", "seen"), [(KeyboardInterrupt, SystemExit), (RuntimeError, RuntimeError)])
+INTERRUPTED, FAILED = (KeyboardInterrupt, SystemExit), (RuntimeError, RuntimeError)
+"""What a training is broken off by, and what its caller sees."""
 
 
 @pytest.fixture(autouse=True)
@@ -60,68 +62,74 @@ def saved_on_exception(folder: Path) -> tuple[ModelCheckpoint, Path]:
     return ModelCheckpoint(folder, save_on_exception=True, every_n_train_steps=1000), folder
 
 
-@ERRORS
-@pytest.mark.parametrize("place", ["training", "threshold"])
-def test_what_was_not_trained_to_the_end_refuses_to_score(
-    place: str, error: type[BaseException], seen: type[BaseException], good: Folder, tmp_path: Path
-) -> None:
+@pytest.fixture
+def trained(good: Folder, tmp_path: Path) -> Htdgm:
     model = make_small_model()
-    make_engine(tmp_path).fit(model, datamodule=good)
+    fit(model, good, tmp_path)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("place", "error", "seen"),
+    [("training", *INTERRUPTED), ("training", *FAILED), ("threshold", *INTERRUPTED)],
+)
+def test_what_was_not_trained_to_the_end_refuses_to_score(
+    place: str, error: type[BaseException], seen: type[BaseException], trained: Htdgm, good: Folder, tmp_path: Path
+) -> None:
     expected = Htdgm.load_from_checkpoint(next(tmp_path.rglob("model.ckpt")))
     keep, folder = saved_on_exception(tmp_path / "kept")
     with pytest.raises(seen):
-        make_engine(tmp_path, callbacks=[BreakOff(place, error), keep]).fit(model, datamodule=good)
+        fit(trained, good, tmp_path, callbacks=[BreakOff(place, error), keep])
     (checkpoint,) = folder.iterdir()
-    for each in (model, Htdgm.load_from_checkpoint(checkpoint)):
+    for each in (trained, Htdgm.load_from_checkpoint(checkpoint)):
         with pytest.raises(RuntimeError, match=r"has not been trained, or not to the end: fit it"):
             each(IMAGE)
     with pytest.raises(ValueError, match=r"^ckpt_path: Htdgm does not resume trainings"):
         make_engine(tmp_path).fit(make_small_model(), datamodule=good, ckpt_path=checkpoint)
-    make_engine(tmp_path).fit(model, datamodule=good)
-    assert_equal_states(model, expected)
+    fit(trained, good, tmp_path)
+    assert_equal_states(trained, expected)
 
 
-@ERRORS
 def test_a_validation_that_is_broken_off_leaves_the_threshold_of_the_training_images(
-    error: type[BaseException], seen: type[BaseException], wall: MVTecAD, tmp_path: Path
+    wall: MVTecAD, tmp_path: Path
 ) -> None:
-    expected, model = make_small_model(), make_small_model()
-    make_engine(tmp_path, limit_val_batches=0).fit(expected, datamodule=wall)
+    expected = make_small_model()
+    fit(expected, wall, tmp_path, limit_val_batches=0)
     keep, folder = saved_on_exception(tmp_path / "kept")
+    model, (error, seen) = make_small_model(), INTERRUPTED
     with pytest.raises(seen):
-        make_engine(tmp_path, callbacks=[BreakOff("validation", error), keep]).fit(model, datamodule=wall)
+        fit(model, wall, tmp_path, callbacks=[BreakOff("validation", error), keep])
     (checkpoint,) = folder.iterdir()
     for each in (model, Htdgm.load_from_checkpoint(checkpoint)):
         assert_equal_states(each, expected)
         assert each.threshold_chosen_by == expected.threshold_chosen_by
 
 
-@pytest.mark.parametrize("limit", [{"max_time": "00:00:00:00"}, {"limit_train_batches": 0}, {"max_steps": 0}, None])
+@pytest.mark.parametrize("limit", [{"max_time": "00:00:00:00"}, {"limit_train_batches": 0}, {"max_steps": 0}])
 def test_a_training_that_does_not_begin_leaves_what_there_was(
-    limit: dict[str, object] | None, good: Folder, tmp_path: Path
+    limit: dict[str, object], trained: Htdgm, good: Folder, tmp_path: Path
 ) -> None:
-    model = make_small_model()
-    make_engine(tmp_path).fit(model, datamodule=good)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    if limit is None:
-        (tmp_path / "good" / "1.png").write_bytes(b"no image")
-        with pytest.raises(ValueError, match=r"1\.png cannot be read"):
-            make_engine(tmp_path).fit(model, datamodule=good)
-    else:
-        fresh = make_small_model()
-        for each in (model, fresh):
-            make_engine(tmp_path, **limit).fit(each, datamodule=good)
-        with pytest.raises(RuntimeError, match="has not been trained"):
-            fresh(IMAGE)
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(tensor, before[name]), name
+    before, fresh = copy.deepcopy(trained), make_small_model()
+    for each in (trained, fresh):
+        fit(each, good, tmp_path, **limit)
+    assert_equal_states(trained, before)
+    with pytest.raises(RuntimeError, match="has not been trained"):
+        fresh(IMAGE)
+
+
+def test_so_does_one_whose_images_cannot_be_read(trained: Htdgm, good: Folder, tmp_path: Path) -> None:
+    before = copy.deepcopy(trained)
+    (tmp_path / "good" / "1.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"1\.png cannot be read"):
+        fit(trained, good, tmp_path)
+    assert_equal_states(trained, before)
 
 
 def test_a_folder_that_cannot_be_written_to_is_refused_before_the_training(good: Folder, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("a file")
     model, keep = make_small_model(), ModelCheckpoint(tmp_path / "file", every_n_train_steps=1)
     with pytest.raises(FileExistsError, match=str(tmp_path / "file")):
-        make_engine(tmp_path, callbacks=[keep]).fit(model, datamodule=good)
+        fit(model, good, tmp_path, callbacks=[keep])
     assert not model.model.is_trained
     assert (tmp_path / "file").read_text() == "a file"
 

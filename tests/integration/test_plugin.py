@@ -14,7 +14,7 @@ import pytest
 
 from anomalib_htdgm import Htdgm, plugin
 
-from .plugin_programs import COMMAND, DOORS, ORDERS, POINTS, SWITCH, THIRD_PARTY, USE
+from .plugin_programs import COMMAND, DOORS, ORDERS, POINTS, SWITCH, THIRD_PARTY
 
 PROJECT = Path(__file__).parents[2]
 HOOK = "anomalib_plugins.pth"
@@ -69,25 +69,30 @@ def wheel(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("mode", [pytest.param("wheel", marks=pytest.mark.thorough), "editable"])
-def test_every_door_opens_until_uninstalled(mode: str, built: Path, tmp_path: Path) -> None:
-    """The stock command and functions of anomalib find the classes; after uninstalling nothing is left."""
+def test_after_uninstalling_nothing_is_left(mode: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     python = make_environment(tmp_path)
     before = sorted(site_packages(python).iterdir())
-    python = make_environment(tmp_path, *([built] if mode == "wheel" else ["--editable", PROJECT]))
+    what = ["--editable", PROJECT] if mode == "editable" else [request.getfixturevalue("built")]
+    python = make_environment(tmp_path, *what)
     assert (site_packages(python) / HOOK).exists()
     assert not (site_packages(python) / "anomalib_htdgm" / HOOK).exists()
-
-    result = execute(python, "-c", COMMAND + DOORS, cwd=tmp_path)
-    assert "Htdgm\n" in result.stdout  # of the printed configuration
-    assert WARNING not in result.stderr
+    code = "import sys; from importlib.util import find_spec; print(sys.meta_path, find_spec('anomalib_htdgm').origin)"
+    origin = PROJECT if mode == "editable" else site_packages(python)
+    shown = execute(python, "-c", code, cwd=tmp_path).stdout
+    assert "AnomalibPluginTrigger" in shown
+    assert str(origin / "anomalib_htdgm" / "__init__.py") in shown
 
     execute(python, "-m", "pip", "--quiet", "uninstall", "--yes", "anomalib-htdgm", cwd=tmp_path)
     assert sorted(site_packages(python).iterdir()) == before
     result = execute(python, "-c", "pass", cwd=tmp_path)
     assert result.stdout + result.stderr == ""
-    if mode == "wheel":  # both have left the same folder, and importing anomalib takes seconds
-        code = "import anomalib.models; assert 'htdgm' not in anomalib.models.list_models()"
-        execute(python, "-c", code, cwd=tmp_path)
+
+
+def test_every_door_opens(wheel: Path, tmp_path: Path) -> None:
+    """The stock command and functions of anomalib find the classes."""
+    result = execute(wheel, "-c", COMMAND + DOORS, cwd=tmp_path)
+    assert "Htdgm\n" in result.stdout  # of the printed configuration
+    assert WARNING not in result.stderr
 
 
 def test_start_costs_nothing(wheel: Path, tmp_path: Path) -> None:
@@ -117,20 +122,6 @@ def test_switch_and_installation_by_hand(wheel: Path, tmp_path: Path) -> None:
     assert WARNING not in result.stderr
 
 
-def test_other_packages(wheel: Path, tmp_path: Path) -> None:
-    """Any package may use the groups; what is broken or would replace a class of anomalib is one warning each."""
-    (tmp_path / "third_party.py").write_text(THIRD_PARTY, encoding="utf-8")
-    info = tmp_path / "third_party-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: third-party\nVersion: 1.0\n", encoding="utf-8")
-    (info / "entry_points.txt").write_text(POINTS, encoding="utf-8")
-    stderr = execute(wheel, "-c", USE, cwd=tmp_path, PYTHONPATH=str(tmp_path)).stderr
-    warned = [line.partition("RuntimeWarning: ")[2] for line in stderr.splitlines() if WARNING in line]
-    assert len(warned) == 2, stderr
-    assert "'Nowhere = third_party:Nowhere' of anomalib.models could not be loaded: AttributeError" in warned[0]
-    assert "'Padim = third_party:AnotherPadim' of anomalib.models could not be loaded: ValueError" in warned[1]
-
-
 @pytest.mark.parametrize(
     ("kept", "reason"),
     [({}, "KeyError: 'ALLOWED_MODULES'"), ({"ALLOWED_MODULES": frozenset()}, "'frozenset' object has no")],
@@ -149,8 +140,13 @@ def test_an_anomalib_that_has_changed_costs_one_warning(kept: dict[str, object],
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="one process per order costs minutes without fork")
 @pytest.mark.thorough
-def test_every_import_order(wheel: Path, tmp_path: Path) -> None:
-    """Whichever module of the package or of anomalib comes first, the classes get registered silently."""
+def test_every_import_order_and_other_packages(wheel: Path, tmp_path: Path) -> None:
+    """Whichever module comes first, the classes get registered; what is broken of any package is one warning each."""
+    (tmp_path / "third_party.py").write_text(THIRD_PARTY, encoding="utf-8")
+    info = tmp_path / "third_party-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: third-party\nVersion: 1.0\n", encoding="utf-8")
+    (info / "entry_points.txt").write_text(POINTS, encoding="utf-8")
     orders = (
         "anomalib_htdgm.models.htdgm.lightning_model",  # as a pickled model does
         "anomalib_htdgm.anomalib_fixes.pre_processor",
@@ -159,4 +155,9 @@ def test_every_import_order(wheel: Path, tmp_path: Path) -> None:
         "anomalib.metrics",  # imports anomalib.data
         "anomalib.engine",  # imports both
     )
-    assert WARNING not in execute(wheel, "-c", ORDERS, *orders, cwd=tmp_path).stderr
+    stderr = execute(wheel, "-c", ORDERS, *orders, cwd=tmp_path, PYTHONPATH=str(tmp_path)).stderr
+    warned = [line.partition("RuntimeWarning: ")[2] for line in stderr.splitlines() if WARNING in line]
+    assert len(warned) == 2 * len(orders), stderr
+    nowhere = "'Nowhere = third_party:Nowhere' of anomalib.models could not be loaded: AttributeError"
+    padim = "'Padim = third_party:AnotherPadim' of anomalib.models could not be loaded: ValueError"
+    assert all(nowhere in first and padim in second for first, second in zip(warned[::2], warned[1::2], strict=True))

@@ -17,7 +17,7 @@ from anomalib_htdgm import HtdgmPublished
 from anomalib_htdgm.configs import find_config
 
 from .conftest import assert_equal_states
-from .small import make_engine
+from .small import fit, make_engine
 
 SMALL = {"k_shot": 2, "image_size": 20, "coarsest_size": 13, "width": 4, "iterations": 4, "steps": 1}
 IMAGES = torch.rand(2, 3, 100, 90, generator=torch.Generator().manual_seed(0))
@@ -36,9 +36,9 @@ class BreakOff(Callback):
 
 @pytest.fixture(scope="module")
 def trained(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[HtdgmPublished, Path]:
-    model, engine = HtdgmPublished(**SMALL, equalize=True), make_engine(tmp_path_factory.mktemp("whole"))
-    engine.fit(model, datamodule=MVTecAD(mvtec_root, "wall", num_workers=0))
-    return model.eval(), Path(engine.best_model_path)
+    model, wall = HtdgmPublished(**SMALL, equalize=True), MVTecAD(mvtec_root, "wall", num_workers=0)
+    checkpoint = fit(model, wall, tmp_path_factory.mktemp("whole"))
+    return model.eval(), checkpoint
 
 
 def test_a_training_that_was_broken_off_goes_on(
@@ -47,10 +47,9 @@ def test_a_training_that_was_broken_off_goes_on(
     """From the scale that was finished last, or in the midst of one, where a checkpoint was asked for."""
     in_the_midst = ModelCheckpoint(tmp_path / "midst", save_on_exception=True)
     for iteration, callbacks, folder in ((6, [], tmp_path / "scales"), (10, [in_the_midst], tmp_path / "midst")):
+        model = HtdgmPublished(**SMALL, equalize=True)
         with pytest.raises(RuntimeError, match="broken off"):
-            make_engine(tmp_path / "scales", callbacks=[BreakOff(iteration), *callbacks]).fit(
-                HtdgmPublished(**SMALL, equalize=True), datamodule=wall
-            )
+            fit(model, wall, tmp_path / "scales", callbacks=[BreakOff(iteration), *callbacks])
         *_, checkpoint = sorted(folder.rglob("*.ckpt"), key=lambda path: path.stat().st_mtime)
         with pytest.raises(RuntimeError, match="HtdgmPublished has not been trained, or not to the end"):
             HtdgmPublished.load_from_checkpoint(checkpoint)(IMAGES)
@@ -83,16 +82,15 @@ def test_what_is_saved_and_exported_scores_alike(trained: tuple[HtdgmPublished, 
 def test_without_validation_it_is_saved_and_warns(
     wall: MVTecAD, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    engine = make_engine(tmp_path, limit_val_batches=0)
-    engine.fit(HtdgmPublished(**SMALL | {"iterations": 1}), datamodule=wall)
+    checkpoint = fit(HtdgmPublished(**SMALL | {"iterations": 1}), wall, tmp_path, limit_val_batches=0)
     assert "The model has no threshold, for nothing was validated" in caplog.text
-    assert HtdgmPublished.load_from_checkpoint(engine.best_model_path).model.is_trained
+    assert HtdgmPublished.load_from_checkpoint(checkpoint).model.is_trained
 
 
 def test_augmentations_are_refused(wall: MVTecAD, tmp_path: Path) -> None:
     wall.train_augmentations = torch.nn.Identity()
     with pytest.raises(ValueError, match=r"^train_augmentations: got some; only None goes with generators"):
-        make_engine(tmp_path).fit(HtdgmPublished(**SMALL), datamodule=wall)
+        fit(HtdgmPublished(**SMALL), wall, tmp_path)
 
 
 def test_the_stock_command_trains_by_the_published_settings(mvtec_root: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import re
 import shlex
 import shutil
 import socket
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ DEFAULTS: dict[Any, dict[str, Any]] = {
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give models and datamodules defaults that take no time and nothing from the network."""
-    one_scale = {"memory_patches": 50, "energy_cells": 50, "image_size": 25, "coarsest_size": 25, "votes_from": 25}
+    one_scale = {"memory_patches": 0, "energy_cells": 0, "image_size": 25, "coarsest_size": 25, "votes_from": 25}
     fast = replace(Settings(), iterations=1, num_members=1, **one_scale)
     monkeypatch.setattr(settings, "PRESETS", dict.fromkeys(settings.PRESETS, fast))
     monkeypatch.setitem(Settings.__init__.__kwdefaults__, "iterations", 1)
@@ -72,14 +73,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def graphs() -> list[bytes]:
-    return []
-
-
-@pytest.fixture
-def traced_once(monkeypatch: pytest.MonkeyPatch, graphs: list[bytes]) -> None:
-    """Trace one model for all pages, which takes half a minute: test_contract.py holds graphs to their models."""
-    trace = Htdgm.to_onnx
+def traced_once() -> Iterator[None]:
+    """Trace one model for all pages, which takes half a minute: test_exports.py holds graphs to their models."""
+    trace, graphs = Htdgm.to_onnx, []
 
     def to_onnx(model: Htdgm, export_root: Path, *arguments: object, **options: object) -> Path:
         if not graphs:
@@ -89,7 +85,9 @@ def traced_once(monkeypatch: pytest.MonkeyPatch, graphs: list[bytes]) -> None:
         path.write_bytes(graphs[0])
         return path
 
-    monkeypatch.setattr(Htdgm, "to_onnx", to_onnx)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Htdgm, "to_onnx", to_onnx)
+        yield
 
 
 @pytest.fixture(scope="module")

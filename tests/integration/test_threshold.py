@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from anomalib.data import ImageBatch, MVTecAD
+from anomalib.data import Folder, ImageBatch, MVTecAD
 from anomalib.engine import Engine
 from anomalib.metrics import F1AdaptiveThreshold
 from anomalib.post_processing import PostProcessor
 
 from anomalib_htdgm import FewLabelledAnomalies, Htdgm
 
-from .small import make_engine
+from .conftest import assert_equal_states
+from .small import fit
 from .walls import Train, make_model, open_folder, read, verdicts
 
 
@@ -81,7 +82,29 @@ def test_labels_without_masks_leave_the_threshold_of_pixels_to_the_shots(
     assert model.post_processor.pixel_threshold == alone.post_processor.pixel_threshold
 
 
-def test_known_defects_choose_with_the_shots(wall: MVTecAD, tmp_path: Path) -> None:
-    model = make_model(k_shot=3)
-    make_engine(tmp_path, limit_val_batches=0).fit(model, datamodule=FewLabelledAnomalies(wall, 2))
+@pytest.mark.parametrize("mask_dir", ["ground_truth/gravel", None])
+def test_known_defects_choose_where_there_are_no_validation_images(
+    mvtec_root: Path, tmp_path: Path, mask_dir: str | None
+) -> None:
+    """Three good photographs, five of defects, all of them known; the networks are as if there were none."""
+    splits = {"test_split_mode": "none", "val_split_mode": "same_as_test", "num_workers": 0}
+    alone = Folder("wall", "train/good", root=mvtec_root / "wall", **splits)
+    defects = {"abnormal_dir": "test/gravel", "mask_dir": mask_dir}
+    labelled = FewLabelledAnomalies(Folder("wall", "train/good", root=mvtec_root / "wall", **splits, **defects), 5)
+    without, model = make_model(k_shot=3), make_model(k_shot=3)
+    fit(without, alone, tmp_path)
+    fit(model, labelled, tmp_path)
     assert model.threshold_chosen_by == "labelled images"
+    assert_equal_states(model.model, without.model)
+    assert verdicts(model, mvtec_root / "wall" / "train" / "good") == [False] * 3
+    assert verdicts(model, mvtec_root / "wall" / "test" / "gravel") == [True] * 5
+    same_pixels = model.post_processor.pixel_threshold == without.post_processor.pixel_threshold
+    assert same_pixels == (mask_dir is None)
+
+
+def test_validation_images_decide(wall: MVTecAD, engine: Engine) -> None:
+    model, datamodule = make_model(k_shot=3), FewLabelledAnomalies(wall, 2)
+    engine.fit(model, datamodule=datamodule)
+    threshold = model.post_processor.image_threshold.clone()
+    engine.validate(model, datamodule=datamodule)
+    assert model.post_processor.image_threshold == threshold

@@ -5,7 +5,7 @@
 
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,8 +20,7 @@ from anomalib_htdgm import Devnet, Differnet, FewShot, Htdgm
 from anomalib_htdgm.data import UnreadableImageError
 
 from .kinds import BAD, GOOD, PNG, encode
-from .small import make_engine, make_image, make_small_model
-from .test_differnet import SMALL as SMALL_DIFFERNET
+from .small import SHORT_DIFFERNET, fit, make_engine, make_image, make_small_model
 
 pytestmark = pytest.mark.thorough
 
@@ -107,14 +106,13 @@ class TestPrediction:
         assert pictures == {f"{name}.png" if name.endswith(".pgm") else name for name in expected}
 
     def test_what_is_unlike_all_good_images_is_named(self, good: Folder, caplog: pytest.LogCaptureFixture) -> None:
-        engine = make_engine(good.root)
-        engine.fit(make_small_model(), datamodule=good)
+        checkpoint = fit(make_small_model(), good, good.root)
         with Image.open(good.root / "good" / "0.png") as image:
             (good.root / "new").mkdir()
             for name, other in (("good", image), ("wide", image.resize((128, 64))), ("black", image.point([0] * 768))):
                 other.save(good.root / "new" / f"{name}.png")
         caplog.clear()
-        make_engine(good.root).predict(Htdgm(), data_path=good.root / "new", ckpt_path=engine.best_model_path)
+        make_engine(good.root).predict(Htdgm(), data_path=good.root / "new", ckpt_path=checkpoint)
         named = {Path(text.partition(": ")[0]).name: text for text in warnings_of(caplog)}
         assert named.keys() == {"black.png", "wide.png"}
         assert "it is 128x64 pixels, the good ones 64x64, so it is squashed: its score" in named["wide.png"]
@@ -141,10 +139,11 @@ class TestPrediction:
         assert len(scores) == 2 + len(SMALL)
         assert all(0 <= score <= 1 for score in scores.values())
 
-    @pytest.mark.parametrize("order", [range(6), [5, 4, 3, 2, 1, 0]])
-    @pytest.mark.parametrize("settings", [{"batch_size": 2}, {"batch_size": 2, "num_workers": 2}, {"batch_size": 4}])
+    @pytest.mark.parametrize(
+        ("batch_size", "num_workers", "order"), [(2, 0, range(6)), (2, 2, range(5, -1, -1)), (4, 0, range(5, -1, -1))]
+    )
     def test_a_writer_is_told_which_items_were_scored(
-        self, good: Folder, settings: dict[str, int], order: Sequence[int]
+        self, good: Folder, batch_size: int, num_workers: int, order: range
     ) -> None:
         """Of six files the third, fourth and sixth cannot be read, so that with batches of two one is lost."""
         for name, content in (("2.png", b""), ("3.png", b""), ("4.png", PNG), ("5.png", b"")):
@@ -160,7 +159,8 @@ class TestPrediction:
             def write_on_epoch_end(self, _: object, __: object, ___: object, indices: list[list[list[int]]]) -> None:
                 assert [list(each) for each in written] == indices[0]
 
-        loader = DataLoader(Subset(dataset, order), collate_fn=ImageBatch.collate, **settings)
+        sizes = {"batch_size": batch_size, "num_workers": num_workers}
+        loader = DataLoader(Subset(dataset, order), collate_fn=ImageBatch.collate, **sizes)
         engine = make_engine(good.root, callbacks=[Writer("batch_and_epoch")])
         engine.predict(Htdgm(), dataloaders=loader, ckpt_path=good.root / "model.ckpt")
         named = {index: Path(path).name for each in written for index, path in each.items()}
@@ -173,7 +173,7 @@ class TestPrediction:
         assert sum("nameless" in each for each in warnings_of(caplog)) == 2
 
     def test_differnet_leaves_out_too(self, good: Folder) -> None:
-        model, engine = Differnet(**SMALL_DIFFERNET), make_engine(good.root)
+        model, engine = Differnet(**SHORT_DIFFERNET), make_engine(good.root)
         engine.fit(model, datamodule=good)
         place(good, "text.png", b"text")
         assert len(engine.predict(model, data_path=good.root / "good")) == 2

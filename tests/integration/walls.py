@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 import torch
 from anomalib.data import Folder
+from anomalib.data.utils import read_image
 from PIL import Image
 from skimage import data as photographs
 
 from anomalib_htdgm import FewShot, Htdgm
 
-from .small import make_engine
+from .small import fit
 
 SMALL = {"iterations": 8, "image_size": 48, "memory_patches": 300, "energy_cells": 300}
 FROM_FOLDER = {"test_split_mode": "from_dir", "val_split_mode": "same_as_test"}
@@ -62,12 +63,12 @@ def train_on_walls(walls: Path, tmp_path_factory: pytest.TempPathFactory) -> Tra
 
     @cache
     def train(k_shot: int) -> Trained:
-        model, engine = make_model(k_shot=k_shot), make_engine(tmp_path_factory.mktemp("trained"))
+        model = make_model(k_shot=k_shot)
         logger, said = logging.getLogger("anomalib_htdgm"), BufferingHandler(1000)
         logger.addHandler(said)
-        engine.fit(model, datamodule=open_folder(walls, k_shot))
+        checkpoint = fit(model, open_folder(walls, k_shot), tmp_path_factory.mktemp("trained"))
         logger.removeHandler(said)
-        return Trained(model, Path(engine.best_model_path), "\n".join(each.getMessage() for each in said.buffer))
+        return Trained(model, checkpoint, "\n".join(each.getMessage() for each in said.buffer))
 
     return train
 
@@ -87,5 +88,4 @@ def verdicts(model: Htdgm, folder: Path) -> list[bool]:
 
 
 def read(folder: Path) -> torch.Tensor:
-    images = [np.asarray(Image.open(path)) for path in sorted(folder.iterdir())]
-    return torch.from_numpy(np.stack([images] * 3, axis=1) / np.float32(255))
+    return torch.stack([read_image(path, as_tensor=True) for path in sorted(folder.iterdir())])

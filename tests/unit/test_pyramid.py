@@ -4,10 +4,12 @@
 """The pyramid has the published sizes, its matrices resize as PyTorch does, and images get one brightness."""
 
 from collections.abc import Callable
+from io import BytesIO
 from itertools import pairwise
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from anomalib_htdgm.models.htdgm.pyramid import Pyramid, Resize, pyramid_sizes, standardize_images
@@ -35,6 +37,15 @@ def test_resizes_as_pytorch_does(size: tuple[int, int], new_size: int) -> None:
     images = noise(2, 3, *size)
     expected = F.interpolate(images, (new_size, new_size), mode="bicubic", antialias=True)
     torch.testing.assert_close(Resize(size, new_size)(images), expected, atol=1e-5, rtol=0)
+
+
+def test_a_pickled_pyramid_goes_where_it_is_loaded_to() -> None:
+    file = BytesIO()
+    torch.save(Pyramid([11, 16], (32, 32)), file)
+    assert len(file.getvalue()) < 10_000  # without its matrices
+    file.seek(0)
+    loaded: nn.Module = torch.load(file, map_location="meta", weights_only=False)
+    assert {tensor.device.type for tensor in loaded.buffers()} == {"meta"}
 
 
 def test_images_of_another_size_are_legal() -> None:

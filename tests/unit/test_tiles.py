@@ -192,3 +192,9 @@ class TestArguments:
     def test_memories_have_room_for_the_patches_of_all_tiles(self) -> None:
         model = tiny_model(3, k_shot=2, memory_patches=10**6)
         assert len(model.patches.memories[0].bank.features) == 4 * 2 * 9 * (13 - 4) ** 2
+
+    def test_whole_images_are_not_cut(self) -> None:
+        model = make_model(gist=True)
+        model.tiler = Tiler(32, 32)  # as a callback of anomalib sets it
+        with pytest.raises(ValueError, match=r"^tiler: got one for whole images"):
+            train(model, shingles())

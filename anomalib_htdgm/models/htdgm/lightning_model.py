@@ -38,7 +38,9 @@ from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
@@ -164,12 +166,10 @@ class Htdgm(CalibrationMixin, AnomalibModule):
         """Prepare a stage, see :meth:`SingleEpochMixin.setup`.
 
         Raises:
-            ValueError: If a callback averages weights: it would average memories, too.
+            ValueError: If the trainer's strategy is one of several devices, or if it averages weights.
         """
-        for callback in self.trainer.callbacks if stage == "fit" else ():  # type: ignore[attr-defined]  # Lightning's
-            if isinstance(callback, WeightAveraging):
-                msg = f"callbacks: got {type(callback).__name__}; allowed are those that leave the weights as they are"
-                raise ValueError(msg)
+        if stage == "fit":
+            _check_trainer(self.trainer)
         super().setup(stage)
 
     def prepare_training(self, dataloader: DataLoader[ImageItem]) -> RepeatedBatch:
@@ -235,3 +235,15 @@ class Htdgm(CalibrationMixin, AnomalibModule):
         """Let go of the training images, which an exported model must not carry."""
         super().teardown(stage)
         self._shots = self._known_defects = self._augmentation = None
+
+
+def _check_trainer(trainer: Trainer) -> None:
+    """Refuse what networks cannot be trained with that take turns, each in steps of its own."""
+    if isinstance(trainer.strategy, ParallelStrategy):
+        given = type(trainer.strategy).__name__
+        msg = f"strategy: got {given}; allowed are 'auto' and others of one device, which is what Htdgm trains on"
+        raise ValueError(msg)
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning sets it elsewhere
+        if isinstance(callback, WeightAveraging):
+            msg = f"callbacks: got {type(callback).__name__}; allowed are those that leave the weights as they are"
+            raise ValueError(msg)

@@ -12,7 +12,8 @@ Example:
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -112,9 +113,18 @@ class Resize(nn.Module):
         self.register_buffer("rows", resize_matrix(height, new_size), persistent=False)
         self.register_buffer("columns", resize_matrix(width, new_size).T.contiguous(), persistent=False)
 
+    def __reduce__(self) -> tuple[Callable[..., nn.Module], tuple[Any, ...]]:
+        """Be pickled, with a whole model, as what it is made of: the matrices are more than all weights."""
+        # An empty tensor in place of the device, since `torch.load` may be told of another one.
+        return _remake, (self.columns.new_empty(0), (len(self.rows.T), len(self.columns)), len(self.rows))
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Resize ``images``, shape ``(B, C, H, W)``, to ``(B, C, new_size, new_size)``."""
         return self.rows @ images @ self.columns
+
+
+def _remake(place: torch.Tensor, size: Sequence[int], new_size: int) -> Resize:
+    return Resize(size, new_size).to(place)
 
 
 class Pyramid(nn.Module):

@@ -191,7 +191,13 @@ class HtdgmModel(nn.Module):
         """Cut images in [-1, 1] of shape ``(B, 3, H, W)`` to the region, and standardise them, if they are to be.
 
         It is done to whole images: a tile's brightness is news, and the noise of a blank one is not to be blown up.
+
+        Raises:
+            ValueError: If anomalib's callback has set a tiler, and whole images are what is looked at.
         """
+        if self.tiler is not None and self.gist is not None:
+            msg = "tiler: got one for whole images, whose gist scores; only None goes with it"
+            raise ValueError(msg)
         standardized = self._standardize(images)
         return standardized if self.region is None else self.region.fill(standardized)
 
