@@ -95,11 +95,10 @@ def _check_content(checkpoint: object, model: type[nn.Module], model_name: str) 
         if not isinstance(content.get(key), kind):
             msg = f"it has no {key}; allowed are checkpoints that a trainer has saved"
             raise CheckpointError(msg)
-    about = content.get(MARK)
-    if about is None:  # of a model of another package: its tensors will tell
-        return
-    if about["model"] != model_name:
-        msg = f"it is of the model {about['model']}; allowed are those of {model_name}"
+    written_for = content.get(MARK, {}).get("model")
+    if written_for != model_name:
+        what = f"the model {written_for}" if written_for else "a model of another package"
+        msg = f"it is of {what}; allowed are those of {model_name}"
         raise CheckpointError(msg)
     known = {name for each in model.__mro__ for name in inspect.signature(each).parameters}
     unknown = [name for name in content.get("hyper_parameters", {}) if name not in known and name[:1] != "_"]

@@ -18,7 +18,7 @@ from anomalib_htdgm.data.loading import read_as_seen
 
 
 def replace_dataloaders(trainer: Trainer, stage: str, *, skip_unreadable: bool, inspection: Inspection) -> None:
-    """Let a stage, and in ``fit`` its validation, read images as :func:`~anomalib_htdgm.data.reading.read_as_seen`.
+    """Let a stage, and in ``fit`` its validation, read images as :func:`~anomalib_htdgm.data.loading.read_as_seen`.
 
     Where figures are reported, in tests and validations of their own, any unreadable file is an error.
 

@@ -44,6 +44,8 @@ def write_dataset(directory: Path, dataset: Dataset, arrays: Path | None) -> Non
     else:
         with np.load(arrays) as file:
             data = {key: file[key] for key in ARRAYS}
+        for split in SPLITS:
+            data[f"y_{split}"] = data[f"y_{split}"].reshape(-1)  # Keras' are columns
     _check(data, dataset, source=arrays or "torchvision's download")
     total = len(data["y_train"]) + len(data["y_test"])
     with tqdm(total=total, desc=f"Writing the images of {dataset}", unit="image", delay=1) as progress:

@@ -94,6 +94,10 @@ class _Reader:
         failures = [each for _, each in attempts if isinstance(each, UnreadableImageError)]
         read = [(index, each) for index, each in attempts if isinstance(each, Reading)]
         batch = collate_items(self.collate, [reading.item for _, reading in read]) if read else None
+        if read and not isinstance(getattr(batch, "image", None), torch.Tensor):
+            given = type(batch).__name__
+            msg = f"dataloaders: got batches of type {given}; allowed are those of type anomalib.data.ImageBatch"
+            raise TypeError(msg)
         images = [reading.image for _, reading in read]
         if self.take_digests and isinstance(batch, Batch) and all(isinstance(each, torch.Tensor) for each in images):
             vars(batch)["digests"] = [digest_image(each) for each in images]

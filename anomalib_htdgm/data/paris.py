@@ -84,6 +84,9 @@ class Paris(ClassesDataModule):
         """List the photographs of a landmark."""
         own, general = (list_images(self.root / "paris" / name) for name in (landmark, GENERAL))
         lists = [f"{landmark}_{query}_ok.txt" for query in QUERIES]
+        if missing := [name for name in lists if name not in labels]:
+            msg = f"root: got {self.root}, below which there is no {missing[0]}; the labels are an archive of their own"
+            raise FileNotFoundError(msg)
         shown_partly = {photograph for name in lists for photograph in labels[name].read_text().split()}
         others = [path for path in general if path.stem in shown_partly]
         return [path for path in [*own, *others] if is_image(path)]  # twenty of the archives are pages of HTML

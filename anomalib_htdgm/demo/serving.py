@@ -71,7 +71,7 @@ def build_app(inspectors: Inspectors, token: str | None = None) -> FastAPI:
 
 def _choose(inspectors: Inspectors, name: str | None) -> Project:
     if name is None:
-        having = [project for project in list_projects(inspectors.root) if project.read().model is not None]
+        having = [project for project in list_projects(inspectors.root) if _has_learnt(project)]
         if len(having) == 1:
             return having[0]
         names = ", ".join(sorted(project.folder.name for project in having)) or "none that has learnt anything"
@@ -80,6 +80,13 @@ def _choose(inspectors: Inspectors, name: str | None) -> Project:
         return inspectors.find(name)
     except KeyError as error:
         raise HTTPException(404, f"project: there is none of the name {name}") from error
+
+
+def _has_learnt(project: Project) -> bool:
+    try:
+        return project.read().model is not None
+    except ValueError:  # it is damaged
+        return False
 
 
 def _score(inspectors: Inspectors, project: Project, file: UploadFile, *, with_map: bool) -> Score:

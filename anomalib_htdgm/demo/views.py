@@ -30,7 +30,10 @@ def show_projects(projects: Sequence[Project]) -> str:
     """Show the list of projects."""
     rows = []
     for project in projects:
-        state = project.read()
+        try:
+            state = project.read()
+        except ValueError as error:  # one that is damaged does not hide the others
+            state = State(str(error))
         verdicts = [row.verdict for row in state.rows()]
         rows.append((project.folder.name, state, len(verdicts), verdicts.count("anomalous")))
     return str(PIECES.module.projects(rows))

@@ -117,7 +117,8 @@ class FolderCheck:
             write_table(self.project)  # all on one scale
         finding, heat, pictures = self.inspector.inspect(path, identity[0])
         save_pictures(self.project, identity, pictures)
-        save_map(self.project, identity, heat)
+        if self.copies:  # to be drawn at another threshold: a map has more bytes than all pictures
+            save_map(self.project, identity, heat)
         return finding
 
     def _complete(self, files: dict[str, Path]) -> dict[str, Path]:

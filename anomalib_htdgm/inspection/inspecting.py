@@ -94,7 +94,7 @@ class Inspector:
             score,
             raw,
             faults=faults_of(self._looked_at(moved), self.good),
-            copy=f"It is a copy of {twin}." if twin else "",
+            copy=f"It is a copy of {twin}." if twin not in (None, name or path.name) else "",
             moved=describe_shift(shift, size),
             digest=digest,
         )

@@ -118,10 +118,11 @@ def _is_as_before(wanted: Wanted, project: Project, images: dict[str, torch.Tens
         return False
     if wanted.out and wanted.new and state.settings.get("new") != str(wanted.new.resolve()):
         return False
+    has_same_good = list(before.good.items()) == list(digests_of(images).items())
     if wanted.model:
-        return digest_of(wanted.model) == before.digest
+        return has_same_good and digest_of(wanted.model) == before.digest
     made_with = {"region": None, "align": False} | before.settings
-    is_same = list(before.good.items()) == list(digests_of(images).items()) and bool(before.usual)
+    is_same = has_same_good and bool(before.usual)
     return is_same and all(made_with.get(name) == value for name, value in settings.items())
 
 

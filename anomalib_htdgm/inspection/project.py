@@ -40,10 +40,10 @@ class Project:
             ValueError: If the file is damaged, or a later version's.
         """
         try:
-            version = self._version()
-            if self._last is None or self._last[0] != version:
-                self._last = version, self._parse()
-            return self._last[1]
+            version, last = self._version(), self._last
+            if last is None or last[0] != version:
+                self._last = last = version, self._parse()
+            return last[1]
         except FileNotFoundError:
             return State(self.folder.resolve().name)
 
@@ -80,7 +80,7 @@ class Project:
         try:
             held = lock.acquire()
         except Timeout as error:
-            msg = f"{self.folder.name} is being worked on by another check or page; wait for it, or end it"
+            msg = f"{self.folder.resolve().name} is being worked on by another check or page; wait for it, or end it"
             raise ValueError(msg) from error
         with held:
             yield

@@ -49,14 +49,22 @@ def load_pretrained(backbone: nn.Module, name: str, weights: str | Path | None =
     one the library's own, which are downloaded once.
 
     Raises:
-        RuntimeError: If the file lacks weights of this backbone.
+        FileNotFoundError: If there is no such file.
+        ValueError: If it cannot be read, or lacks weights of this backbone.
     """
+    needed = backbone.state_dict().keys()
     if weights is None:
         state = _create_network(name, pretrained=True).state_dict()
-    else:
+        backbone.load_state_dict({key: state[key] for key in needed})
+        return
+    try:
         state = torch.load(weights, map_location="cpu", weights_only=True)
-    needed = backbone.state_dict().keys()
-    backbone.load_state_dict({key: value for key, value in state.items() if key in needed})
+        backbone.load_state_dict({key: state[key] for key in needed})
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a file may be anything
+        msg = f"weights: got {str(weights)!r}; allowed are state dictionaries of {name}"
+        raise ValueError(msg) from error
 
 
 def count_features(backbone: nn.Module) -> int:

@@ -61,6 +61,15 @@ def test_shifted_photographs_are_aligned(parts: Path, tmp_path: Path, learnt: li
         do(good=parts, new=folder, out=tmp_path / "True", align=True)
 
 
+def test_other_good_photographs_may_stand_beside_a_checkpoint(parts: Path, new: Path, tmp_path: Path) -> None:
+    do(good=parts, new=new, out=tmp_path / "first")
+    for _ in range(2):
+        do(model=tmp_path / "first" / "model.ckpt", good=parts, new=new, out=tmp_path / "out")
+        scores = {row["photograph"]: row["score"] for row in read_table(tmp_path / "out")}
+        assert scores == {row["photograph"]: row["score"] for row in read_table(tmp_path / "first")}
+        write(parts, "flat", 0)
+
+
 def test_an_earlier_name_does_not_change_what_is_aligned_with(parts: Path, tmp_path: Path, learnt: list[int]) -> None:
     project = Project(tmp_path / "project")
     wanted, reference = {"good": parts, "project": project.folder, "align": True}, project.folder / "reference.png"

@@ -46,7 +46,12 @@ def test_another_model_of_this_package_is_named(model: type[AnomalibModule], sma
 
 
 def test_a_model_of_anomalib_is_none_of_ours(good: Folder) -> None:
-    refused(save(make_padim(), good), good, "size mismatch for model", [load, predict])
+    refused(
+        save(make_padim(), good),
+        good,
+        "it is of a model of another package; allowed are those of Htdgm",
+        [load, predict],
+    )
 
 
 def make_older(checkpoint: dict[str, Any], version: str | None) -> None:

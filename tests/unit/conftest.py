@@ -21,7 +21,6 @@ from torch.utils.data import DataLoader
 from anomalib_htdgm.demo.part import Part, name_project
 from anomalib_htdgm.inspection import preparing
 from anomalib_htdgm.inspection.learning import learn as learn_project
-from anomalib_htdgm.models.htdgm.discriminator import Discriminator
 from tests.integration.checked import SMALL
 from tests.unit.textures import shingles
 
@@ -77,24 +76,6 @@ def float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(default)
-
-
-@pytest.fixture
-def make_discriminator() -> Callable[[int], Discriminator]:
-    """Make discriminators whose votes are far from uniform, with batch-norm statistics of their own."""
-
-    def make(num_classes: int) -> Discriminator:
-        source = torch.Generator().manual_seed(1)
-        discriminator = Discriminator(num_classes, width=8).eval()
-        with torch.no_grad():
-            for name, tensor in discriminator.state_dict().items():
-                if tensor.is_floating_point():
-                    tensor.normal_(0, 0.3, generator=source)
-                if name.endswith(("running_var", "norms.weight")):
-                    tensor.abs_().add_(0.5)
-        return discriminator
-
-    return make
 
 
 @pytest.fixture

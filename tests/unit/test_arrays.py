@@ -26,6 +26,8 @@ def written(datamodule: OneClass) -> list[Path]:
 
 
 def test_written_once_for_all_classes(cifar10: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = make_data("CIFAR10")
+    np.savez(cifar10, **data | {"y_train": data["y_train"][:, None]})  # a column, as Keras has them
     datamodule = prepared(cifar10, 0)
     assert len(list(datamodule.root.rglob("*.png"))) == 3 * (TRAIN + TEST)
     monkeypatch.delattr(one_class, "write_dataset")

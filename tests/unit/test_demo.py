@@ -105,6 +105,13 @@ def test_copies_are_said_to_be_copies(part: Part, photographs: list[Path]) -> No
     assert basis(part) == "guess"
 
 
+def test_a_photograph_is_no_copy_of_itself(part: Part, photographs: list[Path]) -> None:
+    learn(part, photographs[0])
+    with part.inspectors.of(part.project) as inspector:
+        found = [inspector.inspect(photographs[2], name).finding.copy for name in ("one", "one", "another")]
+    assert found == ["", "", "It is a copy of one."]
+
+
 def test_pictures_follow_the_threshold(part: Part, photographs: list[Path]) -> None:
     learn(part, *photographs[:2])
     check(part, photographs[2])

@@ -79,6 +79,12 @@ def test_an_own_dataset_reads_by_itself(folder: Path, caplog: pytest.LogCaptureF
     assert "item 0 of Own cannot be read" in caplog.messages[0]
 
 
+def test_batches_of_something_else_are_refused() -> None:
+    loader = DataLoader([(torch.zeros(3, 16, 16), 0)])
+    with pytest.raises(TypeError, match=r"^dataloaders: got batches of type list; .* anomalib\.data\.ImageBatch"):
+        list(read_as_seen(loader, skip_unreadable=True))
+
+
 def test_letters_beyond_ascii_cost_one_file(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     (folder / "größe.png").write_bytes(PNG)
     assert names(read_as_seen(DataLoader(PredictDataset(folder)), skip_unreadable=True))[-1] == "5.png"

@@ -83,7 +83,11 @@ class DiffernetModel(nn.Module):
         # The layout of the weights decides that of all feature maps; processors are faster with this one.
         network = create_backbone(backbone).to(memory_format=torch.channels_last)
         self.backbone = network.requires_grad_(False).eval()
-        num_features = self.features(torch.zeros(1, 3, 1, 1)).shape[1]
+        try:
+            num_features = self.features(torch.zeros(1, 3, 1, 1)).shape[1]
+        except RuntimeError as error:
+            msg = f"image_sizes: got {self.image_sizes}; {backbone} cannot take images as small ({error})"
+            raise ValueError(msg) from error
         self.flow = create_flow(num_features, coupling_blocks, hidden_width)
         self.anomaly_map_generator = AnomalyMapGenerator()
         self.register_buffer("is_trained", torch.tensor(False))
