@@ -66,7 +66,10 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
     good, model, new, out, project = (getattr(arguments, name) for name in ("good", "model", "new", "out", "project"))
     tiles, is_file = arguments.tiles, any(each is not None and each.is_file() for each in (out, project))
     refused = {
-        "--out, --project: got both or none; allowed is one of them": (out is None) == (project is None),
+        "--out, --project: got neither; --out DIR is a folder for the report, --project DIR one that keeps all": (
+            out is None and project is None
+        ),
+        "--out, --project: got both; allowed is one of them": out is not None and project is not None,
         f"--out, --project: got {out or project}, which is a file; allowed is a folder": is_file,
         "--new: got none; allowed is a folder of photographs": new is None and (project is None or arguments.watch),
         "--good, --model: got none; allowed is a folder of good photographs, or a checkpoint": (
@@ -78,8 +81,8 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
         f"--region, --align: got both {model} and what a model is learnt with; allowed is one of them": (
             model is not None and (arguments.region is not None or arguments.align is not None)
         ),
-        f"--tiles: got {tiles}; allowed are 1 and more, and none beside --model": (
-            tiles is not None and (tiles < 1 or model is not None)
+        f"--tiles: got {tiles}; allowed are 1 to 16, and none beside --model": (
+            tiles is not None and (not 1 <= tiles <= 16 or model is not None)  # noqa: PLR2004  # MOST_TILES of settings
         ),
     }
     for sentence, holds in refused.items():

@@ -101,7 +101,9 @@ class Inspector:
         verdict = finding.verdict_at(self.facts.band_at(self.facts.threshold))
         pictures, similar = self.draw(to_picture(image), heat, verdict, self.facts.pixel_threshold)
         place = f"The most similar place is in {similar}." if similar else ""
-        why = " ".join(each for each in (describe(said, self.facts.usual), place) if each)
+        is_high = raw > self.facts.band_at(self.facts.threshold)[0]  # else it is its faults that are to be looked at
+        spoke = describe(said, self.facts.usual) if is_high else ""
+        why = " ".join(each for each in (spoke, place) if each)
         return Result(replace(finding, verdict=verdict, why=why), heat, pictures)
 
     def _looked_at(self, image: torch.Tensor) -> torch.Tensor:

@@ -9,10 +9,13 @@ from numpy.typing import NDArray
 
 from anomalib_htdgm.data.reading import UnreadableImageError, read_image
 from anomalib_htdgm.models.htdgm.region import Outlines, check_region, list_polygons
+from anomalib_htdgm.validation import check_number
 
 EVERYWHERE: Outlines = [0.0, 0.0, 1.0, 1.0]
 SMOOTHED = 0.003
 """How far an outline may be from what was painted, as a share of the longer side."""
+MOST_GREY = 0.05
+"""Share of a mask's pixels that may be neither black nor white, as at its edges: of photographs most are."""
 LEAST_AREA = 0.0005
 """Share of the picture below which a spot, or a hole, is a slip of the brush."""
 
@@ -28,10 +31,13 @@ def parse_region(text: str) -> Outlines:
         if len(numbers) == 4:  # noqa: PLR2004
             region: Outlines = [float(each) for each in numbers]
         else:
-            region = outlines_of(np.asarray(read_image(text)).max(axis=2) > 0.5)  # noqa: PLR2004
+            painted = np.asarray(read_image(text)).max(axis=2)
+            check_number("grey pixels", float(((painted > 0.2) & (painted < 0.8)).mean()), at_most=MOST_GREY)  # noqa: PLR2004
+            region = outlines_of(painted > 0.5)  # noqa: PLR2004
         check_region(region)
     except (ValueError, UnreadableImageError) as error:
-        msg = f"--region: got {text}; allowed are left,top,right,bottom from 0 to 1, or an image, white where to look"
+        allowed = "left,top,right,bottom from 0 to 1, or an image, white where to look, else black"
+        msg = f"--region: got {text}; allowed are {allowed}"
         raise ValueError(msg) from error
     return region
 

@@ -65,16 +65,17 @@ def _get_inspector(wanted: Wanted, project: Project, images: dict[str, torch.Ten
 
 
 def _check(wanted: Wanted, project: Project, inspector: Inspector, stopped: Event) -> bool:
-    for sentence in advise(project.read()):
-        tell(sentence)
     folder = wanted.new or project.folder / "checked"
     checks = FolderCheck(project, inspector, folder, copies=wanted.project is not None)
     files = checks.new_files() if wanted.new and not wanted.watch else {}
-    number = len(project.read().waiting()) + len(files)
+    number, checked = len(project.read().waiting()) + len(files), 0
     with tqdm(desc="Checking", total=number, unit="photograph", disable=None) as bar:
         for checking in (checks.check_waiting(stopped), checks.check(files, stopped)):
             for _ in checking:
                 bar.update()
+                checked += 1
+    if checked < number:
+        tell(f"Broken off: {number - checked} of {number} photographs were not checked.")
     if wanted.model is None:
         choose_threshold(project, inspector)
         write_table(project)
@@ -86,6 +87,8 @@ def _check(wanted: Wanted, project: Project, inspector: Inspector, stopped: Even
     state = project.read()
     verdicts = [row.verdict for row in state.rows() if row.verdict]
     counts = ", ".join(f"{verdicts.count(verdict)} {name}" for verdict, name in COUNTED.items())
+    for sentence in advise(state):
+        tell(sentence)
     tell(f"{counts}. The report is {report}.")
     tell(expect(state))
     return any(verdict != "good" for verdict in verdicts)

@@ -44,17 +44,23 @@ def _expect_above(state: State) -> str:
         expected = expect_by_count(sum(score > raw for _, score in known), len(known))
         counted = str(expected).replace("good ones", "photographs like these")
         return f"{counted} Of good ones it will be at most as many."
-    return "How many good ones will be called anomalous cannot be told: it takes two good photographs to learn from."
+    cannot = "How many good ones will be called anomalous cannot be told"
+    if facts.settings.get("k_shot", 1) > 1:
+        return f"{cannot}: the checkpoint does not hold how the good photographs that it was learnt from scored."
+    return f"{cannot}: it takes two good photographs to learn from."
 
 
 def advise(state: State) -> list[str]:
-    """Say which good photographs are copies of one another, and which is unlike the others."""
+    """Say which good ones are copies of one another or unlike the others, and which defective ones are called good."""
     good, unseen = state.facts.good, state.facts.unseen
     said = []
     for digest, number in Counter(good.values()).items():
         if number > 1:
             names = " and ".join(name for name, each in good.items() if each == digest)
             said.append(f"{names} are copies of one photograph, and tell nothing of how much good ones differ.")
+    low = [row.name for row in state.rows() if row.photograph.decision == "defective" and row.verdict == "good"]
+    if low:
+        said.append(f"You called {' and '.join(low)} defective; by the present threshold the verdict is good.")
     odd = find_odd(list(unseen.values()))
     advice = "is unlike the other good photographs. If it is not good, take it away: it makes a bad model."
     return said + [f"{name} {advice}" for index, name in enumerate(unseen) if index in odd]

@@ -13,7 +13,7 @@ from anomalib_htdgm.models.htdgm.signals import Opinion, Signal
 NAMES = {"Votes": "sharpness", "Patches": "appearance", "OrientedEnergies": "texture", "Gist": "layout"}
 """Names of signals, as docs/scores.md has them."""
 SENTENCES = {
-    "sharpness": "Its sharpness is not that of a good one",
+    "sharpness": "Its edges and details are not those of a good one",
     "appearance": "No good one has a place that looks like this",
     "texture": "No good one has such edges and grain",
     "layout": "It is laid out as no good one is",

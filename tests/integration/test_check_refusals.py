@@ -59,11 +59,14 @@ def test_two_checks_do_not_write_to_one_folder(parts: Path, new: Path, tmp_path:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--good", ".", "--new", "."], "--out, --project: got both or none"),
+        (["--good", ".", "--new", "."], "--out, --project: got neither"),
+        (["--good", ".", "--new", ".", "--out", "out", "--project", "out"], "--out, --project: got both"),
         (["--good", "nowhere", "--new", ".", "--out", "out"], "--good: got nowhere, which is no folder"),
         (["--good", ".", "--new", "nowhere", "--out", "out"], "--new: got nowhere, which is no folder"),
         (["--new", ".", "--out", "out"], "--good, --model: got none"),
         (["--model", "none.ckpt", "--new", ".", "--out", "out"], "--model: got none.ckpt, which is no file"),
+        (["--good", ".", "--tiles", "99", "--new", ".", "--out", "out"], "--tiles: got 99; allowed are 1 to 16"),
+        (["--good", ".", "--region", __file__, "--new", ".", "--out", "out"], "--region: got"),
         (["--good", ".", "--tiles", "0", "--new", ".", "--out", "out"], "--tiles: got 0"),
         (["--good", ".", "--region", "0.5,0,0.4,1", "--new", ".", "--out", "out"], "--region: got 0.5,0,0.4,1"),
         (["--model", __file__, "--align", "--new", ".", "--out", "out"], "--region, --align: got both"),

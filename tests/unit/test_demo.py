@@ -123,6 +123,11 @@ def test_pictures_follow_the_threshold(part: Part, photographs: list[Path]) -> N
     part.project.move_threshold(1.0)
     with pytest.raises(KeyError):  # of a good one there is no heat map
         draw(part.inspectors, part.project, "checked/part 2.png", "heat", large=True)
+    assert advise(part.project.read()) == []
+    part.project.decide("checked/part 2.png", "defective")
+    assert advise(part.project.read()) == [
+        "You called part 2.png defective; by the present threshold the verdict is good."
+    ]
 
 
 @pytest.mark.thorough

@@ -14,6 +14,9 @@ from .pretext import TransformationSet
 from .pyramid import pyramid_sizes
 from .region import Outlines, check_region
 
+MOST_TILES = 16
+"""Tiles along a side, of an image of 3136 pixels: a hundred would not fit into memory."""
+
 Preset = Literal["defects", "semantic", "semantic_grayscale"]
 Vote = Literal["probability", "log_probability"]
 
@@ -25,7 +28,7 @@ class Settings:
     Args:
         k_shot (int): Most training images; this, ``tiles``, ``region`` and ``precision`` are arguments of
             :class:`~anomalib_htdgm.models.htdgm.lightning_model.Htdgm`, which says what they do.
-        tiles (int): Number of overlapping tiles along each side of an image.
+        tiles (int): Number of overlapping tiles along each side of an image, at most :data:`MOST_TILES`.
         region (Outlines | None): Where in an image to look.
         precision (Precision): Type that the discriminators compute in.
         standardize (bool): Whether all images are brought to one brightness and contrast.
@@ -75,6 +78,7 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("k_shot", "tiles", "width", "num_members", "iterations"):
             check_integer(name, getattr(self, name), at_least=1)
+        check_number("tiles", self.tiles, at_most=MOST_TILES)
         for name in ("votes_from", "memory_patches", "energy_cells"):
             check_integer(name, getattr(self, name), at_least=0)
         check_number("patch_fraction", self.patch_fraction, above=0, at_most=1)
