@@ -74,7 +74,7 @@ def _check(wanted: Wanted, project: Project, inspector: Inspector, stopped: Even
             for _ in checking:
                 bar.update()
                 checked += 1
-    if checked < number:
+    if stopped.is_set() and checked < number:
         tell(f"Broken off: {number - checked} of {number} photographs were not checked.")
     if wanted.model is None:
         choose_threshold(project, inspector)
