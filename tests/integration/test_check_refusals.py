@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 from shutil import copytree
+from threading import Event
 
 import pytest
 from PIL import Image
@@ -54,6 +55,17 @@ def test_two_checks_do_not_write_to_one_folder(parts: Path, new: Path, tmp_path:
         do(**wanted, ready=lambda: do(**wanted))
     do(**wanted)
     assert len(read_table(tmp_path / "out")) == len(TESTED)
+
+
+def test_a_check_that_is_broken_off_says_what_it_left(
+    parts: Path, new: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopped = Event()
+    do(stopped, ready=stopped.set, good=parts, new=new, out=tmp_path / "out")
+    number = len(TESTED)
+    assert f"Broken off: {number} of {number} photographs were not checked." in capsys.readouterr().err
+    do(good=parts, new=new, out=tmp_path / "out")
+    assert "Broken off" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
